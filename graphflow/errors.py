@@ -1,0 +1,267 @@
+"""Every error graphflow raises, in one tree. A user's failure is data in the outcome; ours is an exception.
+
+    GraphflowError
+    ├── InvalidGraph            the graph cannot be compiled; every problem in one error
+    ├── ExpressionError         an expression does not parse
+    ├── EvaluationError         an expression cannot be evaluated on this state
+    │   └── BudgetExceeded      it would take too many steps or too much memory
+    ├── StateError              what a module did with its cache
+    │   ├── UnstorableValue     not JSON and not a registered type
+    │   ├── ValueTooLarge       over max_value_bytes
+    │   ├── TransactionTooLarge over max_transaction_bytes
+    │   ├── WrongType           append to what is no list, increment of what is no number
+    │   ├── TransactionClosed   the module run that owned this cache has ended
+    │   └── OutsideRun          state asked for where no run is
+    ├── RunError                about one run
+    │   ├── RunNotFound
+    │   ├── RunExists
+    │   ├── TaskMismatch        this run id belongs to another task
+    │   ├── PlanMismatch        this run was started with another graph
+    │   ├── LeaseHeld           another process drives the run
+    │   └── LeaseLost           another process took the run over
+    ├── StoreError              about the store
+    │   ├── StoreUnreachable
+    │   ├── StoreFull
+    │   ├── CorruptState        a key has the wrong type or unreadable content
+    │   ├── SchemaTooNew
+    │   └── EmbeddedServerError the embedded server could not be started
+    ├── MissingExtra            an optional dependency is not installed
+    └── NonRetryableException   raised by a module: fail at once, do not try again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class GraphflowError(Exception):
+    """The root of all errors that graphflow raises."""
+
+
+class InvalidGraph(GraphflowError):
+    """A graph was refused before anything was stored. `problems` holds one sentence per mistake."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        super().__init__(f"the graph has {count}:\n" + "\n".join(f"  - {problem}" for problem in self.problems))
+
+
+class ExpressionError(GraphflowError):
+    """An expression does not parse, or uses what the language does not have. `position` counts from 0."""
+
+    def __init__(self, text: str, reason: str, position: int | None = None) -> None:
+        self.text = text
+        self.reason = reason
+        self.position = position
+        where = "" if position is None else f" at position {position}"
+        super().__init__(f"{reason}{where} in expression {_shortened(text)!r}")
+
+
+class EvaluationError(GraphflowError):
+    """An expression parsed, but its value cannot be computed on this state."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        self.text = text
+        self.reason = reason
+        super().__init__(f"{reason} in expression {_shortened(text)!r}")
+
+
+class BudgetExceeded(EvaluationError):
+    """An expression would take too many steps or build too large a value."""
+
+
+class StateError(GraphflowError):
+    """A module used its cache in a way that cannot be carried out."""
+
+
+class UnstorableValue(StateError):
+    """A value is neither JSON nor of a registered type. `path` leads to it inside the value of `key`."""
+
+    def __init__(self, key: str, type_name: str, path: str = "", reason: str | None = None) -> None:
+        self.key = key
+        self.type_name = type_name
+        self.path = path
+        place = f"{key!r}" if not path else f"{key!r} at {path}"
+        super().__init__(
+            f"cannot store {place}: "
+            + (reason or f"a value of type {type_name} is neither JSON nor registered; convert it, or register_type({type_name})")
+        )
+
+
+class ValueTooLarge(StateError):
+    """A value's stored text is longer than `max_value_bytes`."""
+
+    def __init__(self, key: str, type_name: str, size: int, limit: int) -> None:
+        self.key = key
+        self.type_name = type_name
+        self.size = size
+        self.limit = limit
+        super().__init__(
+            f"cannot store {key!r}: the {type_name} takes {size:,} bytes, more than max_value_bytes={limit:,}; "
+            "split it over several keys, or store a reference to it"
+        )
+
+
+class TransactionTooLarge(StateError):
+    """All writes of one module run together are over `max_transaction_bytes`."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(
+            f"one module run writes {size:,} bytes, more than max_transaction_bytes={limit:,}; "
+            "write less in one run, or split the work with map_over"
+        )
+
+
+class WrongType(StateError):
+    """`append`, `increment` or `update` met a stored value that it does not apply to."""
+
+    def __init__(self, key: str, operation: str, found: str, wanted: str) -> None:
+        self.key = key
+        self.operation = operation
+        super().__init__(f"cannot {operation} {key!r}: it holds {found}, {operation} needs {wanted}")
+
+
+class TransactionClosed(StateError):
+    """The module run that this cache belonged to has ended; its cache answers no more."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this cache belongs to a module run that has ended; await every cache call before process() returns"
+        )
+
+
+class OutsideRun(StateError):
+    """State was asked for where no run is."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(
+            f"agent.cache.{operation} has no state outside a run: pass state= to run_task, read outcome[...] after it, "
+            "or look at a stored run with `await agent.state(run_id)`"
+        )
+
+
+class RunError(GraphflowError):
+    """Something about one run."""
+
+    def __init__(self, run_id: str, message: str) -> None:
+        self.run_id = run_id
+        super().__init__(message)
+
+
+class RunNotFound(RunError):
+    """No run of this id is in the store that was looked in."""
+
+    def __init__(self, run_id: str, store: str) -> None:
+        self.store = store
+        super().__init__(
+            run_id, f"no run {run_id!r} in {store}; `graphflow list` shows what is there, --url looks elsewhere"
+        )
+
+
+class RunExists(RunError):
+    """A run of this id exists already."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id, f"run {run_id!r} exists already; resume it, or choose another run_id")
+
+
+class TaskMismatch(RunError):
+    """This run id belongs to another task."""
+
+    def __init__(self, run_id: str, difference: str) -> None:
+        super().__init__(
+            run_id, f"run {run_id!r} was started for another task ({difference}); choose another run_id for this one"
+        )
+
+
+class PlanMismatch(RunError):
+    """This run was started with another graph."""
+
+    def __init__(self, run_id: str, stored_hash: str, plan_hash: str) -> None:
+        self.stored_hash = stored_hash
+        self.plan_hash = plan_hash
+        super().__init__(
+            run_id,
+            f"run {run_id!r} was started with another graph (plan {stored_hash}, this one is {plan_hash}); "
+            "restore the graph to finish it, or start anew under another run_id",
+        )
+
+
+class LeaseHeld(RunError):
+    """Another process drives this run."""
+
+    def __init__(self, run_id: str, owner: str, seconds_left: float) -> None:
+        self.owner = owner
+        self.seconds_left = seconds_left
+        super().__init__(run_id, f"run {run_id!r} is driven by {owner}; its lease ends in {seconds_left:.1f} s")
+
+
+class LeaseLost(RunError):
+    """Another process took this run over; what this one had in flight was dropped."""
+
+    def __init__(self, run_id: str, detail: str = "") -> None:
+        super().__init__(
+            run_id,
+            f"this process no longer drives run {run_id!r}{f' ({detail})' if detail else ''}; "
+            "whoever took it over goes on from the last commit",
+        )
+
+
+class StoreError(GraphflowError):
+    """Something about the store."""
+
+
+class StoreUnreachable(StoreError):
+    """The store does not answer. `url` has its password masked."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        super().__init__(
+            f"cannot reach Redis at {url}: {reason}; start it, or correct --url / GRAPHFLOW_REDIS_URL, "
+            "or use --url embedded:// to run without a server of your own"
+        )
+
+
+class StoreFull(StoreError):
+    """Redis refuses writes because its memory is full."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__(f"Redis at {url} is out of memory; raise maxmemory or delete finished runs")
+
+
+class CorruptState(StoreError):
+    """A key of a run has the wrong type or cannot be read."""
+
+    def __init__(self, key: str, detail: str) -> None:
+        self.key = key
+        super().__init__(f"key {key!r} is not as graphflow left it: {detail}; restore it, or start the run anew")
+
+
+class SchemaTooNew(StoreError):
+    """The store was written by a newer graphflow."""
+
+    def __init__(self, found: int, known: int) -> None:
+        super().__init__(f"the store has schema {found}, this graphflow knows up to {known}; upgrade graphflow-engine")
+
+
+class EmbeddedServerError(StoreError):
+    """The embedded server could not be started or joined."""
+
+
+class MissingExtra(GraphflowError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f'{what} needs an extra: pip install "graphflow-engine[{extra}]"')
+
+
+class NonRetryableException(GraphflowError):
+    """Raise this in a module when another attempt cannot help: the node fails at once."""
+
+
+def _shortened(text: str, limit: int = 200) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
