@@ -2,11 +2,13 @@
 
     GraphflowError
     ├── InvalidGraph            the graph cannot be compiled; every problem in one error
+    ├── InvalidName             a run, node, type or prefix has a name that cannot be used
     ├── ExpressionError         an expression does not parse
     ├── EvaluationError         an expression cannot be evaluated on this state
     │   └── BudgetExceeded      it would take too many steps or too much memory
     ├── StateError              what a module did with its cache
     │   ├── UnstorableValue     not JSON and not a registered type
+    │   ├── UnknownType         a stored value is of a type that this process has not registered
     │   ├── ValueTooLarge       over max_value_bytes
     │   ├── TransactionTooLarge over max_transaction_bytes
     │   ├── WrongType           append to what is no list, increment of what is no number
@@ -20,8 +22,11 @@
     │   ├── LeaseHeld           another process drives the run
     │   └── LeaseLost           another process took the run over
     ├── StoreError              about the store
+    │   ├── InvalidAddress      a store URL cannot be read
     │   ├── StoreUnreachable
     │   ├── StoreFull
+    │   ├── WritesRefused       read-only, or its disk or its replicas fail
+    │   ├── AccessDenied        wrong password, or no right to a command
     │   ├── CorruptState        a key has the wrong type or unreadable content
     │   ├── SchemaTooNew
     │   └── EmbeddedServerError the embedded server could not be started
@@ -45,6 +50,15 @@ class InvalidGraph(GraphflowError):
         self.problems = tuple(problems)
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         super().__init__(f"the graph has {count}:\n" + "\n".join(f"  - {problem}" for problem in self.problems))
+
+
+class InvalidName(GraphflowError, ValueError):
+    """A name cannot be used. `what` says what it was for: "run id", "node name", "type", "prefix"."""
+
+    def __init__(self, what: str, name: str, reason: str) -> None:
+        self.what = what
+        self.name = name
+        super().__init__(f"{_shortened(name)!r} cannot be a {what}: {reason}")
 
 
 class ExpressionError(GraphflowError):
@@ -86,6 +100,18 @@ class UnstorableValue(StateError):
         super().__init__(
             f"cannot store {place}: "
             + (reason or f"a value of type {type_name} is neither JSON nor registered; convert it, or register_type({type_name})")
+        )
+
+
+class UnknownType(StateError):
+    """The stored value of `key` is of a registered type that this process has not registered."""
+
+    def __init__(self, key: str, type_name: str) -> None:
+        self.key = key
+        self.type_name = type_name
+        super().__init__(
+            f"cannot read {key!r}: no type is registered as {type_name!r} in this process; "
+            "import the module that calls register_type for it before reading"
         )
 
 
@@ -214,6 +240,17 @@ class StoreError(GraphflowError):
     """Something about the store."""
 
 
+class InvalidAddress(StoreError):
+    """A store URL cannot be read. `url` has its password masked; `source` names where it came from, if not an argument."""
+
+    def __init__(self, url: str, reason: str, accepted: Sequence[str], source: str = "") -> None:
+        self.url = url
+        self.source = source
+        origin = f" (from {source})" if source else ""
+        forms = "".join(f"\n  {form}" for form in accepted)
+        super().__init__(f"cannot read the store URL {url!r}{origin}: {reason}. Accepted forms:{forms}")
+
+
 class StoreUnreachable(StoreError):
     """The store does not answer. `url` has its password masked."""
 
@@ -231,6 +268,27 @@ class StoreFull(StoreError):
     def __init__(self, url: str) -> None:
         self.url = url
         super().__init__(f"Redis at {url} is out of memory; raise maxmemory or delete finished runs")
+
+
+class WritesRefused(StoreError):
+    """Redis answers but takes no writes at present: it is a replica, cannot write its disk, or lacks its replicas."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        super().__init__(
+            f"Redis at {url} refuses writes: {reason}; connect to the primary, or repair its disk or replicas"
+        )
+
+
+class AccessDenied(StoreError):
+    """Redis refuses this user or password, or does not let the user run a command."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        super().__init__(
+            f"Redis at {url} denies access: {reason}; correct the user and password in --url / GRAPHFLOW_REDIS_URL, "
+            "or give the user the right"
+        )
 
 
 class CorruptState(StoreError):

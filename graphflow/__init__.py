@@ -1,0 +1,1 @@
+"""graphflow: graphs of async modules over shared state in Redis."""

@@ -1,0 +1,75 @@
+"""Which store an agent keeps its runs in. The state itself belongs to a run: modules get it as a transaction."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from graphflow.errors import OutsideRun
+from graphflow.settings import load_settings
+
+if TYPE_CHECKING:
+    from graphflow.store.address import Address
+    from graphflow.store.redis_store import RedisStore
+
+
+class RedisCache:
+    """A store by its URL: `redis://`, `rediss://`, `unix://`, `valkey://`, `embedded://` or `memory://`.
+
+    Without a URL: GRAPHFLOW_REDIS_URL; else the embedded server of a `.graphflow/` in the working folder; else a Redis
+    that answers on localhost:6379; else a new embedded server in the working folder. Nothing is connected before the
+    first run. `prefix` begins every key; it defaults to GRAPHFLOW_PREFIX, else `gf`.
+    """
+
+    def __init__(self, url: str | None = None, *, prefix: str | None = None) -> None:
+        self._settings = load_settings(redis_url=url, prefix=prefix)
+        self._address: Address | None = None
+
+    def __repr__(self) -> str:
+        return f"RedisCache({self._settings.redis_url or 'default'!r})" if self._address is None else f"RedisCache({self.address.masked!r})"
+
+    @property
+    def address(self) -> Address:
+        """Where the store is; looked for once."""
+        if self._address is None:
+            from graphflow.store.address import find_address
+
+            self._address = find_address(self._settings.redis_url, os.environ, Path.cwd())
+        return self._address
+
+    def store(self) -> RedisStore:
+        """A store at this address, not yet open; one for each event loop."""
+        from graphflow.store.redis_store import RedisStore
+
+        return RedisStore(self.address, prefix=self._settings.prefix)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _STATE_OPERATIONS:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+        def refuse(*args: object, **kwargs: object) -> NoReturn:
+            raise OutsideRun(name)
+
+        return refuse
+
+
+_STATE_OPERATIONS = frozenset(
+    (
+        "get",
+        "set",
+        "delete",
+        "exists",
+        "keys",
+        "get_all",
+        "clear",
+        "append",
+        "increment",
+        "update",
+        "peek",
+        "claim",
+        "results",
+        "with_prefix",
+        "with_suffix",
+    )
+)

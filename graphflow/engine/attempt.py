@@ -1,0 +1,225 @@
+"""One try of one module run: fill its parameters, run its body, read what it returned as result, decision or failure.
+
+What goes wrong in the body is data: everything it raises becomes a `Failure`. Two exceptions pass: `Overtaken`, by
+which a read ends a run that has lost, and the cancellation that the engine itself asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from graphflow.caches.transaction import Overtaken, Transaction
+from graphflow.codec import encode
+from graphflow.engine.plan import REQUIRED, Binding, PlanModule, PlanNode, Source
+from graphflow.errors import NonRetryableException, UnstorableValue, ValueTooLarge
+from graphflow.executors.inline import InlineExecutor
+from graphflow.graph.flow import names_of
+from graphflow.graph.modules import END, FunctionModule
+from graphflow.run import Failure
+from graphflow.settings import MAX_VALUE_BYTES
+
+if TYPE_CHECKING:
+    from graphflow.engine.tickets import Ticket
+
+#: Characters of a traceback and of a message that are kept.
+TRACEBACK_CHARACTERS = 4_000
+MESSAGE_CHARACTERS = 1_000
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One try of a module run, of an item of a map, or of reading a map's source."""
+
+    node: PlanNode
+    module: int
+    visit: int
+    #: Of a map item: its index and text.
+    index: int | None = None
+    text: str = ""
+    ticket: Ticket | None = None
+    transaction: Transaction | None = None
+    task: asyncio.Task[None] | None = None
+    #: The engine has cancelled it.
+    stopping: bool = False
+
+    @property
+    def is_item(self) -> bool:
+        return self.index is not None
+
+    @property
+    def reads_source(self) -> bool:
+        return self.node.map is not None and self.index is None
+
+    @property
+    def is_function(self) -> bool:
+        return isinstance(self.node.modules[self.module].module, FunctionModule)
+
+    @property
+    def kind(self) -> str:
+        """What tickets know it by: its function or module class."""
+        module = self.node.modules[self.module].module
+        return module.display_name if isinstance(module, FunctionModule) else type(module).__qualname__
+
+    def again(self) -> Attempt:
+        """The same try once more, with the same place in the line."""
+        return Attempt(self.node, self.module, self.visit, self.index, self.text, self.ticket)
+
+
+@dataclass(slots=True)
+class Returned:
+    """What one attempt came to: the text of its result with its decision, or a failure."""
+
+    result: str | None = None
+    decision: tuple[str, ...] | None = None
+    failure: Failure | None = None
+
+
+async def run_attempt(
+    node: PlanNode,
+    module: PlanModule,
+    transaction: Transaction,
+    semaphore: asyncio.Semaphore,
+    executor: InlineExecutor,
+    is_stopping: Callable[[], bool],
+) -> Returned:
+    """Run the body once within its timeout. Raises only Overtaken and a cancellation that `is_stopping` explains."""
+    seconds = module.module.config.timeout
+    scope = asyncio.timeout(seconds)
+    try:
+        async with scope:
+            value = await _call(module, transaction, semaphore, executor)
+        return _read_return(node, module, value)
+    except Overtaken:
+        raise
+    except asyncio.CancelledError as error:
+        if is_stopping():
+            raise
+        return Returned(failure=failure_from(error))
+    except TimeoutError as error:
+        if scope.expired():
+            return Returned(failure=Failure("ModuleTimeout", f"no result within timeout={seconds:g} s"))
+        return Returned(failure=failure_from(error))
+    except BaseException as error:
+        return Returned(failure=failure_from(error))
+
+
+async def _call(
+    module: PlanModule, transaction: Transaction, semaphore: asyncio.Semaphore, executor: InlineExecutor
+) -> Any:
+    if module.bindings is None:
+        return await executor.execute(module.module.process, transaction, semaphore)
+    arguments = {
+        binding.parameter: await _argument(binding, transaction, semaphore)
+        for binding in module.bindings
+        if binding.source is not Source.DEFAULT
+    }
+    assert isinstance(module.module, FunctionModule)
+    return await executor.execute(module.module.function, **arguments)
+
+
+async def _argument(binding: Binding, transaction: Transaction, semaphore: asyncio.Semaphore) -> Any:
+    match binding.source:
+        case Source.TASK:
+            return await transaction.get("task")
+        case Source.CACHE:
+            return transaction
+        case Source.SEMAPHORE:
+            return semaphore
+        case Source.ITEM:
+            return transaction.item
+        case Source.INDEX:
+            return transaction.index
+        case Source.NODE:
+            return await transaction.node_result(binding.name, None if binding.default is REQUIRED else binding.default)
+        case _:
+            if binding.default is REQUIRED:
+                return await transaction.get(binding.name)
+            return await transaction.get(binding.name, binding.default)
+
+
+def _read_return(node: PlanNode, module: PlanModule, value: Any) -> Returned:
+    """Functions fail by raising; a dict with `status` is asimov's contract in module classes only."""
+    if module.bindings is not None:
+        decision = _decision(node, module, value) if module.module.to else None
+    elif isinstance(value, dict) and ("status" in value or "decision" in value):
+        if value.get("status", "success") != "success":
+            return Returned(failure=_reported_failure(value))
+        decision = _decision(node, module, value["decision"]) if "decision" in value else None
+        rest = {key: item for key, item in value.items() if key not in ("status", "decision")}
+        value = value["result"] if "result" in value else value.get("decision") if "decision" in value else rest or None
+    else:
+        decision = None
+    if isinstance(decision, Failure):
+        return Returned(failure=decision)
+    try:
+        return Returned(encoded(node.name, value), decision)
+    except (UnstorableValue, ValueTooLarge) as error:
+        return Returned(failure=Failure(type(error).__name__, str(error), retryable=False))
+
+
+def encoded(key: str, value: Any) -> str:
+    """The text of a result, within the size limit."""
+    text = encode(value, key)
+    if len(text) > MAX_VALUE_BYTES:
+        raise ValueTooLarge(key, type(value).__name__, len(text), MAX_VALUE_BYTES)
+    return text
+
+
+def _reported_failure(value: dict[str, Any]) -> Failure:
+    if not isinstance(value["status"], str):
+        message = (
+            f"process() returned status {value['status']!r}; return {{'status': 'success', 'result': ...}}, a failure "
+            "with 'error', or a value without the key 'status'"
+        )
+        return Failure("InvalidStatus", message, retryable=False)
+    error = value.get("error", value.get("result"))
+    if isinstance(error, BaseException):
+        return failure_from(error)
+    return Failure("ModuleFailed", _shortened(str(error) if error is not None else f"status {value['status']!r}"))
+
+
+def _decision(node: PlanNode, module: PlanModule, value: Any) -> tuple[str, ...] | Failure | None:
+    """The names decided for, None to fall through, or the failure of a decision that the node may not make."""
+    if value is None:
+        return None
+    if not isinstance(value, str) and not (
+        isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    ):
+        message = f"a decision is a node's name, a list of names, END or None, not {type(value).__name__}"
+        return Failure("InvalidDecision", message, retryable=False)
+    names = names_of(value)
+    allowed = {*module.module.to, END}
+    unknown = [name for name in names if name not in allowed]
+    if unknown:
+        message = f"{node.name!r} decided for {unknown[0]!r}, but to= allows only {', '.join(sorted(allowed))}"
+        return Failure("InvalidDecision", message, retryable=False)
+    return tuple(dict.fromkeys(names))
+
+
+def failure_from(error: BaseException) -> Failure:
+    """An exception as plain data; one whose own text cannot be made is still recorded."""
+    try:
+        message = str(error)
+    except BaseException as broken:
+        message = f"(its message cannot be shown: {type(broken).__name__})"
+    retryable = not isinstance(error, NonRetryableException)
+    return Failure(type(error).__name__, _shortened(message), _traceback_text(error), retryable)
+
+
+def _traceback_text(error: BaseException) -> str:
+    """The frames below the engine's own, the last ones if there are too many."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "/graphflow/engine/" not in frame.filename and "/graphflow/executors/" not in frame.filename
+    ]
+    return "".join(traceback.format_list(frames))[-TRACEBACK_CHARACTERS:]
+
+
+def _shortened(text: str) -> str:
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= MESSAGE_CHARACTERS else text[: MESSAGE_CHARACTERS - 1] + "…"

@@ -1,0 +1,143 @@
+"""What fills each parameter of a function, and where does a map get its items?
+
+A parameter or a `map_over` that names a node, or a state key that a node declares in `outputs`, makes that node a
+dependency. What nothing fills is a problem when the graph is compiled: a typo must not become a root that starts first.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+
+from graphflow.engine.plan import REQUIRED, Binding, PlanMap, PlanModule, Source
+from graphflow.engine.sketch import Sketch, SketchNode, nearest, parsed
+from graphflow.graph.functions import FunctionShape, Parameter, inspect_function
+from graphflow.graph.modules import FunctionModule
+
+#: Parameters with a meaning of their own, in every node.
+GIVEN = {"task": Source.TASK, "cache": Source.CACHE, "semaphore": Source.SEMAPHORE}
+
+
+def bind(sketch: Sketch) -> None:
+    """Settle every parameter and every map, and add the dependencies that follow from them."""
+    for node in sketch.nodes:
+        if node.node.node_config.map_over is not None:
+            node.map = _map(sketch, node, node.node.node_config.map_over)
+        node.modules = [_bound(sketch, node, module) for module in node.modules]
+
+
+def _bound(sketch: Sketch, node: SketchNode, module: PlanModule) -> PlanModule:
+    if not isinstance(module.module, FunctionModule):
+        return module
+    shape = inspect_function(module.module.function)
+    for problem in shape.problems:
+        sketch.refuse(node, f"function {shape.name!r} {problem}")
+    if not shape.is_async and any(parameter.name == "cache" for parameter in shape.parameters):
+        sketch.refuse(
+            node, f"function {shape.name!r} asks for 'cache', which it would have to await; make it async def"
+        )
+    return PlanModule(module.module, tuple(_bindings(sketch, node, shape)))
+
+
+def _bindings(sketch: Sketch, node: SketchNode, shape: FunctionShape) -> Iterable[Binding]:
+    parameters = shape.parameters
+    if node.node.node_config.map_over is not None:
+        if not parameters or parameters[0].name in ("cache", "semaphore"):
+            sketch.refuse(
+                node, f"function {shape.name!r} must take the item of the map as its first parameter"
+            )
+        else:
+            yield Binding(parameters[0].name, Source.ITEM)
+            parameters = parameters[1:]
+    for parameter in parameters:
+        if (binding := _binding(sketch, node, shape, parameter)) is not None:
+            yield binding
+
+
+def _binding(sketch: Sketch, node: SketchNode, shape: FunctionShape, parameter: Parameter) -> Binding | None:
+    name = parameter.name
+    default = parameter.default if parameter.has_default else REQUIRED
+    config = node.node.node_config
+    if name in GIVEN:
+        return Binding(name, GIVEN[name])
+    if name == "index" and config.map_over is not None:
+        return Binding(name, Source.INDEX)
+    if name in sketch.numbers and name != node.name:
+        node.dependencies.setdefault(sketch.numbers[name], f"parameter {name!r}")
+        return Binding(name, Source.NODE, name, default)
+    producers = [number for number in sketch.outputs.get(name, ()) if number != node.number]
+    if producers or name in sketch.state_keys or name in config.inputs:
+        for number in producers:
+            node.dependencies.setdefault(number, f"parameter {name!r}")
+        return Binding(name, Source.KEY, name, default)
+    if not parameter.has_default:
+        sketch.refuse(node, _unfilled(sketch, node, shape, name))
+        return None
+    # The node's own output, from an earlier visit.
+    if name in config.outputs:
+        return Binding(name, Source.KEY, name, default)
+    return Binding(name, Source.DEFAULT, name, default)
+
+
+def _unfilled(sketch: Sketch, node: SketchNode, shape: FunctionShape, name: str) -> str:
+    where = f"parameter {name!r} of function {shape.name!r}"
+    if name == node.name:
+        return f"{where} names the node itself; to read the result of its last visit, list {name!r} in inputs"
+    if name in node.node.node_config.outputs:
+        return f"{where} is written by this node alone, so the first visit finds nothing; give it a default"
+    if name in ("item", "index"):
+        return f"{where} is filled in a map node only; set map_over, or rename it"
+    known = {*sketch.numbers, *sketch.outputs, *sketch.state_keys, *node.node.node_config.inputs, *GIVEN} - {
+        node.name
+    }
+    return (
+        f"nothing fills {where}{nearest(name, known)}"
+        " (a state key that no node declares in outputs must be listed in inputs)"
+    )
+
+
+def _map(sketch: Sketch, node: SketchNode, source: str) -> PlanMap | None:
+    config = node.node.node_config
+    where = config.where
+    if inspect.iscoroutinefunction(where):
+        sketch.refuse(
+            node, "where is async, but it is called without await; make it a plain function of the item"
+        )
+    if isinstance(where, str):
+        where = parsed(sketch, node, "where", where, extra=("item", "index"))
+    fail_fast = config.on_item_error == "fail"
+    if source == node.name:
+        sketch.refuse(node, "map_over names the node itself; name the node or state key that holds the items")
+        return None
+    if source in sketch.numbers:
+        node.dependencies.setdefault(sketch.numbers[source], f"map_over={source!r}")
+        return PlanMap(sketch.numbers[source], source, where, fail_fast)
+
+    producers = [number for number in sketch.outputs.get(source, ()) if number != node.number]
+    for number in producers:
+        node.dependencies.setdefault(number, f"map_over={source!r}")
+    declared = bool(producers) or source in sketch.state_keys or source in config.inputs
+    if not declared and not source.startswith("$") and not _may_be_set(sketch, node):
+        known = {*sketch.numbers, *sketch.outputs, *sketch.state_keys} - {node.name}
+        sketch.refuse(
+            node,
+            f"map_over={source!r} is neither a node nor a known state key{nearest(source, known)}"
+            " (declare a key in outputs= of the node that sets it)",
+        )
+    return PlanMap(None, source, where, fail_fast)
+
+
+def _may_be_set(sketch: Sketch, node: SketchNode) -> bool:
+    """Whether a module class may have set an undeclared key before this node starts.
+
+    What module classes write is not known; it is let pass where the node starts after something else.
+    """
+    if not any(
+        module.bindings is None for other in sketch.nodes for module in other.modules if other is not node
+    ):
+        return False
+    return (
+        bool(node.node.dependencies)
+        or node.only_chosen
+        or any(node.number in other.targets or other.on_error == node.number for other in sketch.nodes)
+    )

@@ -1,0 +1,192 @@
+"""Graph -> Plan: from nodes as people write them to nodes as the rules need them, or one error with every problem.
+
+The rules are those of docs/rules.md. `sketch.py` looks names up, `binding.py` settles parameters and maps, `relations.py`
+says who starts and chooses, `validate.py` what a single node does wrong; here all of it becomes a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+
+from graphflow.engine.binding import bind
+from graphflow.engine.describe import describe_node, plan_hash, plan_json
+from graphflow.engine.plan import Plan, PlanDecision, PlanFlow, PlanNode
+from graphflow.engine.relations import can_start, forward_jumps, graph_problems, relate
+from graphflow.engine.sketch import Sketch, SketchNode, sketch_graph
+from graphflow.engine.topology import inverted, order, reachable
+from graphflow.engine.validate import node_problems
+from graphflow.errors import InvalidGraph
+from graphflow.expressions import Expression
+from graphflow.graph.nodes import Node
+from graphflow.settings import default_max_total_iterations
+
+
+def compile_plan(
+    nodes: Sequence[Node],
+    *,
+    name: str,
+    state_keys: Collection[str] = (),
+    max_concurrent_tasks: int,
+    max_total_iterations: int | None,
+    deadline: float | None,
+) -> Plan:
+    """The plan of a graph. `name` is the agent's, `state_keys` are the keys of the initial state, `deadline` is seconds.
+
+    Raises InvalidGraph with all problems of the graph at once (rule 13). The same nodes give the same plan; nothing is
+    stored or run, and no function is called.
+    """
+    sketch = sketch_graph(nodes, state_keys)
+    bind(sketch)
+    above = relate(sketch)
+    problems = [
+        *_limit_problems(len(nodes), max_concurrent_tasks, max_total_iterations, deadline),
+        *(f"node {node.name!r}: {problem}" for node in nodes for problem in node_problems(node)),
+        *sketch.problems,
+        *graph_problems(sketch),
+    ]
+    if problems:
+        raise InvalidGraph(problems)
+
+    iterations = (
+        default_max_total_iterations(len(nodes)) if max_total_iterations is None else max_total_iterations
+    )
+    limits = {
+        "max_concurrent_tasks": max_concurrent_tasks,
+        "max_total_iterations": iterations,
+        "deadline": deadline,
+    }
+    placed = order(
+        [tuple(node.dependencies) for node in sketch.nodes], [tuple(node.choosers) for node in sketch.nodes]
+    )
+    descriptions = [
+        describe_node(node.node, [sketch.nodes[number].name for number in sorted(node.dependencies)])
+        for node in (sketch.nodes[number] for number in placed)
+    ]
+    digest = plan_hash(descriptions)
+    plan_nodes = _plan_nodes(sketch, placed)
+    return Plan(
+        name=name,
+        nodes=plan_nodes,
+        hash=digest,
+        max_concurrent_tasks=max_concurrent_tasks,
+        max_total_iterations=iterations,
+        deadline=deadline,
+        json=plan_json(name, digest, descriptions, limits),
+        warnings=tuple(forward_jumps(sketch, above)),
+        by_name={node.name: node.index for node in plan_nodes},
+        supervisors=tuple(
+            sorted((node.index for node in plan_nodes if node.supervises), key=lambda index: placed[index])
+        ),
+        settled_mask=sum(node.bit for node in plan_nodes if node.config.run_when == "settled"),
+        maps_in_expressions=_maps_in_expressions(plan_nodes),
+    )
+
+
+def _limit_problems(
+    node_count: int, max_concurrent_tasks: int, max_total_iterations: int | None, deadline: float | None
+) -> Iterator[str]:
+    if node_count == 0:
+        yield "it has no nodes; add one with add_node or @agent.node"
+    if max_concurrent_tasks < 1:
+        yield f"max_concurrent_tasks is {max_concurrent_tasks}, so nothing could run; set at least 1"
+    if max_total_iterations is not None and max_total_iterations < 1:
+        yield f"max_total_iterations is {max_total_iterations}, so nothing could run; set at least 1, or None"
+    if deadline is not None and deadline <= 0:
+        yield f"deadline is {deadline} seconds, so nothing could run; set more than 0, or None"
+
+
+def _plan_nodes(sketch: Sketch, placed: list[int]) -> tuple[PlanNode, ...]:
+    """The nodes in the order of `placed`, numbered by their place in it."""
+    place = {number: index for index, number in enumerate(placed)}
+    sketched = [sketch.nodes[number] for number in placed]
+
+    def places(numbers: Collection[int]) -> tuple[int, ...]:
+        return tuple(sorted(place[number] for number in numbers))
+
+    handled: dict[int, list[int]] = {}
+    for node in sketched:
+        if node.on_error is not None:
+            handled.setdefault(node.on_error, []).append(node.number)
+    awaited = [places({*node.dependencies, *node.choosers}) for node in sketched]
+    ancestors = reachable(awaited)
+    descendants = reachable(inverted(awaited))
+    ends = _end_nodes(sketch, sketched, place, ancestors)
+    return tuple(
+        PlanNode(
+            index=index,
+            name=node.name,
+            type=node.node.type,
+            config=node.node.node_config,
+            modules=tuple(node.modules),
+            flow=_placed_flow(sketch, node.flow, place),
+            returns=node.returns and (frozenset(places(node.returns[0])), node.returns[1]),
+            condition=node.condition,
+            dependencies=places(node.dependencies),
+            dependents=places(node.dependents),
+            choosers=places(node.choosers),
+            named_by_supervisor=node.named_by_supervisor,
+            starts=node.starts,
+            supervises=node.supervises,
+            is_end=index in ends,
+            ancestors=ancestors[index],
+            descendants=descendants[index],
+            on_error=None if node.on_error is None else place[node.on_error],
+            map=node.map
+            and replace(
+                node.map, source_node=None if node.map.source_node is None else place[node.map.source_node]
+            ),
+            handles=places(handled.get(node.number, ())),
+            only_chosen=node.only_chosen,
+        )
+        for index, node in enumerate(sketched)
+    )
+
+
+def _end_nodes(
+    sketch: Sketch, sketched: list[SketchNode], place: dict[int, int], ancestors: list[int]
+) -> set[int]:
+    """The places of the end nodes, in the sense of rule 7.
+
+    An end node is one from which no other node but flow control can be reached through dependencies and decisions,
+    decisions back to an ancestor left out; if there is none, every node is one. Flow control is no end node itself.
+    Neither is a node that only a failure leads to (an error handler and what follows from it alone): its success is
+    not that of the run.
+    """
+    edges = []
+    for index, node in enumerate(sketched):
+        jumps = set() if node.supervises else {place[number] for number in node.targets}
+        onward = {jump for jump in jumps if not ancestors[index] >> jump & 1}
+        edges.append(sorted(onward | {place[number] for number in node.dependents}))
+    work = sum(1 << index for index, node in enumerate(sketched) if not node.is_flow_control)
+    expected = can_start(sketch, after_failures=False)
+    ends = {
+        index
+        for index, below in enumerate(reachable(edges))
+        if not below & work & ~(1 << index) and work >> index & 1 and sketched[index].number in expected
+    }
+    return ends or set(range(len(sketched)))
+
+
+def _placed_flow(sketch: Sketch, flow: PlanFlow | None, place: dict[int, int]) -> PlanFlow | None:
+    if flow is None:
+        return None
+
+    def placed(decision: PlanDecision) -> PlanDecision:
+        # Supervisors decide by themselves; to name one starts nothing (rule 6).
+        targets = (number for number in decision.targets if not sketch.nodes[number].supervises)
+        return replace(decision, targets=tuple(place[number] for number in targets))
+
+    default = flow.default and placed(flow.default)
+    return replace(flow, decisions=tuple(map(placed, flow.decisions)), default=default)
+
+
+def _maps_in_expressions(nodes: Sequence[PlanNode]) -> int:
+    read: set[str] = set()
+    for node in nodes:
+        expressions = [node.condition, node.map.where if node.map else None]
+        expressions += [decision.condition for decision in node.flow.decisions] if node.flow else []
+        for expression in expressions:
+            if isinstance(expression, Expression):
+                read |= expression.names | expression.node_names
+    return sum(node.bit for node in nodes if node.map is not None and node.name in read)

@@ -1,0 +1,85 @@
+"""A graph as plain JSON, for other processes and pictures, and the hash that says whether two graphs are the same."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from typing import Any
+
+from graphflow.graph.flow import FlowControlConfig, FlowControlModule, names_of
+from graphflow.graph.functions import function_name
+from graphflow.graph.modules import AgentModule, FunctionModule, ModuleConfig
+from graphflow.graph.nodes import Node
+
+#: Hex digits of a plan's hash.
+HASH_LENGTH = 12
+
+_DEFAULT_MODULE_CONFIG = ModuleConfig()
+
+
+def describe_node(node: Node, dependencies: list[str]) -> dict[str, Any]:
+    """What the rules ask about a node, as JSON values; settings that have their default are left out.
+
+    `dependencies` are the names of all nodes that it depends on, those of its parameters included. Bodies, metadata
+    and `context` say nothing about how a run goes.
+    """
+    description: dict[str, Any] = {"name": node.name, "type": node.type.value}
+    if dependencies:
+        description["dependencies"] = dependencies
+    if node.start is not None:
+        description["start"] = node.start
+    config = node.node_config.model_dump(exclude_defaults=True, exclude={"where"})
+    where = node.node_config.where
+    if where is not None:
+        config["where"] = where if isinstance(where, str) else f"function {function_name(where)}"
+    if config:
+        description["config"] = config
+    description["modules"] = [_describe_module(module) for module in node.modules]
+    return description
+
+
+def plan_hash(nodes: list[dict[str, Any]]) -> str:
+    """First hex digits of the SHA-256 over the canonical JSON of the described nodes."""
+    return sha256(_compact(nodes, sort_keys=True).encode()).hexdigest()[:HASH_LENGTH]
+
+
+def plan_json(name: str, hash_: str, nodes: list[dict[str, Any]], limits: dict[str, Any]) -> str:
+    return _compact({"name": name, "hash": hash_, "limits": limits, "nodes": nodes})
+
+
+def _describe_module(module: AgentModule) -> dict[str, Any]:
+    kind = "function" if isinstance(module, FunctionModule) else type(module).__name__
+    description: dict[str, Any] = {"name": module.name, "class": kind}
+    if module.to:
+        description["to"] = module.to
+    if module.config != _DEFAULT_MODULE_CONFIG and not isinstance(module, FlowControlModule):
+        if module.config.timeout != _DEFAULT_MODULE_CONFIG.timeout:
+            description["timeout"] = module.config.timeout
+        if module.config.stop_on_success:
+            description["stop_on_success"] = True
+    if isinstance(module, FlowControlModule):
+        description["flow"] = _describe_flow(module.flow_config)
+    return description
+
+
+def _describe_flow(config: FlowControlConfig) -> dict[str, Any]:
+    decisions = []
+    for decision in config.decisions:
+        entry: dict[str, Any] = {"to": list(decision.targets)}
+        if decision.condition is not None:
+            entry["condition"] = decision.condition
+        if decision.condition_variables:
+            entry["clears"] = decision.condition_variables
+        if decision.repeat:
+            entry["repeat"] = True
+        decisions.append(entry)
+    description: dict[str, Any] = {"decisions": decisions}
+    if config.default is not None:
+        description["default"] = list(names_of(config.default))
+    if config.select != "all":
+        description["select"] = config.select
+    return description
+
+
+def _compact(value: Any, *, sort_keys: bool = False) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=sort_keys)

@@ -1,0 +1,98 @@
+"""Keeps the leases of this process alive from a thread of its own, so that a blocked event loop does not lose a run."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from graphflow.errors import StoreError
+from graphflow.store.contract import Lease, Renewer
+
+logger = logging.getLogger(__name__)
+
+#: A lease is renewed this many times before it would end.
+RENEWALS_PER_LEASE = 3
+
+
+@dataclass(slots=True)
+class _Beat:
+    lease: Lease
+    due: float
+    lost: Callable[[], None]
+    inbox: Callable[[int], None]
+
+
+class Heartbeat:
+    """Renews every lease that it is given until that lease is dropped. The thread starts with the first lease.
+
+    `lost` and `inbox` are called from the thread: `lost` once when the lease is somebody else's, `inbox` with the
+    number of requests that wait for the run.
+    """
+
+    def __init__(self, renewer: Callable[[], Renewer]) -> None:
+        self._open_renewer = renewer
+        self._beats: dict[str, _Beat] = {}
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def keep(self, lease: Lease, *, lost: Callable[[], None], inbox: Callable[[int], None]) -> None:
+        with self._changed:
+            beat = _Beat(lease, time.monotonic() + lease.seconds / RENEWALS_PER_LEASE, lost, inbox)
+            self._beats[lease.token] = beat
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._renew_all, name="graphflow-heartbeat", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def drop(self, lease: Lease) -> None:
+        with self._changed:
+            self._beats.pop(lease.token, None)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """End the thread; it is gone when this returns."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _renew_all(self) -> None:
+        renewer = self._open_renewer()
+        try:
+            while (beat := self._wait_due()) is not None:
+                self._renew(renewer, beat)
+        finally:
+            renewer.close()
+
+    def _wait_due(self) -> _Beat | None:
+        """The next lease to renew when its time has come; None at the end."""
+        with self._changed:
+            while not self._closing:
+                beat = min(self._beats.values(), key=lambda each: each.due, default=None)
+                left = None if beat is None else beat.due - time.monotonic()
+                if beat is not None and left is not None and left <= 0:
+                    return beat
+                self._changed.wait(left)
+            return None
+
+    def _renew(self, renewer: Renewer, beat: _Beat) -> None:
+        beat.due = time.monotonic() + beat.lease.seconds / RENEWALS_PER_LEASE
+        try:
+            waiting = renewer.renew(beat.lease)
+        except StoreError as error:
+            logger.warning("run %s: lease not renewed, trying again: %s", beat.lease.run_id, error)
+            beat.due = time.monotonic() + min(0.2, beat.lease.seconds / 10)
+            return
+        with self._changed:
+            known = self._beats.get(beat.lease.token) is beat
+            if waiting is None:
+                self._beats.pop(beat.lease.token, None)
+        if known and waiting is None:
+            beat.lost()
+        elif known and waiting:
+            beat.inbox(waiting)

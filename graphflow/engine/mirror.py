@@ -1,0 +1,69 @@
+"""What a module run reads from: the run's mirror in this process, with the records of maps behind it in the store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+
+from graphflow.caches.claims import Claims
+from graphflow.engine.draft import Draft
+from graphflow.engine.plan import Plan
+from graphflow.graph.tasks import Task
+from graphflow.run import NodeStatus, Run
+from graphflow.store.contract import Store
+
+
+class Mirror:
+    """Answers the reads of the module runs of one run, each a look-up in memory."""
+
+    def __init__(self, plan: Plan, run: Run, store: Store, set_now: Callable[[str, str], Awaitable[None]]) -> None:
+        self._plan = plan
+        self._run = run
+        self._store = store
+        self._set_now = set_now
+        self.claims = Claims()
+
+    @property
+    def revision(self) -> int:
+        return self._run.revision
+
+    @property
+    def keys_revision(self) -> int:
+        return self._run.keys_revision
+
+    def text(self, key: str) -> str | None:
+        return self._run.state.get(key)
+
+    def key_revision(self, key: str) -> int:
+        return self._run.revisions.get(key, 0)
+
+    def keys(self) -> Collection[str]:
+        return self._run.state.keys()
+
+    def node_text(self, name: str) -> str | None:
+        index = self._plan.by_name[name]
+        if self._run.nodes[index].settled_as is not NodeStatus.SUCCEEDED:
+            return None
+        return self._run.nodes[index].result
+
+    def node_revision(self, name: str) -> int:
+        return self._run.nodes[self._plan.by_name[name]].changed
+
+    def is_map(self, name: str) -> bool:
+        index = self._plan.by_name.get(name)
+        return index is not None and self._plan.nodes[index].map is not None
+
+    async def map_results(self, name: str) -> AsyncIterator[tuple[int, str]]:
+        if self._run.nodes[self._plan.by_name[name]].settled_as is not NodeStatus.SUCCEEDED:
+            return
+        async for index, text in self._store.results(self._run.id, name):
+            yield index, text
+
+    def task(self) -> Task:
+        return self._run.task.model_copy(deep=True)
+
+    async def set_now(self, key: str, text: str) -> None:
+        await self._set_now(key, text)
+
+    def draft(self) -> Draft:
+        """The run as expressions see it."""
+        return Draft(self._plan, self._run, self._run.revision, 0)

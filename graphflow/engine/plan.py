@@ -1,0 +1,190 @@
+"""A graph compiled: what the rules need to know about each node, in the form in which they need it.
+
+Nodes are numbered in topological order, and sets of nodes are bit masks over these numbers, so that a question such as
+"is an ancestor of this dependency active" costs one `&`. Compiling and refusing bad graphs is done in `compile.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+from graphflow.expressions import Expression
+from graphflow.graph.modules import AgentModule, ModuleType
+from graphflow.graph.nodes import NodeConfig
+
+#: The default of a parameter that has none.
+REQUIRED: Final = object()
+
+
+class Source(Enum):
+    """Where a function's parameter gets its value from."""
+
+    TASK = "task"
+    CACHE = "cache"
+    SEMAPHORE = "semaphore"
+    ITEM = "item"
+    INDEX = "index"
+    #: The result of a node (of a map node: its results in input order).
+    NODE = "node"
+    #: A state key.
+    KEY = "key"
+    #: Nothing fills it: the function's own default stands.
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One parameter of a function and what fills it. `name` is the node or state key for NODE and KEY."""
+
+    parameter: str
+    source: Source
+    name: str = ""
+    default: Any = REQUIRED
+
+
+@dataclass(frozen=True, slots=True)
+class PlanModule:
+    """One module that is run as an attempt; flow control that the engine evaluates itself is not among these."""
+
+    module: AgentModule
+    #: For a function: what fills its parameters. None for a module class.
+    bindings: tuple[Binding, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.module.name
+
+
+@dataclass(frozen=True, slots=True)
+class PlanDecision:
+    """A decision with its targets looked up."""
+
+    targets: tuple[int, ...]
+    #: True if END is among its targets.
+    ends: bool
+    condition: Expression | None
+    #: State keys deleted when it fires.
+    clears: tuple[str, ...]
+    repeat: bool
+    #: How messages call it: its condition, "else" or "default".
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFlow:
+    """Flow control held as data: what `FlowControlConfig` says, compiled."""
+
+    decisions: tuple[PlanDecision, ...]
+    default: PlanDecision | None
+    select_first: bool
+    #: State keys and node names that all conditions together read; refraction of else and default looks at these.
+    names: frozenset[str]
+    node_names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanMap:
+    """How a map node comes by its items."""
+
+    #: The node whose result is the source, or None for a state key.
+    source_node: int | None
+    source: str
+    where: Expression | Callable[[Any], bool] | None
+    fail_fast: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlanNode:
+    """One node with everything that the rules ask about it. Numbers of other nodes are their places in the plan."""
+
+    index: int
+    name: str
+    type: ModuleType
+    config: NodeConfig
+    modules: tuple[PlanModule, ...]
+    #: Flow control that ends the node's modules, or is the whole node. None if the node does not decide this way.
+    flow: PlanFlow | None
+    #: Numbers of the nodes, and whether END, that a returned decision may name; None if no module may return one.
+    returns: tuple[frozenset[int], bool] | None
+    condition: Expression | None
+    dependencies: tuple[int, ...]
+    dependents: tuple[int, ...]
+    #: Of a root that waits to be chosen: in-graph flow controls that name it and nodes whose on_error it is.
+    choosers: tuple[int, ...]
+    #: A root that waits to be chosen and is named by a supervisor is never skipped.
+    named_by_supervisor: bool
+    #: Starts with the run.
+    starts: bool
+    #: Flow control that stands apart (rule 6).
+    supervises: bool
+    #: An end node in the sense of the rules: its success is the run's success.
+    is_end: bool
+    #: Bit masks over dependencies and choosers, transitively; without the node itself unless it is on a cycle.
+    ancestors: int
+    descendants: int
+    on_error: int | None
+    map: PlanMap | None
+    #: Nodes whose on_error is this node.
+    handles: tuple[int, ...] = ()
+    #: Built with start=False: starts when a decision, a supervisor or an on_error names it, never by its dependencies.
+    only_chosen: bool = False
+
+    @property
+    def bit(self) -> int:
+        return 1 << self.index
+
+    @property
+    def decides(self) -> bool:
+        """Whether its success carries a choice among other nodes."""
+        return self.flow is not None or self.returns is not None
+
+    @property
+    def is_pure_flow(self) -> bool:
+        """Nothing to run: the engine decides as soon as the node is ready."""
+        return self.flow is not None and not self.modules
+
+    @property
+    def awaited(self) -> tuple[int, ...]:
+        """What must settle before the node is considered by itself."""
+        return self.choosers if self.only_chosen else self.dependencies or self.choosers
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A graph compiled and validated. Two plans of one hash run the same way, whatever their modules' bodies do."""
+
+    name: str
+    nodes: tuple[PlanNode, ...]
+    #: First 12 hex digits of the SHA-256 over names, edges, conditions and configs; bodies do not count.
+    hash: str
+    max_concurrent_tasks: int
+    max_total_iterations: int
+    #: Seconds from the start of a run to its end, or None.
+    deadline: float | None
+    #: The graph as JSON, for other processes and pictures.
+    json: str
+    warnings: tuple[str, ...] = ()
+    by_name: dict[str, int] = field(default_factory=dict)
+    #: Supervisors in the order in which they were added.
+    supervisors: tuple[int, ...] = ()
+    #: Bit mask of the nodes with run_when="settled".
+    settled_mask: int = 0
+    #: Bit mask of the map nodes whose results some expression reads.
+    maps_in_expressions: int = 0
+
+    def node(self, name: str) -> PlanNode:
+        return self.nodes[self.by_name[name]]
+
+    def names(self, mask: int) -> tuple[str, ...]:
+        return tuple(self.nodes[index].name for index in bits(mask))
+
+
+def bits(mask: int) -> Iterator[int]:
+    """The numbers of the bits set in `mask`, lowest first."""
+    while mask:
+        low = mask & -mask
+        yield low.bit_length() - 1
+        mask ^= low

@@ -1,0 +1,72 @@
+"""How a run is entered, whether it is new or was interrupted: take the lease, load, drive, give the lease back.
+
+Nothing is executed here. A run whose process died is loaded like any other; what it had in flight is ready again and
+goes through the entrance that first-time work uses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from graphflow.engine.heartbeat import Heartbeat
+from graphflow.engine.plan import Plan
+from graphflow.engine.scheduler import Scheduler
+from graphflow.errors import LeaseHeld, LeaseLost, StoreWentBack
+from graphflow.ids import RunId
+from graphflow.run import Run
+from graphflow.store.contract import Lease, Store
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at a run that another process drives.
+POLL_SECONDS = 0.25
+
+
+async def finish_run(
+    store: Store,
+    heartbeat: Heartbeat,
+    plan: Plan,
+    run_id: RunId,
+    *,
+    lease_seconds: float,
+    on_commit: Callable[[], None],
+) -> Run:
+    """The run when it is over: driven here, or by the process that holds its lease."""
+    reported = ""
+    while True:
+        try:
+            lease = await store.acquire(run_id, lease_seconds)
+        except LeaseHeld as held:
+            if reported != held.owner:
+                reported = held.owner
+                logger.info("run %s is driven by %s; waiting for it", run_id, held.owner)
+            run = await _wait_for_other(store, plan, run_id, held)
+        else:
+            run = await _drive(store, heartbeat, plan, lease, on_commit)
+        if run is not None:
+            return run
+
+
+async def _wait_for_other(store: Store, plan: Plan, run_id: RunId, held: LeaseHeld) -> Run | None:
+    """The run if it is over, or None when it is time to try for its lease again."""
+    await asyncio.sleep(min(POLL_SECONDS, max(0.02, held.seconds_left)))
+    head = await store.head(run_id)
+    return await store.load(run_id, plan) if head.status.is_final else None
+
+
+async def _drive(
+    store: Store, heartbeat: Heartbeat, plan: Plan, lease: Lease, on_commit: Callable[[], None]
+) -> Run | None:
+    """The run when it is over, or None if another process took it or the store lost what it had acknowledged."""
+    try:
+        run = await store.load(lease.run_id, plan)
+        if not run.status.is_final:
+            await Scheduler(plan, run, store, lease, on_commit=on_commit).drive(heartbeat)
+        return run
+    except (LeaseLost, StoreWentBack) as error:
+        logger.warning("%s", error)
+        return None
+    finally:
+        await asyncio.shield(store.release(lease))

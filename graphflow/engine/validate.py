@@ -1,0 +1,101 @@
+"""What is wrong with one node, whatever the rest of the graph looks like? (Rule 13, first half.)
+
+Problems are phrases that follow "node 'x': ". What concerns several nodes is asked in `relations.py`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+
+from graphflow.expressions import EXPRESSION_WORDS
+from graphflow.graph.flow import FlowControlModule
+from graphflow.graph.modules import END, AgentModule, FunctionModule, ModuleType
+from graphflow.graph.nodes import Node, NodeConfig
+from graphflow.ids import NAME_PATTERN
+
+#: Names that mean something else in parameters, decisions and expressions.
+RESERVED_NAMES = (
+    frozenset({END, "task", "cache", "item", "index", "semaphore", "nodes", "errors"}) | EXPRESSION_WORDS
+)
+
+EXECUTORS = ("inline",)
+
+NOT_IN_THIS_VERSION = "is not in this version"
+
+
+def node_problems(node: Node) -> Iterator[str]:
+    """Everything that can be said against a node by looking at it alone."""
+    yield from _name_problems(node.name)
+    yield from _config_problems(node.node_config)
+    yield from _shape_problems(node)
+    for module in node.modules:
+        yield from _module_problems(module)
+    if ModuleType.SUBGRAPH in (node.type, *(module.type for module in node.modules)):
+        yield f"a sub-graph (ModuleType.SUBGRAPH) {NOT_IN_THIS_VERSION}; add its nodes to this graph"
+
+
+def _name_problems(name: str) -> Iterator[str]:
+    if not NAME_PATTERN.fullmatch(name):
+        yield "a name consists of 1 to 100 letters, digits, '_', '.' or '-'; give it another with name="
+    elif name in RESERVED_NAMES:
+        yield "this name is reserved, since it means something else in expressions or parameters; choose another"
+
+
+def _config_problems(config: NodeConfig) -> Iterator[str]:
+    if config.executor not in EXECUTORS:
+        there = " and ".join(map(repr, EXECUTORS))
+        yield f"executor {config.executor!r} {NOT_IN_THIS_VERSION}; there is {there}"
+    if config.resources:
+        yield f"resources {NOT_IN_THIS_VERSION}: no executor has any to give; drop {sorted(config.resources)}"
+    if config.where is not None and config.map_over is None:
+        yield "where filters the items of a map, but map_over is not set"
+    paths = [("map_over", config.map_over or "")]
+    paths += [("inputs", key) for key in config.inputs] + [("outputs", key) for key in config.outputs]
+    for setting, key in paths:
+        if key.startswith("$"):
+            yield f"{setting} {key!r}: JSONPath {NOT_IN_THIS_VERSION}; name a state key"
+
+
+def _shape_problems(node: Node) -> Iterator[str]:
+    modules = node.modules
+    if not modules:
+        yield "has no modules; give it at least one to run"
+        return
+    flows = [module for module in modules if isinstance(module, FlowControlModule)]
+    if len(flows) > 1:
+        yield "has several FlowControlModules; put their decisions into one"
+    elif flows and modules[-1] is not flows[0]:
+        yield "a FlowControlModule must be the last module, since it decides when the others are done"
+    if any(module.to for module in modules[:-1]):
+        yield "only the last module may return decisions (to=)"
+    if modules[-1].to and node.node_config.parallel and len(modules) > 1:
+        yield "a module that returns decisions (to=) cannot run in parallel with others; drop parallel=True"
+    if node.node_config.map_over is None:
+        return
+    if len(modules) > 1:
+        yield f"a map node has one module, this one has {len(modules)}; put the others into nodes of their own"
+    if flows or any(module.to for module in modules):
+        yield "a map node cannot decide; put the decision into a node that depends on it"
+
+
+def _module_problems(module: AgentModule) -> Iterator[str]:
+    called = f"module {module.name!r}"
+    if module.config.middlewares:
+        yield f"{called}: middlewares {NOT_IN_THIS_VERSION}"
+    if module.input_mailboxes or module.output_mailbox is not None:
+        yield f"{called}: mailboxes (input_mailboxes, output_mailbox) {NOT_IN_THIS_VERSION}; pass values through the state"
+    if isinstance(module, FlowControlModule):
+        if module.to:
+            yield f"{called}: to= is for modules that return decisions; this one has them in flow_config"
+        return
+    if isinstance(module, FunctionModule):
+        return
+    process = type(module).process
+    kind = type(module).__name__
+    if process is AgentModule.process:
+        yield f"{called}: {kind} does not define `async def process(self, cache, semaphore)`"
+    elif inspect.isasyncgenfunction(process):
+        yield f"{called}: a process that yields (an async generator) {NOT_IN_THIS_VERSION}; return the result"
+    elif not inspect.iscoroutinefunction(inspect.unwrap(process)):
+        yield f"{called}: {kind}.process is a plain function; make it `async def process(self, cache, semaphore)`"

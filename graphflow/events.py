@@ -1,0 +1,175 @@
+"""Facts about a run, in the past tense, in the order in which they were committed.
+
+Each is stored as one entry of the run's event stream and yielded by `agent.stream`. Its `revision` is that of the
+outcome that caused it, `at` its time in ms since 1970.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(slots=True, kw_only=True)
+class Event:
+    """A fact. Its class name is its kind in the stream."""
+
+    revision: int
+    at: float
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__
+
+
+@dataclass(slots=True, kw_only=True)
+class RunStarted(Event):
+    pass
+
+
+@dataclass(slots=True, kw_only=True)
+class RunFinished(Event):
+    status: str
+    error: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeEvent(Event):
+    node: str
+    visit: int
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeStarted(NodeEvent):
+    pass
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeSucceeded(NodeEvent):
+    #: Milliseconds since the visit started.
+    ms: float
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeFailed(NodeEvent):
+    error: str
+    attempts: int
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeSkipped(NodeEvent):
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeStopped(NodeEvent):
+    """What ran or was about to run was cancelled, and its writes dropped."""
+
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class RetryScheduled(NodeEvent):
+    module: str
+    attempt: int
+    error: str
+    #: Seconds until the next attempt.
+    delay: float
+
+
+@dataclass(slots=True, kw_only=True)
+class DecisionFired(NodeEvent):
+    #: Names of the chosen nodes, separated by blanks; END among them.
+    chosen: str
+
+
+@dataclass(slots=True, kw_only=True)
+class DecisionDropped(NodeEvent):
+    """A decision named a failed node, which only its on_error node can open again."""
+
+    target: str
+
+
+@dataclass(slots=True, kw_only=True)
+class MapOpened(NodeEvent):
+    total: int
+
+
+@dataclass(slots=True, kw_only=True)
+class ItemsFinished(NodeEvent):
+    """Items that succeeded, as one event per batch. `indexes` are separated by blanks, runs written as 3-17."""
+
+    count: int
+    indexes: str
+    token: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class ItemFailed(NodeEvent):
+    index: int
+    error: str
+    attempts: int
+
+
+@dataclass(slots=True, kw_only=True)
+class LimitReached(Event):
+    error: str
+
+
+KINDS: dict[str, type[Event]] = {
+    kind.__name__: kind
+    for kind in (
+        RunStarted,
+        RunFinished,
+        NodeStarted,
+        NodeSucceeded,
+        NodeFailed,
+        NodeSkipped,
+        NodeStopped,
+        RetryScheduled,
+        DecisionFired,
+        DecisionDropped,
+        MapOpened,
+        ItemsFinished,
+        ItemFailed,
+        LimitReached,
+    )
+}
+_FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in KINDS.values()}
+
+
+def event_fields(event: Event) -> dict[str, str]:
+    """The event as the flat text fields of a stream entry."""
+    values = {"event": type(event).__name__}
+    for name in _FIELDS[type(event)]:
+        values[name] = _text(getattr(event, name))
+    return values
+
+
+def event_from_fields(values: dict[str, str]) -> Event:
+    """The event that `event_fields` made these of. KeyError if the kind is unknown."""
+    kind = KINDS[values["event"]]
+    arguments: dict[str, Any] = {}
+    for field in fields(kind):
+        text = values[field.name]
+        arguments[field.name] = {"int": int, "float": float}.get(str(field.type), str)(text)
+    return kind(**arguments)
+
+
+def _text(value: object) -> str:
+    return f"{value:.0f}" if isinstance(value, float) and value > 1e9 else str(value)
+
+
+def index_ranges(indexes: list[int]) -> str:
+    """Indexes as short text: `0-2 5` for 0, 1, 2, 5."""
+    parts: list[str] = []
+    ordered = sorted(indexes)
+    position = 0
+    while position < len(ordered):
+        last = position
+        while last + 1 < len(ordered) and ordered[last + 1] == ordered[last] + 1:
+            last += 1
+        first, final = ordered[position], ordered[last]
+        parts.append(str(first) if first == final else f"{first}-{final}")
+        position = last + 1
+    return " ".join(parts)

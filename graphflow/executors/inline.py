@@ -1,0 +1,46 @@
+"""Runs module bodies in this process: coroutines on the event loop, sync functions in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from graphflow.graph.functions import is_async
+
+
+class InlineExecutor:
+    """Open it as a context manager: its threads end with the block, without waiting for bodies that hang."""
+
+    def __init__(self, max_threads: int) -> None:
+        self._max_threads = max_threads
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> InlineExecutor:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def execute(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The function's return value; what it raises is raised here."""
+        if is_async(function):
+            return await function(*args, **kwargs)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._max_threads, thread_name_prefix="graphflow")
+        context = contextvars.copy_context()
+        call = asyncio.get_running_loop().run_in_executor(
+            self._pool, lambda: context.run(_without_stop_iteration, function, args, kwargs)
+        )
+        return await call
+
+
+def _without_stop_iteration(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A StopIteration cannot be set on a future: the caller would wait for ever."""
+    try:
+        return function(*args, **kwargs)
+    except StopIteration as error:
+        raise RuntimeError(f"function raised StopIteration({error.value!r})") from error

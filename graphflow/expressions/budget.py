@@ -1,0 +1,152 @@
+"""How much may one evaluation do? Steps, sizes and the length of integers are bounded, and grow with the state it reads.
+
+So a condition over 100,000 subtasks works and a bomb that reads no state stops at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, Final
+
+#: A step is one part of an expression, evaluated once: some 50 ns.
+BASE_STEPS = 10_000
+STEPS_PER_ELEMENT = 30
+#: Size counts characters of strings and elements of containers.
+BASE_SIZE = 100_000
+SIZE_PER_ELEMENT = 8
+#: Longest integer, in bits; more than any float can hold.
+MAX_INTEGER_BITS = 2_048
+#: What the interpreter does in one step when it works through a container or a string by itself.
+ELEMENTS_PER_STEP = 16
+CHARACTERS_PER_STEP = 1_024
+
+#: Types of which one value holds others.
+NESTING = frozenset({list, dict, tuple, set})
+
+
+class _Missing(Enum):
+    MISSING = "MISSING"
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+#: What stands for a name that does not exist.
+MISSING: Final = _Missing.MISSING
+
+
+class MissingRead(Exception):
+    """Something other than `and`, `or`, `not` and `== null` was applied to a missing name: the whole is false."""
+
+
+class Unanswerable(Exception):
+    """The values do not fit the operation; the text says which."""
+
+
+class OverBudget(Unanswerable):
+    """It would take too many steps or too much memory."""
+
+
+class Evaluation:
+    """One evaluation: where values are read from, and what is left of the budget."""
+
+    __slots__ = ("_roots", "extra", "lookup", "node", "size", "steps", "task")
+
+    def __init__(
+        self, lookup: Callable[[str], Any], node: Callable[[str], Any], task: Any, extra: Mapping[str, Any]
+    ) -> None:
+        self.lookup = lookup
+        self.node = node
+        self.task = MISSING if task is None else task
+        self.extra = extra
+        self.steps = BASE_STEPS
+        self.size = BASE_SIZE
+        self._roots: list[Any] = []
+
+    def admit(self, value: Any) -> Any:
+        """Let a value of the state in. Its elements raise the budget at once, what they hold only when it runs out."""
+        if isinstance(value, (list, dict, str)):
+            self._roots.append(value)
+            if not isinstance(value, str):
+                self._raise(len(value))
+        return value
+
+    def spend(self, steps: int) -> None:
+        self.steps -= steps
+        if self.steps < 0:
+            self._raise_by_depth()
+            if self.steps < 0:
+                raise OverBudget(
+                    f"it takes more steps than the {BASE_STEPS:,} and {STEPS_PER_ELEMENT} per element of the state "
+                    "that it reads; let a node compute this, and test its result"
+                )
+
+    def build(self, size: int) -> None:
+        self.size -= size
+        if self.size < 0:
+            self._raise_by_depth()
+            if self.size < 0:
+                raise OverBudget(
+                    f"it builds more than {BASE_SIZE:,} characters or elements and {SIZE_PER_ELEMENT} times the state "
+                    "that it reads; let a node compute this, and test its result"
+                )
+
+    def weigh(self, value: Any) -> int:
+        """Pay for one walk through all that the value holds; returns its size. What it holds twice counts twice."""
+        size = 0
+        pending = [value]
+        while pending:
+            inner = pending.pop()
+            if isinstance(inner, str):
+                size += len(inner)
+                self.spend(1 + len(inner) // CHARACTERS_PER_STEP)
+            elif type(inner) in NESTING:
+                size += len(inner)
+                self.spend(1 + len(inner))
+                pending.extend(inner)
+                if isinstance(inner, dict):
+                    pending.extend(inner.values())
+        return size
+
+    def _raise(self, elements: int, characters: int = 0) -> None:
+        self.steps += STEPS_PER_ELEMENT * (elements + characters // ELEMENTS_PER_STEP)
+        self.size += SIZE_PER_ELEMENT * (elements + characters)
+
+    def _raise_by_depth(self) -> None:
+        """Count what the values read so far hold, each container once, however often it is met."""
+        pending, self._roots = self._roots, []
+        # `admit` has counted the elements of the roots already.
+        elements = -sum(1 if isinstance(root, str) else 1 + len(root) for root in pending)
+        characters = 0
+        seen: set[int] = set()
+        while pending:
+            value = pending.pop()
+            elements += 1
+            if isinstance(value, str):
+                characters += len(value)
+            elif isinstance(value, (list, dict)) and id(value) not in seen:
+                seen.add(id(value))
+                pending.extend(value.values() if isinstance(value, dict) else value)
+        self._raise(max(elements, 0), characters)
+
+
+def kind(value: Any) -> str:
+    return "null" if value is None else type(value).__name__
+
+
+def bounded(value: Any) -> Any:
+    """A number, unless it is longer than an expression may make it."""
+    if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
+        raise OverBudget(f"an integer would be longer than {MAX_INTEGER_BITS:,} bits")
+    if isinstance(value, complex):
+        raise Unanswerable("the result is a complex number")
+    return value
+
+
+def elements(evaluation: Evaluation, value: Any, cost: int = 1) -> Any:
+    """The value, if it can be gone through, with `cost` steps paid for each element."""
+    if not isinstance(value, (list, dict, str, tuple, set)):
+        raise Unanswerable(f"cannot go through {kind(value)}, it has no elements")
+    evaluation.spend(len(value) * cost)
+    return value

@@ -1,0 +1,97 @@
+"""A function as a module: which parameters does it have, and how must it be called?
+
+What fills each parameter depends on the rest of the graph and is settled in `engine/binding.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from graphflow.graph.modules import FunctionModule
+
+__all__ = ["FunctionModule", "FunctionShape", "Parameter", "inspect_function", "is_async"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter that can be given by name. `default` means something only if `has_default`."""
+
+    name: str
+    default: Any = None
+    has_default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionShape:
+    """What the signature of a function says. `problems` are phrases about the function, empty if it can be a module."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    is_async: bool
+    problems: tuple[str, ...] = ()
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine. Functions, methods, partials and objects with `async def __call__`."""
+    inner = _unwrapped(function)
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004
+
+
+def inspect_function(function: Callable[..., Any]) -> FunctionShape:
+    """The parameters of `function` in their order, without those that a partial has filled by name."""
+    name = function_name(function)
+    problems = list(_generator_problems(function))
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):
+        problems.append("has a signature that Python cannot read; wrap it in a def with named parameters")
+        return FunctionShape(name, (), is_async(function), tuple(problems))
+
+    filled = function.keywords if isinstance(function, functools.partial) else {}
+    parameters = []
+    for parameter in signature.parameters.values():
+        if parameter.name in filled:
+            continue
+        if problem := _unusable(parameter):
+            problems.append(problem)
+            continue
+        has_default = parameter.default is not parameter.empty
+        parameters.append(Parameter(parameter.name, parameter.default if has_default else None, has_default))
+    return FunctionShape(name, tuple(parameters), is_async(function), tuple(problems))
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """How messages call it."""
+    inner = _unwrapped(function)
+    return getattr(inner, "__qualname__", type(inner).__qualname__).rpartition("<locals>.")[2]
+
+
+def _unusable(parameter: inspect.Parameter) -> str | None:
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
+        return f"takes {stars}{parameter.name}, but parameters are filled by name; name each one"
+    if parameter.kind is parameter.POSITIONAL_ONLY:
+        return f"takes {parameter.name!r} by position only, but parameters are filled by name; drop the `/`"
+    return None
+
+
+def _generator_problems(function: Callable[..., Any]) -> list[str]:
+    inner = _unwrapped(function)
+    call = getattr(inner, "__call__", None)  # noqa: B004
+    if inspect.isasyncgenfunction(inner) or inspect.isasyncgenfunction(call):
+        return [
+            "is an async generator, which is not in this version; return the result instead of yielding it"
+        ]
+    if inspect.isgeneratorfunction(inner) or inspect.isgeneratorfunction(call):
+        return ["is a generator, whose result cannot be stored; return a list instead of yielding"]
+    return []
+
+
+def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function

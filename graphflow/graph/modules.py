@@ -1,0 +1,124 @@
+"""User code inside a node: the module class that users derive from, and its limits."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic._internal._model_construction import ModelMetaclass
+
+from graphflow.settings import DEFAULT_TIMEOUT_SECONDS
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from graphflow.graph.cache import Cache
+
+#: What a decision names to end the run.
+END = "END"
+
+
+class ModuleType(StrEnum):
+    """What a module is for. Only FLOW_CONTROL changes how a run goes."""
+
+    PLANNER = "planner"
+    EXECUTOR = "executor"
+    FLOW_CONTROL = "flow_control"
+    SUBGRAPH = "subgraph"
+    DISCRIMINATOR = "discriminator"
+    OBSERVER = "observer"
+
+
+class ModuleConfig(BaseModel):
+    """Limits of one module."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    #: Seconds per attempt; waiting for a slot is not in it.
+    timeout: float = Field(default=DEFAULT_TIMEOUT_SECONDS, gt=0)
+    #: Handed through to the module, never read by the engine.
+    context: dict[str, Any] = Field(default_factory=dict)
+    middlewares: list[Any] = Field(default_factory=list)
+    #: When this module succeeds, the modules after it in the node do not run.
+    stop_on_success: bool = False
+
+
+class _ModuleMeta(ModelMetaclass):
+    """Lets a class body say `name = "x"` without repeating the field's annotation.
+
+    Pydantic refuses a field overridden without an annotation. The override is taken out of the class body before
+    pydantic sees it, and becomes the field's default for this class and those below it.
+    """
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> type:
+        known = {field for base in bases for field in getattr(base, "__pydantic_fields__", {})}
+        annotated = _annotated_names(namespace)
+        overrides = {
+            key: namespace.pop(key) for key in list(namespace) if key in known and key not in annotated
+        }
+        inherited = {
+            key: value
+            for base in reversed(bases)
+            for key, value in getattr(base, "field_overrides", {}).items()
+            if key not in annotated
+        }
+        namespace["field_overrides"] = inherited | overrides
+        return super().__new__(mcs, name, bases, namespace, **kwargs)
+
+
+def _annotated_names(namespace: dict[str, Any]) -> set[str]:
+    annotations = namespace.get("__annotations__")
+    if annotations is None and (
+        annotate := namespace.get("__annotate_func__") or namespace.get("__annotate__")
+    ):
+        annotations = annotate(4)  # 3.14: annotationlib.Format.STRING evaluates no name
+    return set(annotations or ())
+
+
+class AgentModule(BaseModel, metaclass=_ModuleMeta):
+    """User code inside a node. Derive from it, give it a name, write `process`.
+
+    What `process` returns is the module's result. A dict with the key `status` is read as success (`"success"`) or
+    as a failure with `error`; `{"decision": name, list or "END"}` is a decision among the names in `to`.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=True)
+    field_overrides: ClassVar[dict[str, Any]] = {}
+
+    name: str = ""
+    type: ModuleType = ModuleType.EXECUTOR
+    config: ModuleConfig = Field(default_factory=ModuleConfig)
+    #: Names that a decision returned by `process` may hold.
+    to: list[str] = Field(default_factory=list)
+    input_mailboxes: list[str] = Field(default_factory=list)
+    output_mailbox: str | None = None
+
+    def __init__(self, **data: Any) -> None:
+        for key, value in type(self).field_overrides.items():
+            if key not in data:
+                data[key] = copy.deepcopy(value)
+        super().__init__(**data)
+        if not self.name:
+            self.name = type(self).__name__
+
+    async def process(self, cache: Cache, semaphore: asyncio.Semaphore) -> Any:
+        """One run of this module: a transaction on the run's state.
+
+        `cache` is that transaction; `semaphore` bounds what the module itself fans out.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must define `async def process(self, cache, semaphore)`"
+        )
+
+
+class FunctionModule(AgentModule):
+    """A function as a module. Which parameter gets what is settled when the graph is compiled."""
+
+    function: Callable[..., Any]
+
+    @property
+    def display_name(self) -> str:
+        return getattr(self.function, "__qualname__", self.name)

@@ -1,0 +1,84 @@
+"""A named place in the graph, with its limits and policies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypedDict
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SerializeAsAny
+
+from graphflow.graph.modules import AgentModule, ModuleType
+from graphflow.settings import DEFAULT_MAX_RETRIES
+
+
+class NodeConfig(BaseModel):
+    """Limits and policies of one node."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    #: Run the node's modules at the same time instead of one after another.
+    parallel: bool = False
+    #: Evaluated each time the node is considered; false means skipped.
+    condition: str | None = None
+    #: Attempts in total, for each module run and each item of a map.
+    max_retries: int = Field(default=DEFAULT_MAX_RETRIES, ge=1)
+    retry_on_failure: bool = True
+    #: Starts of this node in one run; 0 is no limit.
+    max_visits: int = Field(default=0, ge=0)
+    #: Module runs of this node (items of a map) at a time; None leaves it to the agent's limit.
+    max_concurrency: int | None = Field(default=None, ge=1)
+    #: Node that starts when this one has failed for good; asimov's `retry_from`.
+    on_error: str | None = Field(default=None, validation_alias=AliasChoices("on_error", "retry_from"))
+    #: "settled" runs the node although dependencies failed.
+    run_when: Literal["succeeded", "settled"] = "succeeded"
+    #: State keys that the functions of this node may name as parameters.
+    inputs: list[str] = Field(default_factory=list)
+    #: State keys that this node writes; a function's parameter of that name depends on this node.
+    outputs: list[str] = Field(default_factory=list)
+    #: State key or node whose elements are the items of this map node.
+    map_over: str | None = None
+    #: Which items to process: an expression over `item` and `index`, or a function of the item.
+    where: str | Callable[[Any], bool] | None = None
+    #: "collect" lists failed items and goes on, "fail" fails the node at the first.
+    on_item_error: Literal["collect", "fail"] = "collect"
+    executor: str = "inline"
+    resources: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def attempts(self) -> int:
+        """Attempts in total, with `retry_on_failure` taken into account."""
+        return self.max_retries if self.retry_on_failure else 1
+
+
+class NodeOptions(TypedDict, total=False):
+    """The fields of `NodeConfig` as keyword arguments."""
+
+    parallel: bool
+    condition: str | None
+    max_retries: int
+    retry_on_failure: bool
+    max_visits: int
+    max_concurrency: int | None
+    on_error: str | None
+    run_when: Literal["succeeded", "settled"]
+    inputs: list[str]
+    outputs: list[str]
+    map_over: str | None
+    where: str | Callable[[Any], bool] | None
+    on_item_error: Literal["collect", "fail"]
+    executor: str
+    resources: dict[str, float]
+
+
+class Node(BaseModel):
+    """A named place in the graph. `start=True` starts it with the run in any case, `start=False` never by itself."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    name: str
+    type: ModuleType = ModuleType.EXECUTOR
+    modules: list[SerializeAsAny[AgentModule]] = Field(default_factory=list)
+    dependencies: list[str] = Field(default_factory=list)
+    node_config: NodeConfig = Field(default_factory=NodeConfig)
+    start: bool | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,51 @@
+"""What somebody wants done: the task, and the words for how far it is."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class RunStatus(StrEnum):
+    """How far a run is. The four final ones never change."""
+
+    WAITING = "waiting"
+    EXECUTING = "executing"
+    SUSPENDED = "suspended"
+    COMPLETE = "complete"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (RunStatus.COMPLETE, RunStatus.PARTIAL, RunStatus.FAILED, RunStatus.CANCELLED)
+
+
+#: A task has the status of its latest run.
+TaskStatus = RunStatus
+
+
+class Task(BaseModel):
+    """What somebody wants done. `params` is JSON plus registered types."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str
+    objective: str = ""
+    params: dict[str, Any] = Field(default_factory=dict)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    id: str = Field(default_factory=lambda: uuid4().hex)
+    #: Filled by the latest run of this process.
+    status: TaskStatus = TaskStatus.WAITING
+    result: Any = None
+
+    def difference(self, other: Task) -> str | None:
+        """In one phrase, why `other` asks for something else; None if it asks for the same. Ids do not count."""
+        for field in ("type", "objective", "params"):
+            if getattr(self, field) != getattr(other, field):
+                return f"{field} differ" if field == "params" else f"{field} differs"
+        return None

@@ -1,0 +1,66 @@
+"""What are things called? Names that are safe inside Redis keys, and run ids that people can read out and type.
+
+A run id looks like `numbers-7k3f-q2xm`: what the run is about, its start, chance. Nothing here looks at a clock or
+draws by itself: time and the random source are arguments.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import unicodedata
+from typing import NewType
+
+from graphflow.errors import InvalidName
+
+RunId = NewType("RunId", str)
+NodeName = NewType("NodeName", str)
+
+#: What run ids and node names consist of. No braces: they mark the hash tag in Redis keys.
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+
+#: Base 32 without the look-alikes i, l, o and u (Crockford's set, in lower case).
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+#: Characters of the stem kept in a new run id.
+MAX_STEM_LENGTH = 40
+
+#: The time digits count minutes, so ids of one stem sort by start for two years (32**4 minutes).
+MS_PER_TIME_UNIT = 60_000
+
+
+def new_run_id(stem: str, now_ms: int, rng: random.Random) -> RunId:
+    """Return `STEM-TIME-CHANCE` with four base 32 digits each of time (`now_ms`, since the epoch) and of chance.
+
+    Ids can repeat (one in a million within a minute): whoever creates the run refuses an id that exists and draws
+    again.
+    """
+    time_digits = _base32(now_ms // MS_PER_TIME_UNIT)
+    return RunId(f"{_safe_stem(stem)}-{time_digits}-{_base32(rng.getrandbits(20))}")
+
+
+def check_run_id(text: str) -> RunId:
+    """Return `text` as a run id, or raise `InvalidName`."""
+    return RunId(_checked("run id", text))
+
+
+def check_node_name(text: str) -> NodeName:
+    """Return `text` as a node name, or raise `InvalidName`. Reserved words are the plan's business."""
+    return NodeName(_checked("node name", text))
+
+
+def _checked(what: str, text: str) -> str:
+    if not isinstance(text, str) or not NAME_PATTERN.fullmatch(text):
+        raise InvalidName(what, str(text), "use 1 to 100 letters, digits, '_', '.' or '-'")
+    return text
+
+
+def _safe_stem(stem: str) -> str:
+    ascii_stem = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9_.]+", "-", ascii_stem)
+    return words.strip("-._")[:MAX_STEM_LENGTH].rstrip("-._") or "run"
+
+
+def _base32(number: int) -> str:
+    """The last four base 32 digits (20 bits) of `number`."""
+    return "".join(ALPHABET[(number >> shift) & 31] for shift in (15, 10, 5, 0))

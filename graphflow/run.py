@@ -1,0 +1,287 @@
+"""One execution of one plan for one task, as the process that drives it holds it in memory.
+
+`Run` mirrors what is stored. It holds texts, not values; of a map it holds counters and the unfinished indexes, never
+items or results. An `Outcome` is what comes in, a `Transition` everything that changes because of it: `advance` makes
+the transition, the store commits it, `apply` brings the mirror up to date. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from graphflow.events import Event
+from graphflow.graph.tasks import RunStatus, Task
+
+if TYPE_CHECKING:
+    from graphflow.ids import RunId
+
+
+class NodeStatus(StrEnum):
+    """Ready, running and waiting are the active ones."""
+
+    PENDING = "pending"
+    READY = "ready"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a module run failed, as plain data."""
+
+    type: str
+    message: str
+    #: Truncated text of the traceback; empty where there is none.
+    traceback: str = ""
+    retryable: bool = True
+
+    @property
+    def summary(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+@dataclass(slots=True)
+class ModuleState:
+    """One module in one visit of its node."""
+
+    status: NodeStatus = NodeStatus.PENDING
+    #: Attempts that were counted; conflicts and crashes are not.
+    attempts: int = 0
+    result: str | None = None
+    failure: Failure | None = None
+    #: When a waiting module may run again, in ms since 1970.
+    retry_at: float = 0
+
+    def clone(self) -> ModuleState:
+        return ModuleState(self.status, self.attempts, self.result, self.failure, self.retry_at)
+
+
+@dataclass(slots=True)
+class NodeState:
+    """One node of one run. `considered`, `settled` and `changed` are revisions; 0 is never."""
+
+    status: NodeStatus = NodeStatus.PENDING
+    visits: int = 0
+    considered: int = 0
+    settled: int = 0
+    #: Revision at which the node's result last changed.
+    changed: int = 0
+    #: How it last settled; what a cancelled visit falls back to.
+    settled_as: NodeStatus = NodeStatus.PENDING
+    #: Bit mask of what its last decision chose; None if it has not decided.
+    chosen: int | None = None
+    #: A decision asked for it while it was active: it starts once more when it has settled.
+    again: bool = False
+    #: Starts of its on_error node since its last success.
+    handled: int = 0
+    #: Its on_error node has succeeded since it failed, so that it may start again.
+    reopened: bool = False
+    #: A decision that named it while it was failed has been reported.
+    dropped: bool = False
+    failure: Failure | None = None
+    #: Text of the result of the last successful visit's last module; None for a map node.
+    result: str | None = None
+    #: Times of the latest visit in ms since 1970.
+    started: float = 0
+    finished: float = 0
+    modules: list[ModuleState] = field(default_factory=list)
+
+    def clone(self) -> NodeState:
+        return NodeState(
+            self.status,
+            self.visits,
+            self.considered,
+            self.settled,
+            self.changed,
+            self.settled_as,
+            self.chosen,
+            self.again,
+            self.handled,
+            self.reopened,
+            self.dropped,
+            self.failure,
+            self.result,
+            self.started,
+            self.finished,
+            [module.clone() for module in self.modules],
+        )
+
+    @property
+    def attempts(self) -> int:
+        return sum(module.attempts for module in self.modules)
+
+
+@dataclass(slots=True)
+class MapState:
+    """The visit of a map node: counters and the indexes without a record."""
+
+    visit: int
+    total: int
+    done: int = 0
+    failed: int = 0
+    retried: int = 0
+    unfinished: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Run:
+    """The mirror of a stored run. Only `apply` changes it, and the scheduler that holds the lease calls it."""
+
+    id: RunId
+    task: Task
+    nodes: list[NodeState]
+    status: RunStatus = RunStatus.WAITING
+    #: Outcomes so far.
+    revision: int = 0
+    #: State key -> JSON text.
+    state: dict[str, str] = field(default_factory=dict)
+    #: State key -> revision of its last change, deleted keys included.
+    revisions: dict[str, int] = field(default_factory=dict)
+    #: Revision of the last change of the set of keys.
+    keys_revision: int = 0
+    maps: dict[int, MapState] = field(default_factory=dict)
+    #: Texts of the results of maps that an expression reads.
+    map_results: dict[int, str] = field(default_factory=dict)
+    #: Bit mask of the active nodes.
+    active: int = 0
+    #: Bit mask that holds at least the nodes with a dependency that settled since they were considered.
+    fresh: int = 0
+    #: Node runs so far, flow control not counted.
+    iterations: int = 0
+    #: The limit that was hit, as a sentence; nothing starts any more.
+    limit: str | None = None
+    error: str | None = None
+    held: tuple[str, ...] = ()
+    #: Times in ms since 1970.
+    started: float = 0
+    finished: float = 0
+    #: Values decoded for expressions: key -> (text, value). A memo, no state.
+    plain: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    #: Values of expressions: expression text -> (texts that it read, value). A memo, no state.
+    evaluated: dict[str, tuple[tuple[str | None, ...], Any]] = field(default_factory=dict)
+
+
+# What comes in. Begin, Started and RetryDue do not count as outcomes in the revision, the others do.
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The run starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An attempt was admitted to a slot."""
+
+    node: int
+    module: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDue:
+    """A waiting module's back-off is over."""
+
+    node: int
+    module: int
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a module run came to: a result or a failure, with its writes."""
+
+    node: int
+    module: int
+    visit: int
+    result: str | None = None
+    failure: Failure | None = None
+    #: Names that the module decided for; None falls through. Only of a module that may decide.
+    decision: tuple[str, ...] | None = None
+    #: State key -> text, or None to delete; operations on values are resolved already.
+    writes: dict[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class ItemsStored:
+    """A map node's source was read: these are its items, as (index, text)."""
+
+    node: int
+    visit: int
+    items: list[tuple[int, str]]
+    failure: Failure | None = None
+
+
+@dataclass(slots=True)
+class ItemOutcomes:
+    """Items of a map that are finished, in one batch."""
+
+    node: int
+    visit: int
+    done: list[tuple[int, str]] = field(default_factory=list)
+    #: (index, failure, attempts)
+    failed: list[tuple[int, Failure, int]] = field(default_factory=list)
+    retried: int = 0
+    writes: dict[str, str | None] = field(default_factory=dict)
+    #: The whole result as JSON text, handed in with the last item if an expression reads it.
+    results: str | None = None
+
+
+@dataclass(slots=True)
+class StateSet:
+    """State set outside a module run's transaction (`immediate=True`)."""
+
+    writes: dict[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The run is to end now: cancelled by somebody, or past its deadline."""
+
+    status: RunStatus
+    reason: str
+
+
+Input = Begin | Started | RetryDue | Outcome | ItemsStored | ItemOutcomes | StateSet | Stop
+
+
+@dataclass(slots=True)
+class MapChange:
+    """What one outcome changes in a map's records."""
+
+    visit: int
+    #: Items of a new visit; the records of the one before are dropped.
+    opened: list[tuple[int, str]] | None = None
+    done: list[tuple[int, str]] = field(default_factory=list)
+    failed: list[tuple[int, Failure, int]] = field(default_factory=list)
+    retried: int = 0
+    results: str | None = None
+
+
+@dataclass(slots=True)
+class Transition:
+    """Everything that changes because of one input. Masks and counters are the new values."""
+
+    revision: int
+    active: int
+    fresh: int
+    iterations: int
+    nodes: dict[int, NodeState] = field(default_factory=dict)
+    state: dict[str, str | None] = field(default_factory=dict)
+    maps: dict[int, MapChange] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    #: (node, module) that may run now.
+    ready: list[tuple[int, int]] = field(default_factory=list)
+    #: (node, module, ms since 1970) of retries that wait for their time.
+    delayed: list[tuple[int, int, float]] = field(default_factory=list)
+    #: Bit mask of nodes whose attempts under way are to be cancelled.
+    stopped: int = 0
+    status: RunStatus | None = None
+    limit: str | None = None
+    error: str | None = None
+    held: tuple[str, ...] = ()
+    started: float = 0
+    finished: float = 0

@@ -1,0 +1,87 @@
+"""Every key in Redis, built here and nowhere else. This is the key table.
+
+All keys of a run share the hash tag `{ID}`, so that one script may touch them; the prefix `gf` is a setting. Every value
+is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field that is not there has its default.
+
+    gf:meta                      HASH    schema, version
+    gf:runs                      ZSET    run id by creation (ms since 1970); a hint, the run itself decides
+    gf:runs:open                 ZSET    the same for runs that are not over; a hint, too
+    gf:run:{ID}                  HASH    agent code task status revision op plan_hash created started updated finished
+                                         owner progress error limit held iterations keys_revision leases posted
+    gf:run:{ID}:plan             STRING  the compiled graph as JSON
+    gf:run:{ID}:state            HASH    state key -> JSON value
+    gf:run:{ID}:revisions        HASH    state key -> revision of its last change; initial state that never changed has none
+    gf:run:{ID}:nodes            HASH    node -> pending ready running waiting succeeded failed skipped
+    gf:run:{ID}:node:NODE        HASH    visits considered settled changed started finished last chosen again handled
+                                         reopened dropped error result; per module number
+                                         status:0 attempts:0 result:0 error:0 retry_at:0
+    gf:run:{ID}:events           STREAM  every fact in order: event revision at, and fields of its own
+    gf:run:{ID}:inbox            LIST    requests from outside
+    gf:run:{ID}:lease            HASH    token owner deadline (ms since 1970, Redis' clock) length (ms)
+    gf:run:{ID}:map:NODE         HASH    visit total span done failed retried
+    gf:run:{ID}:map:NODE:in      HASH    index -> item
+    gf:run:{ID}:map:NODE:out     HASH    index -> result
+    gf:run:{ID}:map:NODE:failed  HASH    index -> failure with its attempts
+
+What needs a word: `revision` counts outcomes, `op` names the last commit, `leases` counts how often the run was taken,
+`posted` holds the last requests' operation ids. In a node, `last` is how it settled before its present visit, `chosen`
+the names that its last decision chose (`-` for none); `result` is that of its last module; `status:0` is left out where
+it is the node's own. In a map, `span` is its last index plus one. Node names hold no colon, so no two keys meet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StoreKeys:
+    """The keys of one store."""
+
+    prefix: str = "gf"
+
+    @property
+    def meta(self) -> str:
+        return f"{self.prefix}:meta"
+
+    @property
+    def runs(self) -> str:
+        return f"{self.prefix}:runs"
+
+    @property
+    def open_runs(self) -> str:
+        return f"{self.prefix}:runs:open"
+
+    def run(self, run_id: str) -> RunKeys:
+        return RunKeys(f"{self.prefix}:run:{{{run_id}}}")
+
+
+class RunKeys:
+    """The keys of one run."""
+
+    __slots__ = ("events", "inbox", "lease", "nodes", "plan", "revisions", "run", "state")
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self.plan = f"{run}:plan"
+        self.state = f"{run}:state"
+        self.revisions = f"{run}:revisions"
+        self.nodes = f"{run}:nodes"
+        self.events = f"{run}:events"
+        self.inbox = f"{run}:inbox"
+        self.lease = f"{run}:lease"
+
+    def node(self, name: str) -> str:
+        return f"{self.run}:node:{name}"
+
+    def map(self, name: str) -> str:
+        return f"{self.run}:map:{name}"
+
+    def map_in(self, name: str) -> str:
+        return f"{self.run}:map:{name}:in"
+
+    def map_out(self, name: str) -> str:
+        return f"{self.run}:map:{name}:out"
+
+    def map_failed(self, name: str) -> str:
+        return f"{self.run}:map:{name}:failed"

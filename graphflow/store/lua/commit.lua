@@ -1,0 +1,49 @@
+-- include writes.lua
+-- Stores what one turn of the scheduler came to.
+--
+-- KEYS    1 run   2 lease   3 inbox   4.. others of the run
+-- ARGV    1 token   2 expected revision   3 new revision   4 operation id of the commit before   5 operation id
+--         6 '1' if it brings much that is new, as the items of a map, and is to be refused when memory is full
+--         7 length of the event stream   8.. writes (see writes.lua)
+-- returns {'ok', inbox length}            stored, by this call or by an earlier one of the same operation id
+--         {'gone'}                        there is no such run
+--         {'lost', token}                 the lease is not held under this token but under that one ('' for none)
+--         {'other', revision}             the run is not where the caller believes it to be
+--         {'wrong', key, wanted, found}   a key is of another type
+--         {'malformed', position}         the list of writes is not one
+--
+-- Invariant: the writes of a commit are made all or none, once, by the holder of the lease, upon the run as it was after
+-- the commit before. The revision alone does not tell that: starts of attempts do not raise it, and a copy of an older
+-- commit may arrive late. Hence each commit also names the one before it.
+
+local refusal = wrong_type(KEYS[1], 'hash') or wrong_type(KEYS[2], 'hash') or wrong_type(KEYS[3], 'list')
+if refusal then
+    return refusal
+end
+local run = redis.call('HMGET', KEYS[1], 'revision', 'op')
+if not run[1] then
+    return {'gone'}
+end
+if run[2] == ARGV[5] then
+    return {'ok', redis.call('LLEN', KEYS[3])}
+end
+local token = redis.call('HGET', KEYS[2], 'token')
+if token ~= ARGV[1] then
+    return {'lost', token or ''}
+end
+if run[1] ~= ARGV[2] or run[2] ~= ARGV[4] then
+    return {'other', run[1]}
+end
+refusal = refuse_writes(8)
+if refusal then
+    return refusal
+end
+
+-- Redis lets a script that began with a write it always allows write on when memory is full. Nothing but the start of
+-- something large should wait then.
+if ARGV[6] ~= '1' then
+    redis.call('HDEL', KEYS[1], '')
+end
+redis.call('HSET', KEYS[1], 'revision', ARGV[3], 'op', ARGV[5])
+make_writes(8, ARGV[7])
+return {'ok', redis.call('LLEN', KEYS[3])}

@@ -1,0 +1,153 @@
+"""redis-py's connections and pools as graphflow needs them: fast packing, a pool that waits, a server that comes back.
+
+Importing this file imports redis-py (about 150 ms), so `connection.py` does it when the first connection is opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+import redis
+import redis.asyncio as redis_asyncio
+from redis.exceptions import DataError
+
+from graphflow.store.embedded import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    class _AsyncConnection(redis_asyncio.Connection):
+        """What the packing mixin is mixed into."""
+else:
+    _AsyncConnection = object
+
+#: redis-py's own limit on connections, out of the way: the semaphore of `WaitingPool` is the limit.
+_NO_LIMIT = sys.maxsize
+_SERVER_GONE = (FileNotFoundError, ConnectionRefusedError)
+
+
+class _HiredisPacking(_AsyncConnection):
+    """Packs commands in C. redis-py's sync connections do so by themselves, its asyncio ones pack in Python."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        name, *arguments = args
+        # redis-py names some commands by two words ("SCRIPT LOAD"); on the wire they are two arguments.
+        words: Sequence[Any] = name.split() if isinstance(name, (str, bytes)) else (name,)
+        try:
+            return [hiredis.pack_command((*words, *map(_packable, arguments)))]
+        except TypeError as exc:
+            raise DataError(str(exc)) from exc
+
+
+class TcpConnection(_HiredisPacking, redis_asyncio.Connection):
+    """redis:// and valkey://"""
+
+
+class TlsConnection(_HiredisPacking, redis_asyncio.SSLConnection):
+    """rediss:// and valkeys://"""
+
+
+class UnixConnection(_HiredisPacking, redis_asyncio.UnixDomainSocketConnection):
+    """unix://"""
+
+
+class EmbeddedConnection(UnixConnection):
+    """embedded://: if the server has crashed, the next connect starts it again."""
+
+    def __init__(self, *, server: EmbeddedServer, **options: Any) -> None:
+        super().__init__(**options)
+        self._server = server
+
+    async def _connect(self) -> None:
+        try:
+            await super()._connect()  # type: ignore[no-untyped-call]
+        except _SERVER_GONE:
+            self.path = await asyncio.to_thread(self._server.start)
+            await super()._connect()  # type: ignore[no-untyped-call]
+
+
+class EmbeddedSyncConnection(redis.UnixDomainSocketConnection):
+    """The same for threads."""
+
+    def __init__(self, *, server: EmbeddedServer, **options: Any) -> None:
+        super().__init__(**options)  # type: ignore[no-untyped-call]
+        self._server = server
+
+    def _connect(self) -> socket.socket:
+        try:
+            return self._connected()
+        except _SERVER_GONE:
+            self.path = self._server.start()
+            return self._connected()
+
+    def _connected(self) -> socket.socket:
+        connected: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
+        return connected
+
+
+class WaitingPool(redis_asyncio.ConnectionPool):
+    """At most `size` connections; who finds none free waits, however long.
+
+    redis-py's BlockingConnectionPool waits too, but a task cancelled while it gives its connection back may lose the
+    place for good; here the place is given back without waiting for anything.
+    """
+
+    def __init__(self, *, size: int, **options: Any) -> None:
+        super().__init__(max_connections=_NO_LIMIT, **options)
+        self._places = asyncio.Semaphore(size)
+
+    async def get_connection(self, *_: Any, **__: Any) -> Any:
+        await self._places.acquire()
+        try:
+            connection = self.get_available_connection()  # type: ignore[no-untyped-call]
+        except BaseException:
+            self._places.release()
+            raise
+        try:
+            await self.ensure_connection(connection)
+        except BaseException:
+            await self.release(connection)
+            raise
+        return connection
+
+    async def release(self, connection: Any) -> None:
+        try:
+            await super().release(connection)
+        finally:
+            self._places.release()
+
+
+class Client(redis_asyncio.Redis):
+    """A client that leaves its embedded server, if it has one, when it is closed."""
+
+    embedded_server: EmbeddedServer | None = None
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        try:
+            await super().aclose(close_connection_pool)
+        finally:
+            server, self.embedded_server = self.embedded_server, None
+            if server is not None:
+                await asyncio.to_thread(server.stop)
+
+
+class SyncClient(redis.Redis):
+    """The same for threads."""
+
+    embedded_server: EmbeddedServer | None = None
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            server, self.embedded_server = self.embedded_server, None
+            if server is not None:
+                server.stop()
+
+
+def _packable(argument: Any) -> Any:
+    return bytes(argument) if isinstance(argument, (bytearray, memoryview)) else argument

@@ -1,0 +1,39 @@
+"""Servers that tests share. They are not emptied between tests: each test uses run ids and names of its own."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import RealServer
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RealServer]:
+    """A current server on a unix socket."""
+    with RealServer("current") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis62_server() -> Iterator[RealServer]:
+    """The oldest supported server, Redis 6.2, on a unix socket."""
+    with RealServer("6.2") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_url(redis_server: RealServer) -> str:
+    return redis_server.url
+
+
+@pytest.fixture(params=["current", "6.2", "memory"])
+def any_redis_url(request: pytest.FixtureRequest) -> str:
+    """A store of every kind that contracts must hold for; each test runs once per kind."""
+    if request.param == "memory":
+        return f"memory://{uuid.uuid4().hex}"
+    fixture = "redis_server" if request.param == "current" else "redis62_server"
+    server: RealServer = request.getfixturevalue(fixture)
+    return server.url

