@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar, Unpack, overload
 
 from graphflow.caches.redis_cache import RedisCache
-from graphflow.caches.transaction import check_key, encoded_value
+from graphflow.caches.transaction import initial_texts
 from graphflow.codec import decode
 from graphflow.engine.compile import compile_plan
 from graphflow.engine.plan import Plan
 from graphflow.engine.recovery import finish_run
 from graphflow.engine.session import Session, Sessions
-from graphflow.errors import PlanMismatch, RunExists, RunNotFound, TaskMismatch
+from graphflow.errors import PlanMismatch, RunExists, TaskMismatch
 from graphflow.events import Event, RunFinished
 from graphflow.graph.flow import names_of
 from graphflow.graph.functions import function_name
@@ -219,7 +219,7 @@ class Agent:
         """Go on with a run that was interrupted; a finished one's result comes back. RunNotFound, PlanMismatch."""
         async with self._sessions.open() as session:
             head = await session.store.head(check_run_id(run_id))
-            plan = self.compile([key for key in await session.store.state(head.id)])
+            plan = self.compile(list(await session.store.state(head.id)))
             return await self._finish(session, plan, head, head.task, _Watch())
 
     async def stream(
@@ -271,7 +271,7 @@ class Agent:
     async def _run_task(
         self, task: Task, state: Mapping[str, Any] | None, run_id: str | None, watch: _Watch
     ) -> RunResult:
-        initial = {check_key(key): encoded_value(key, value) for key, value in (state or {}).items()}
+        initial = initial_texts(state or {})
         plan = self.compile(list(initial))
         async with self._sessions.open() as session:
             head = await self._enter(session, plan, task, initial, run_id)

@@ -7,6 +7,7 @@
     ├── EvaluationError         an expression cannot be evaluated on this state
     │   └── BudgetExceeded      it would take too many steps or too much memory
     ├── StateError              what a module did with its cache
+    │   ├── MissingKey          a key that is read is not in the state; also a KeyError
     │   ├── UnstorableValue     not JSON and not a registered type
     │   ├── UnknownType         a stored value is of a type that this process has not registered
     │   ├── ValueTooLarge       over max_value_bytes
@@ -27,6 +28,7 @@
     │   ├── StoreFull
     │   ├── WritesRefused       read-only, or its disk or its replicas fail
     │   ├── AccessDenied        wrong password, or no right to a command
+    │   ├── StoreWentBack       it lost what it had acknowledged
     │   ├── CorruptState        a key has the wrong type or unreadable content
     │   ├── SchemaTooNew
     │   └── EmbeddedServerError the embedded server could not be started
@@ -87,6 +89,18 @@ class BudgetExceeded(EvaluationError):
 
 class StateError(GraphflowError):
     """A module used its cache in a way that cannot be carried out."""
+
+
+class MissingKey(StateError, KeyError):
+    """A key was read without a default and is not in the state. `nearest` are the names most like it."""
+
+    def __init__(self, key: str, nearest: Sequence[str] = ()) -> None:
+        self.key = key
+        self.nearest = tuple(nearest)
+        hint = f"; the nearest keys are {', '.join(map(repr, self.nearest))}" if self.nearest else ""
+        super().__init__(f"the state has no key {key!r}{hint}; give a default to read a key that may be missing")
+
+    __str__ = Exception.__str__  # KeyError would show the message quoted
 
 
 class UnstorableValue(StateError):
@@ -288,6 +302,19 @@ class AccessDenied(StoreError):
         super().__init__(
             f"Redis at {url} denies access: {reason}; correct the user and password in --url / GRAPHFLOW_REDIS_URL, "
             "or give the user the right"
+        )
+
+
+class StoreWentBack(StoreError):
+    """The run is not at the commit that the store had acknowledged last: Redis lost writes, or was set back."""
+
+    def __init__(self, run_id: str, expected: int, found: int) -> None:
+        self.run_id = run_id
+        self.expected = expected
+        self.found = found
+        super().__init__(
+            f"run {run_id!r} is at revision {found} in the store, which had acknowledged revision {expected}; resume the "
+            "run to go on from what is there, and set appendfsync to always if nothing acknowledged may be lost"
         )
 
 

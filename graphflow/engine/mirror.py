@@ -52,11 +52,11 @@ class Mirror:
         index = self._plan.by_name.get(name)
         return index is not None and self._plan.nodes[index].map is not None
 
-    async def map_results(self, name: str) -> AsyncIterator[tuple[int, str]]:
-        if self._run.nodes[self._plan.by_name[name]].settled_as is not NodeStatus.SUCCEEDED:
-            return
-        async for index, text in self._store.results(self._run.id, name):
-            yield index, text
+    def has_map_results(self, name: str) -> bool:
+        return self._run.nodes[self._plan.by_name[name]].settled_as is NodeStatus.SUCCEEDED
+
+    def map_results(self, name: str) -> AsyncIterator[tuple[int, str]]:
+        return self._store.results(self._run.id, name)
 
     def task(self) -> Task:
         return self._run.task.model_copy(deep=True)

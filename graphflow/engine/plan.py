@@ -131,6 +131,8 @@ class PlanNode:
     handles: tuple[int, ...] = ()
     #: Built with start=False: starts when a decision, a supervisor or an on_error names it, never by its dependencies.
     only_chosen: bool = False
+    #: Bit mask of its dependents and of the nodes that wait for it to choose them.
+    awaited_by: int = 0
 
     @property
     def bit(self) -> int:
@@ -147,9 +149,14 @@ class PlanNode:
         return self.flow is not None and not self.modules
 
     @property
+    def waits(self) -> bool:
+        """Whether only a choice starts it: it has no dependencies, or `start=False` and none of them may choose it."""
+        return not self.dependencies or (self.only_chosen and set(self.choosers).isdisjoint(self.dependencies))
+
+    @property
     def awaited(self) -> tuple[int, ...]:
-        """What must settle before the node is considered by itself."""
-        return self.choosers if self.only_chosen else self.dependencies or self.choosers
+        """The nodes whose settling may make this one ready, or have it skipped."""
+        return (*self.dependencies, *self.choosers)
 
 
 @dataclass(frozen=True, slots=True)

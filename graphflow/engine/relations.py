@@ -13,11 +13,13 @@ from graphflow.engine.topology import components, cycles, reachable
 
 
 def relate(sketch: Sketch) -> list[int]:
-    """Fill in dependents, supervisors, choosers and starts; return for each node the mask of all that it depends on."""
+    """Fill in who follows, supervises, chooses and starts; return for each node the mask of all that it depends on."""
     nodes = sketch.nodes
     for node in nodes:
         for number in node.dependencies:
             nodes[number].dependents.append(node.number)
+        if node.on_error is not None:
+            nodes[node.on_error].handles.append(node.number)
     for node in nodes:
         apart = not node.dependencies and not node.dependents
         node.supervises = node.is_pure_flow and apart and node.node.start is not True

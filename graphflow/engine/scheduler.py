@@ -17,17 +17,19 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from graphflow.caches.footprint import node_key
 from graphflow.caches.transaction import Overtaken, Transaction
 from graphflow.engine.advance import advance, apply, backoff_seconds
 from graphflow.engine.attempt import Attempt, failure_from, run_attempt
 from graphflow.engine.maps import MapItems, merged_results, read_items
 from graphflow.engine.mirror import Mirror
 from graphflow.engine.plan import Plan, bits
-from graphflow.engine.tickets import Ticket, TicketLine
+from graphflow.engine.tickets import TicketLine
 from graphflow.errors import GraphflowError, LeaseLost, StateError
 from graphflow.executors.inline import InlineExecutor
 from graphflow.failpoints import failpoint
@@ -128,7 +130,7 @@ class Scheduler:
         loop = self._loop
         heartbeat.keep(
             self._lease,
-            lost=lambda: loop.call_soon_threadsafe(self._break, LeaseLost(self.run.id, "its lease was not renewed")),
+            lost=lambda: _call_in(loop, self._break, LeaseLost(self.run.id, "its lease was not renewed")),
             inbox=lambda waiting: None,
         )
         try:
@@ -261,8 +263,7 @@ class Scheduler:
         """Fold one outcome into the mirror and the batch; False if it has to wait for an older ticket."""
         assert arrival.outcome is not None
         transition = advance(self.plan, self.run, arrival.outcome, _now(), self._random.random())
-        ticket = arrival.attempt.ticket if arrival.attempt is not None else None
-        if transition.state and not self._tickets.is_empty and self._disturbs(transition, ticket):
+        if not self._tickets.is_empty and self._disturbs(transition, arrival.attempt):
             self._parked.append(parked or arrival)
             return False
         self._store_transition(transition, turn)
@@ -270,9 +271,23 @@ class Scheduler:
             turn.committed.append(arrival.committed)
         return True
 
-    def _disturbs(self, transition: Transition, ticket: Ticket | None) -> bool:
+    def _disturbs(self, transition: Transition, attempt: Attempt | None) -> bool:
+        """Whether this would change what an older running ticket reads; then its attempt takes its place in the line."""
+        changed = [*transition.state, *self._changed_results(transition)]
         changes_keys = any((text is None) != (key not in self.run.state) for key, text in transition.state.items())
-        return self._tickets.holds(transition.state.keys(), changes_keys, than=ticket)
+        ticket = attempt.ticket if attempt is not None else None
+        if not self._tickets.holds(changed, changes_keys, than=ticket):
+            return False
+        if attempt is not None and attempt.transaction is not None:
+            attempt.ticket = self._tickets.park(ticket, attempt, attempt.kind, attempt.transaction.footprint())
+        return True
+
+    def _changed_results(self, transition: Transition) -> list[str]:
+        return [
+            node_key(self.plan.nodes[index].name)
+            for index, state in transition.nodes.items()
+            if state.changed != self.run.nodes[index].changed
+        ]
 
     def _store_transition(self, transition: Transition, turn: _Turn) -> None:
         turn.batch.add(self.run, transition)
@@ -459,10 +474,12 @@ class Scheduler:
 
     def _leave(self, attempt: Attempt) -> None:
         """The attempt is over for good; whoever waited for its ticket may go on."""
+        written: Iterable[str] = ()
         if attempt.transaction is not None:
+            written = attempt.transaction.footprint().writes if attempt.ticket is not None else ()
             attempt.transaction.close()
         if attempt.ticket is not None:
-            self._tickets.leave(attempt.ticket)
+            self._tickets.leave(attempt.ticket, written)
             attempt.ticket = None
             self._unpark()
             if self._maps:
@@ -553,6 +570,12 @@ class Scheduler:
         for arrival in (*self._arrived, *self._parked):
             if arrival.committed is not None and not arrival.committed.done():
                 arrival.committed.cancel()
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object) -> None:
+    """From another thread; a loop that is closed by then needs no news."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *arguments)
 
 
 def _now() -> float:

@@ -23,7 +23,7 @@ NAMES_SHOWN = 5
 
 @dataclass(slots=True)
 class SketchNode:
-    """One node with its names looked up. The fields after `returns` are filled by `relations.py`."""
+    """One node with its names looked up. `relations.py` fills in what follows from other nodes, `dependents` and below."""
 
     number: int
     node: Node
@@ -36,6 +36,8 @@ class SketchNode:
     on_error: int | None = None
     map: PlanMap | None = None
     dependents: list[int] = field(default_factory=list)
+    #: Nodes whose on_error it is.
+    handles: list[int] = field(default_factory=list)
     #: Stands apart and decides whenever the run is idle (rule 6).
     supervises: bool = False
     #: Waits to be chosen by these (rule 1).

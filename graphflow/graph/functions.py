@@ -13,7 +13,7 @@ from typing import Any
 
 from graphflow.graph.modules import FunctionModule
 
-__all__ = ["FunctionModule", "FunctionShape", "Parameter", "inspect_function", "is_async"]
+__all__ = ["FunctionModule", "FunctionShape", "Parameter", "function_name", "inspect_function", "is_async"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,9 @@ def inspect_function(function: Callable[..., Any]) -> FunctionShape:
 
 
 def function_name(function: Callable[..., Any]) -> str:
-    """How messages call it."""
+    """Its own name, of an object that of its class; how a node is called unless it is given another name."""
     inner = _unwrapped(function)
-    return getattr(inner, "__qualname__", type(inner).__qualname__).rpartition("<locals>.")[2]
+    return str(getattr(inner, "__name__", type(inner).__name__))
 
 
 def _unusable(parameter: inspect.Parameter) -> str | None:

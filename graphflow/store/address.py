@@ -151,7 +151,7 @@ def ping(target: str | tuple[str, int], timeout_seconds: float = PROBE_SECONDS) 
 def ask(target: str | tuple[str, int], command: str, timeout_seconds: float) -> str | None:
     """The first line of the answer to a command of one word; None if nobody answers, or the connection is closed."""
     try:
-        with _connected(target, timeout_seconds) as conversation:
+        with connected(target, timeout_seconds) as conversation:
             conversation.sendall(f"*1\r\n${len(command)}\r\n{command}\r\n".encode())
             reply = conversation.recv(512)
     except OSError:
@@ -159,7 +159,8 @@ def ask(target: str | tuple[str, int], command: str, timeout_seconds: float) -> 
     return reply.decode(errors="replace").partition("\r\n")[0] or None
 
 
-def _connected(target: str | tuple[str, int], timeout_seconds: float) -> socket.socket:
+def connected(target: str | tuple[str, int], timeout_seconds: float) -> socket.socket:
+    """A socket that is connected to a socket path or to (host, port). Raises OSError."""
     if isinstance(target, tuple):
         return socket.create_connection(target, timeout_seconds)
     conversation = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

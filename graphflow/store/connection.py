@@ -45,8 +45,6 @@ _NO_WRITES = ("READONLY", "MISCONF", "NOREPLICAS")
 _PASSING = ("LOADING", "BUSY ")
 #: Inside the reply of a server before 7 to a script, behind words of its own.
 _FULL = "OOM command not allowed"
-#: What redis-py puts before the error of a command in a pipeline; it quotes the command, so it is cut off.
-_PIPELINE_PREFIX = re.compile(r"^Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
 
 
 async def open_client(
@@ -142,7 +140,7 @@ def _translated(exc: BaseException, url: str) -> StoreError:
     """redis-py tells some errors by class, having cut off the first word of the reply, and others by that word alone."""
     from redis import exceptions
 
-    reason = _PIPELINE_PREFIX.sub("", str(exc)) or type(exc).__name__
+    reason = str(exc) or type(exc).__name__
     if isinstance(exc, exceptions.OutOfMemoryError) or _FULL in reason:
         return StoreFull(url)
     if isinstance(exc, _denials()) or reason.startswith(_DENIED):
@@ -204,7 +202,8 @@ def _settings(
         settings["path"] = str(target.path)
     else:
         settings |= {"host": target.host, "port": target.port, "socket_keepalive": True}
-        settings |= {name: _tls_value(name, value) for name, value in target.tls}
+    if target.kind == "tls":
+        settings |= _tls_settings(dict(target.tls))
     if server is not None:
         settings["server"] = server
     return settings
@@ -216,10 +215,11 @@ def client_name(role: str) -> str:
     return f"graphflow:{role}:{host}:{os.getpid()}"
 
 
-def _tls_value(name: str, value: str) -> str | bool:
-    if name == "ssl_check_hostname":
-        return value.lower() not in ("0", "false", "no")
-    return value
+def _tls_settings(options: dict[str, str]) -> dict[str, Any]:
+    """The certificate and the host's name are checked unless the address says otherwise; redis-py 5 skips the name."""
+    checked = options.get("ssl_cert_reqs", "required") != "none"
+    named = options.get("ssl_check_hostname", "true").lower() not in ("0", "false", "no")
+    return {"ssl_cert_reqs": "required", **options, "ssl_check_hostname": checked and named}
 
 
 def _connection_class(address: Address) -> Any:

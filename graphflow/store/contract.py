@@ -146,7 +146,9 @@ class Store(Protocol):
     async def state(self, run_id: RunId) -> dict[str, str]:
         """The run's state: key -> JSON text."""
 
-    async def events(self, run_id: RunId, after: str = "0", block_ms: int | None = None) -> list[tuple[str, Event]]:
+    async def events(
+        self, run_id: RunId, after: str = "0", block_ms: int | None = None
+    ) -> list[tuple[str, Event]]:
         """Up to 500 (entry id, event) after entry `after`; waits up to `block_ms` (2,000 at most) if there is none."""
 
     async def post(self, run_id: RunId, request: str) -> bool:

@@ -161,8 +161,8 @@ class _Membership:
 
     def _ensure_server(self) -> None:
         record = FolderRecord.read(self._record_file)
-        if record is not None and self._lives():
-            self._socket = record.socket
+        if self._lives():
+            self._socket = record.socket if record else str(self.folder / SOCKET_NAME)
             self._wait_ready(log_start=None)
         else:
             self._launch(record)
@@ -193,7 +193,8 @@ class _Membership:
     def _spawn(self, binary: ServerBinary) -> None:
         lock = FileLock(self.folder / "server.lock")
         try:
-            lock.try_exclusive()
+            if not lock.try_exclusive():
+                raise EmbeddedServerError(f"another process holds {lock.path}; end it and try again")
             with self._log.open("ab") as log:
                 subprocess.run(
                     [binary.path, *_settings(self.folder, self._socket, self._log)],
@@ -308,10 +309,13 @@ def _socket_path(folder: Path) -> str:
 
 def _remove_socket(socket_path: str) -> None:
     """Remove what a server that is gone may have left of its socket, with the folder that was made for it."""
-    Path(socket_path).unlink(missing_ok=True)
+    left = Path(socket_path)
     with contextlib.suppress(OSError):
-        if Path(socket_path).parent.name.startswith("graphflow-"):
-            Path(socket_path).parent.rmdir()
+        # The path comes from a file in the folder, which may have come with somebody's project: nothing else is removed.
+        if left.is_socket():
+            left.unlink()
+        if left.parent.name.startswith("graphflow-"):
+            left.parent.rmdir()
 
 
 def _terminate(pid: int) -> str | None:

@@ -49,7 +49,9 @@ def _started(pid: int) -> str:
 
 
 def _started_by_ps(pid: int) -> str:
-    found = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
     return found.stdout.strip().replace(" ", "-").replace(":", "-")
 
 

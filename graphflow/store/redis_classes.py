@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 import redis
 import redis.asyncio as redis_asyncio
+from redis.asyncio.client import Pipeline
 from redis.exceptions import DataError
 
 from graphflow.store.embedded import EmbeddedServer
@@ -92,8 +93,9 @@ class EmbeddedSyncConnection(redis.UnixDomainSocketConnection):
 class WaitingPool(redis_asyncio.ConnectionPool):
     """At most `size` connections; who finds none free waits, however long.
 
-    redis-py's BlockingConnectionPool waits too, but a task cancelled while it gives its connection back may lose the
-    place for good; here the place is given back without waiting for anything.
+    redis-py's BlockingConnectionPool waits too, but on Python 3.11 its asyncio.Condition forgets a wake-up whose
+    waiter is cancelled in the same moment: all others then wait for ever beside a free connection. A semaphore passes
+    the wake-up on.
     """
 
     def __init__(self, *, size: int, **options: Any) -> None:
@@ -122,9 +124,18 @@ class WaitingPool(redis_asyncio.ConnectionPool):
 
 
 class Client(redis_asyncio.Redis):
-    """A client that leaves its embedded server, if it has one, when it is closed."""
+    """A client that leaves its embedded server, if it has one, when it is closed.
+
+    The errors of its pipelines are the server's own words: redis-py would quote the command, payload included, before
+    them (6.4 even instead of them).
+    """
 
     embedded_server: EmbeddedServer | None = None
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        pipeline = super().pipeline(transaction, shard_hint)
+        pipeline.annotate_exception = _keep_as_it_is  # type: ignore[method-assign]
+        return pipeline
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         try:
@@ -147,6 +158,10 @@ class SyncClient(redis.Redis):
             server, self.embedded_server = self.embedded_server, None
             if server is not None:
                 server.stop()
+
+
+def _keep_as_it_is(exception: Exception, number: int, command: object) -> None:
+    """Adds nothing to the error of a command in a pipeline."""
 
 
 def _packable(argument: Any) -> Any:

@@ -23,9 +23,15 @@ SECRET = "hunter2"
         ("redis://me:p%40w%2F%23@h:1/0", Address("tcp", host="h", port=1, username="me", password="p@w/#")),
         ("redis://[::1]:7000/1", Address("tcp", host="::1", port=7000, db=1)),
         ("rediss://h", Address("tls", host="h", port=6379)),
-        ("valkeys://h?ssl_cert_reqs=none", Address("tls", host="h", port=6379, tls=(("ssl_cert_reqs", "none"),))),
+        (
+            "valkeys://h?ssl_cert_reqs=none",
+            Address("tls", host="h", port=6379, tls=(("ssl_cert_reqs", "none"),)),
+        ),
         ("unix:///run/redis.sock", Address("unix", path=Path("/run/redis.sock"))),
-        ("unix://me:pw@/run/r.sock?db=4", Address("unix", path=Path("/run/r.sock"), db=4, username="me", password="pw")),
+        (
+            "unix://me:pw@/run/r.sock?db=4",
+            Address("unix", path=Path("/run/r.sock"), db=4, username="me", password="pw"),
+        ),
         ("unix:///run/a%20b.sock", Address("unix", path=Path("/run/a b.sock"))),
         ("embedded:///data/project", Address("embedded", path=Path("/data/project/.graphflow"))),
         ("embedded:///data/.graphflow", Address("embedded", path=Path("/data/.graphflow"))),
@@ -139,7 +145,9 @@ def test_local_redis_that_answers_is_used_before_a_new_embedded_server(tmp_path,
         assert find_address(None, {}, tmp_path) == Address("tcp", host="localhost", port=port)
 
 
-@pytest.mark.parametrize("reply", [b"-NOAUTH Authentication required.\r\n", b"HTTP/1.1 400 Bad Request\r\n", b""])
+@pytest.mark.parametrize(
+    "reply", [b"-NOAUTH Authentication required.\r\n", b"HTTP/1.1 400 Bad Request\r\n", b""]
+)
 def test_what_is_no_usable_redis_on_the_port_is_passed_over(tmp_path, monkeypatch, reply):
     with listener(reply) as port:
         monkeypatch.setattr(address_module, "LOCAL_URL", f"redis://localhost:{port}/0")

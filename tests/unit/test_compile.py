@@ -141,6 +141,7 @@ def test_root_that_a_decision_names_waits_to_be_chosen():
     assert starting(plan) == {"begin"}
     assert named(plan, plan.node("left").choosers) == {"choose"}
     assert named(plan, plan.node("right").choosers) == {"choose"}
+    assert plan.names(plan.node("choose").awaited_by) == ("left", "right")
 
 
 def test_root_that_only_its_own_descendants_name_starts():

@@ -37,7 +37,7 @@ def test_methods_partials_and_callable_objects_are_functions_too():
         True,
         True,
     )
-    assert (method.name, partial.name, instance.name) == ("Scorer.score", "fetch", "Scorer")
+    assert (method.name, partial.name, instance.name) == ("score", "fetch", "Scorer")
 
 
 def test_decorated_function_keeps_its_parameters():

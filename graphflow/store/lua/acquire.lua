@@ -30,7 +30,7 @@ if token then
     end
     -- A deadline more than two lengths away was set before the clock jumped back.
     if token ~= ARGV[4] and now < deadline and deadline <= now + 2 * length then
-        return {'held', lease[2], deadline - now, token}
+        return {'held', lease[2] or '', deadline - now, token}
     end
 end
 

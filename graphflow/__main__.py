@@ -1,0 +1,5 @@
+"""`python -m graphflow` is the `graphflow` command."""
+
+from graphflow.cli.main import main
+
+main()

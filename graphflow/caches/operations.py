@@ -1,0 +1,81 @@
+"""What do `append`, `increment` and `update` make of a stored text, and what has a module run buffered for one key?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from graphflow.codec import decode, encode
+from graphflow.errors import WrongType
+
+
+class Write:
+    """What a module run has buffered for one key: a text that replaces the stored one or not, then operations."""
+
+    __slots__ = ("operations", "replaces", "text")
+
+    def __init__(self, replaces: bool = False, text: str | None = None) -> None:
+        self.replaces = replaces
+        #: The new text, None to delete; of no meaning unless `replaces`.
+        self.text = text
+        #: (operation, argument): ("append", texts), ("increment", number), ("update", dict)
+        self.operations: list[tuple[str, Any]] = []
+
+    def applied_to(self, key: str, stored: str | None) -> str | None:
+        """The text after this write. WrongType if an operation does not apply to what is there."""
+        text = self.text if self.replaces else stored
+        for operation, argument in self.operations:
+            text = _OPERATIONS[operation](key, text, argument)
+        return text
+
+    @property
+    def leaves_a_value(self) -> bool:
+        """Whether the key exists after this write, whatever is stored; False only after a plain delete."""
+        return bool(self.operations) or self.text is not None
+
+
+def appended(key: str, text: str | None, members: Sequence[str]) -> str:
+    """The text of a list with texts of members added; the list is not decoded."""
+    if text is None or text == "[]":
+        return f"[{','.join(members)}]"
+    if not text.startswith("["):
+        raise WrongType(key, "append", described(text), "a list")
+    return f"{text[:-1]},{','.join(members)}]" if members else text
+
+
+def incremented(key: str, text: str | None, by: float) -> str:
+    """The text of a number increased; integers stay integers."""
+    if text is None:
+        return encode(by, key)
+    if text[0] not in "-0123456789":
+        raise WrongType(key, "increment", described(text), "a number")
+    return encode(decode(text, key) + by, key)
+
+
+def updated(key: str, text: str | None, values: dict[str, Any]) -> str:
+    """The text of a dict with `values` merged in."""
+    current = {} if text is None else decode(text, key)
+    if type(current) is not dict:
+        raise WrongType(key, "update", described(text or ""), "a dict")
+    return encode({**current, **values}, key)
+
+
+def described(text: str) -> str:
+    """What kind of value a text holds, for messages."""
+    value = decode(text)
+    if value is None:
+        return "null"
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+
+
+def size_of(text: str) -> int:
+    """Bytes of a text as it is stored."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+_OPERATIONS: dict[str, Callable[[str, str | None, Any], str]] = {
+    "append": appended,
+    "increment": incremented,
+    "update": updated,
+}

@@ -1,0 +1,518 @@
+"""The cache as one module run sees it: what it reads is remembered with its revision, what it writes is buffered.
+
+A transaction reads from a `StateView`, the scheduler's mirror of the run, in the same event loop: each read is a look-up
+in memory. The scheduler asks afterwards whether the reads still hold (`is_valid`) and what the writes come to on the
+state of that moment (`resolve`); it commits, or closes the transaction and repeats the module run.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator, Mapping
+from difflib import get_close_matches
+from typing import Any, Final
+
+from graphflow.caches.claims import ClaimedItem, Where
+from graphflow.caches.footprint import KEY_SET, Footprint
+from graphflow.caches.operations import Write, described, size_of
+from graphflow.caches.scopes import KeyScope, affixes_of
+from graphflow.caches.view import Reads, StateView
+from graphflow.codec import decode, encode
+from graphflow.errors import (
+    InvalidName,
+    MissingKey,
+    StateError,
+    TransactionClosed,
+    TransactionTooLarge,
+    ValueTooLarge,
+)
+from graphflow.graph.tasks import Task
+from graphflow.settings import MAX_TRANSACTION_BYTES, MAX_VALUE_BYTES, MAX_VALUE_BYTES_WARN
+
+logger = logging.getLogger(__name__)
+
+#: Characters of a state key.
+MAX_KEY_LENGTH = 200
+
+_KEY = re.compile(rf"[^\x00-\x1f\x7f-\x9f{{}}\ud800-\udfff]{{1,{MAX_KEY_LENGTH}}}")
+_TASK: Final = "task"
+_MISSING: Final = object()
+
+
+class Overtaken(BaseException):
+    """Something this module run has read has changed since: the run ends at once and is repeated.
+
+    No failure, so no `except Exception` sees it. Inside a task group it arrives wrapped in a BaseExceptionGroup: ask
+    `is_valid` before taking any exception of a module run for a failure.
+    """
+
+
+class Transaction:
+    """The `Cache` of one module run. A map item pays for its construction: it makes nothing that it may not need."""
+
+    __slots__ = (
+        "_changed_items",
+        "_claimed",
+        "_closed",
+        "_has_scopes",
+        "_immediate",
+        "_item",
+        "_max_transaction_bytes",
+        "_max_value_bytes",
+        "_reads",
+        "_view",
+        "_writes",
+    )
+
+    def __init__(
+        self,
+        view: StateView,
+        *,
+        max_value_bytes: int = MAX_VALUE_BYTES,
+        max_transaction_bytes: int = MAX_TRANSACTION_BYTES,
+    ) -> None:
+        self._view = view
+        self._max_value_bytes = max_value_bytes
+        self._max_transaction_bytes = max_transaction_bytes
+        self._reads: Reads | None = None
+        self._writes: dict[str, Write] | None = None
+        self._claimed: list[ClaimedItem] | None = None
+        #: Key -> index -> text of a claimed item with changed fields.
+        self._changed_items: dict[str, dict[int, str]] | None = None
+        #: Keys set with immediate=True.
+        self._immediate: set[str] | None = None
+        self._has_scopes = False
+        self._item: tuple[int, str] | None = None
+        self._closed = False
+
+    # What modules call: reading
+
+    async def get(self, key: str, default: Any = _MISSING) -> Any:
+        """A fresh copy of the value; the run's own buffered writes are visible. MissingKey without a default."""
+        if key == _TASK:
+            self._check_open()
+            return self._view.task()
+        name = self._name(key)
+        if self._view.is_map(name):
+            return await self._map_value(name, default)
+        return self._value(name, self._text(name), default)
+
+    async def exists(self, key: str) -> bool:
+        if key == _TASK:
+            self._check_open()
+            return True
+        name = self._name(key)
+        if self._view.is_map(name):
+            self._read_node(name)
+            return self._view.has_map_results(name)
+        write = self._write(name)
+        if write is not None and (write.replaces or write.operations):
+            self._check_not_immediate(name)
+            return write.leaves_a_value
+        return self._stored(name) is not None
+
+    async def keys(self) -> list[str]:
+        """The sorted names of all keys, inside a prefix block those with the prefix, without it."""
+        self._check_open()
+        prefix, suffix = self._affixes()
+        return [name[len(prefix) : len(name) - len(suffix)] for name in self._visible_keys(prefix, suffix)]
+
+    async def get_all(self) -> dict[str, Any]:
+        self._check_open()
+        prefix, suffix = self._affixes()
+        names = self._visible_keys(prefix, suffix)
+        if not prefix and not suffix:
+            self._noted().whole_state = True
+        values = {}
+        for name in names:
+            short = name[len(prefix) : len(name) - len(suffix)]
+            if self._view.is_map(name):
+                values[short] = await self._map_value(name, None)
+            else:
+                values[short] = self._value(name, self._text(name), _MISSING)
+        return values
+
+    async def peek(self, key: str, default: Any = _MISSING) -> Any:
+        """The stored value as it is now: not checked at the commit, and without the run's own buffered writes."""
+        if key == _TASK:
+            return await self.get(key)
+        name = self._name(key)
+        if self._view.is_map(name) and self._view.has_map_results(name):
+            return [decode(text, name) async for _, text in self._view.map_results(name)]
+        return self._value(name, self._view.text(name), default)
+
+    async def results(self, node: str) -> AsyncIterator[tuple[int, Any]]:
+        """The results of a map node as (index, result), in input order; failed and filtered items are left out."""
+        self._check_open()
+        if not self._view.is_map(node):
+            raise StateError(
+                f"cache.results({node!r}) is for nodes with map_over; read cache.get({node!r}) instead"
+            )
+        self._read_node(node)
+        async for index, text in self._view.map_results(node):
+            yield index, decode(text, node)
+            self._check_open()
+            self._check_reads()
+
+    async def claim(self, key: str, where: Where = None) -> ClaimedItem | None:
+        """Reserve the first free item of a list that satisfies `where`; None if nothing is free now.
+
+        `where` is a dict of field equalities, an expression over `item` and `index`, or a function of the item. Only
+        the item is checked at the commit, not the key. It is free again when the module run has ended.
+        """
+        name = self._writable(key)
+        write = self._write(name)
+        if write is not None and write.replaces:
+            raise StateError(
+                f"cannot claim an item of {key!r}: this module run has set or deleted it; claim first"
+            )
+        self._check_reads()
+        text = self._view.text(name)
+        found = None if text is None else self._view.claims.reserve(name, text, where)
+        if found is None:
+            return None
+        claimed = ClaimedItem(name, *found, on_change=self._change_item)
+        if self._claimed is None:
+            self._claimed = []
+        self._claimed.append(claimed)
+        return claimed
+
+    # What modules call: writing
+
+    async def set(self, key: str, value: Any, *, immediate: bool = False) -> None:
+        """Buffer a value for the commit. With `immediate` set it now, whatever becomes of this module run: only for
+        keys that the run neither reads nor writes otherwise."""
+        name = self._name(key) if immediate else self._writable(key)
+        text = self._encoded(name, value)
+        if immediate:
+            self._check_immediate_is_allowed(name)
+            await self._view.set_now(name, text)
+        else:
+            self._replace(name, text)
+
+    async def delete(self, key: str) -> None:
+        """Remove a key; one that is missing stays missing."""
+        self._replace(self._writable(key), None)
+
+    async def clear(self) -> None:
+        """Delete all keys, inside a prefix block those with the prefix. Reads the set of keys."""
+        self._check_open()
+        for name in self._visible_keys(*self._affixes()):
+            if not self._view.is_map(name):
+                self._check_not_immediate(name)
+                self._replace(name, None)
+
+    async def append(self, key: str, *values: Any) -> None:
+        name = self._writable(key)
+        self._buffer(name, "append", [self._encoded(name, value) for value in values])
+
+    async def increment(self, key: str, by: float = 1) -> None:
+        name = self._writable(key)
+        if isinstance(by, bool) or not isinstance(by, int | float):
+            raise StateError(f"increment of {key!r} takes a number, not {type(by).__name__}")
+        encode(by, name)
+        self._buffer(name, "increment", by)
+
+    async def update(self, key: str, values: Mapping[str, Any]) -> None:
+        name = self._writable(key)
+        # Decoded again, so that what the module does with its dict afterwards changes nothing.
+        self._buffer(name, "update", decode(self._encoded(name, dict(values)), name))
+
+    def with_prefix(self, prefix: str) -> KeyScope[Transaction]:
+        """A block, for `with` or `async with`, in which this cache puts `prefix` before every key."""
+        self._check_open()
+        self._has_scopes = True
+        return KeyScope(self, prefix, "")
+
+    def with_suffix(self, suffix: str) -> KeyScope[Transaction]:
+        """A block, for `with` or `async with`, in which this cache puts `suffix` behind every key."""
+        self._check_open()
+        self._has_scopes = True
+        return KeyScope(self, "", suffix)
+
+    # What a map item is told
+
+    @property
+    def item(self) -> Any:
+        """A fresh copy of the map item that this module run is about."""
+        return decode(self._own_item("item")[1], "item")
+
+    @property
+    def index(self) -> int:
+        """Its place in the input, from 0."""
+        return self._own_item("index")[0]
+
+    def _own_item(self, what: str) -> tuple[int, str]:
+        self._check_open()
+        if self._item is None:
+            raise StateError(f"cache.{what} is there only in a node with map_over; this node has none")
+        return self._item
+
+    # What the engine calls
+
+    def set_item(self, index: int, text: str) -> None:
+        self._item = (index, text)
+
+    async def node_result(self, name: str, default: Any) -> Any:
+        """A node's result, as a checked read; of a map node the list of its results in input order."""
+        self._check_open()
+        if self._view.is_map(name):
+            return await self._map_value(name, default)
+        self._read_node(name)
+        return self._value(name, self._view.node_text(name), default)
+
+    def note_read(self, key: str) -> None:
+        """Count the key as read: somebody reads it for this module run."""
+        self._stored(key)
+
+    def note_node_read(self, name: str) -> None:
+        """Count the node's result as read."""
+        self._read_node(name)
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing was read, written or claimed, so that there is nothing to validate or resolve."""
+        return self._reads is None and self._writes is None and self._claimed is None
+
+    def is_valid(self, view: StateView) -> bool:
+        """Whether everything that was read is still as it was read, and every claimed item what was claimed."""
+        return (self._reads is None or self._reads.still_hold(view)) and (
+            self._claimed is None
+            or all(claimed.is_unchanged(view.claims, view.text) for claimed in self._claimed)
+        )
+
+    def resolve(self, view: StateView) -> dict[str, str | None]:
+        """The keys that change on the state in `view`, with their final texts; None deletes.
+
+        Raises WrongType for a blind operation that does not apply, ValueTooLarge, TransactionTooLarge.
+        """
+        texts: dict[str, str | None] = {}
+        size = 0
+        for name in {**(self._changed_items or {}), **(self._writes or {})}:
+            stored = view.text(name)
+            text = self._final(view, name, stored)
+            if text is not None and text != stored:
+                size += size_of(name) + self._checked_size(name, text)
+            if text != stored:
+                texts[name] = text
+        if size > self._max_transaction_bytes:
+            raise TransactionTooLarge(size, self._max_transaction_bytes)
+        return texts
+
+    def footprint(self) -> Footprint:
+        """What was read and written, for tickets. Answers after `close` as well."""
+        reads = {} if self._reads is None else self._reads.by_name(self._view)
+        writes = {*(self._writes or ()), *(self._changed_items or ())}
+        if any(self._adds_or_removes(name) for name in self._writes or ()):
+            writes.add(KEY_SET)
+        return Footprint(
+            frozenset(reads), frozenset(writes), frozenset(key for key, is_lost in reads.items() if is_lost)
+        )
+
+    def close(self) -> None:
+        """End it: every later call of the module raises TransactionClosed, and what it claimed is free again.
+
+        Call it when the view shows what was committed: only then may another run claim the same item.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        for claimed in self._claimed or ():
+            self._view.claims.release(claimed.key, claimed.index)
+
+    # Reads that are checked
+
+    def _stored(self, name: str) -> str | None:
+        """The stored text, remembered as read."""
+        self._check_not_immediate(name)
+        self._noted().note_key(self._view, name)
+        return self._view.text(name)
+
+    def _read_node(self, name: str) -> None:
+        self._noted().note_node(self._view, name)
+
+    def _noted(self) -> Reads:
+        """Where the next read is noted. Overtaken if an earlier one no longer holds: a run never sees two states."""
+        if self._reads is None:
+            self._reads = Reads()
+        self._check_reads()
+        return self._reads
+
+    def _check_reads(self) -> None:
+        if not self.is_valid(self._view):
+            raise Overtaken
+
+    def _text(self, name: str) -> str | None:
+        """The text as this run sees it, with its own writes."""
+        write = self._write(name)
+        if write is not None and write.replaces:
+            self._check_not_immediate(name)
+            return write.applied_to(name, None)
+        return self._final(self._view, name, self._stored(name))
+
+    def _value(self, name: str, text: str | None, default: Any) -> Any:
+        if text is not None:
+            return decode(text, name)
+        if default is _MISSING:
+            raise MissingKey(name, get_close_matches(name, self._view.keys(), n=3))
+        return default
+
+    async def _map_value(self, name: str, default: Any) -> Any:
+        self._read_node(name)
+        if not self._view.has_map_results(name):
+            return self._value(name, None, default)
+        values = [decode(text, name) async for _, text in self._view.map_results(name)]
+        self._check_open()
+        # The records were read in pages: a new visit of the map may have begun in between.
+        self._check_reads()
+        return values
+
+    def _visible_keys(self, prefix: str, suffix: str) -> list[str]:
+        """The keys as this run sees them, sorted; reads the set of keys."""
+        self._noted().note_keyset(self._view)
+        names = set(self._view.keys())
+        for name, write in (self._writes or {}).items():
+            if write.leaves_a_value:
+                names.add(name)
+            else:
+                names.discard(name)
+        shortest = len(prefix) + len(suffix)
+        return (
+            sorted(
+                name
+                for name in names
+                if len(name) > shortest and name.startswith(prefix) and name.endswith(suffix)
+            )
+            if shortest
+            else sorted(names)
+        )
+
+    # Writes that are buffered
+
+    def _write(self, name: str) -> Write | None:
+        return None if self._writes is None else self._writes.get(name)
+
+    def _replace(self, name: str, text: str | None) -> None:
+        if self._claimed is not None and any(claimed.key == name for claimed in self._claimed):
+            raise StateError(
+                f"cannot set or delete {name!r}: this module run has claimed an item of it; use its .set()"
+            )
+        if self._writes is None:
+            self._writes = {}
+        self._writes[name] = Write(True, text)
+
+    def _buffer(self, name: str, operation: str, argument: Any) -> None:
+        if self._writes is None:
+            self._writes = {}
+        self._writes.setdefault(name, Write()).operations.append((operation, argument))
+
+    def _change_item(self, claimed: ClaimedItem, text: str) -> None:
+        self._check_open()
+        if self._changed_items is None:
+            self._changed_items = {}
+        self._changed_items.setdefault(claimed.key, {})[claimed.index] = text
+
+    def _final(self, view: StateView, name: str, stored: str | None) -> str | None:
+        """What the stored text becomes through this run's writes."""
+        items = None if self._changed_items is None else self._changed_items.get(name)
+        if items and stored is not None:
+            stored = view.claims.replaced(name, stored, items)
+        write = self._write(name)
+        return stored if write is None else write.applied_to(name, stored)
+
+    def _adds_or_removes(self, name: str) -> bool:
+        write = self._write(name)
+        return write is not None and write.leaves_a_value != (self._view.text(name) is not None)
+
+    def _encoded(self, name: str, value: Any) -> str:
+        text = encode(value, name)
+        size = size_of(text)
+        if size > self._max_value_bytes:
+            raise ValueTooLarge(name, type(value).__name__, size, self._max_value_bytes)
+        if size > MAX_VALUE_BYTES_WARN:
+            logger.warning(
+                "state key %r: a value of %s bytes; store large values elsewhere", name, f"{size:,}"
+            )
+        return text
+
+    def _checked_size(self, name: str, text: str) -> int:
+        size = size_of(text)
+        if size > self._max_value_bytes:
+            raise ValueTooLarge(name, described(text).partition(" ")[2], size, self._max_value_bytes)
+        return size
+
+    # Names and what may be done with them
+
+    def _affixes(self) -> tuple[str, str]:
+        return affixes_of(self) if self._has_scopes else ("", "")
+
+    def _name(self, key: str) -> str:
+        """The state key meant by `key` here. TransactionClosed, or InvalidName for what cannot be a key."""
+        self._check_open()
+        if not isinstance(key, str):
+            raise InvalidName("state key", repr(key), f"a state key is text, not {type(key).__name__}")
+        if self._has_scopes:
+            prefix, suffix = affixes_of(self)
+            key = f"{prefix}{key}{suffix}"
+        if not _KEY.fullmatch(key):
+            reason = f"use 1 to {MAX_KEY_LENGTH} characters, without control characters and braces"
+            raise InvalidName("state key", key, reason)
+        return key
+
+    def _writable(self, key: str) -> str:
+        name = self._name(key)
+        if key == _TASK:
+            raise StateError("the key 'task' is the run's task and cannot be written; choose another key")
+        if self._view.is_map(name):
+            raise StateError(
+                f"the key {name!r} shows the results of the map node {name!r} and cannot be written"
+            )
+        self._check_not_immediate(name)
+        return name
+
+    def _check_immediate_is_allowed(self, name: str) -> None:
+        if name == _TASK or self._view.is_map(name):
+            self._writable(name)
+        is_used = (
+            self._write(name) is not None
+            or any(claimed.key == name for claimed in self._claimed or ())
+            or (self._reads is not None and name in self._reads)
+            or (self._reads is not None and self._reads.include_keyset and self._view.text(name) is None)
+        )
+        if is_used:
+            raise StateError(
+                f"cannot set {name!r} with immediate=True: this module run reads or writes it otherwise; "
+                "use a key of its own for progress values"
+            )
+        if self._immediate is None:
+            self._immediate = set()
+        self._immediate.add(name)
+
+    def _check_not_immediate(self, name: str) -> None:
+        if self._immediate is not None and name in self._immediate:
+            raise StateError(
+                f"{name!r} was set with immediate=True in this module run, which may not read or write it otherwise; "
+                f"peek({name!r}) shows the stored value"
+            )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise TransactionClosed
+
+
+def initial_texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """A run's initial state as texts. InvalidName, StateError, UnstorableValue or ValueTooLarge for what cannot be."""
+    texts = {}
+    for key, value in values.items():
+        if not isinstance(key, str) or not _KEY.fullmatch(key):
+            reason = f"use 1 to {MAX_KEY_LENGTH} characters, without control characters and braces"
+            raise InvalidName("state key", str(key), reason)
+        if key == _TASK:
+            raise StateError(
+                "the key 'task' is the run's task and cannot be set; choose another key in state="
+            )
+        texts[key] = encode(value, key)
+        if (size := size_of(texts[key])) > MAX_VALUE_BYTES:
+            raise ValueTooLarge(key, type(value).__name__, size, MAX_VALUE_BYTES)
+    return texts

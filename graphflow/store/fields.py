@@ -1,0 +1,265 @@
+"""How do the nouns look as fields of Redis hashes, and how do they come back?
+
+One fact is one field; what has its default has no field. Reading raises ValueError, KeyError or TypeError on text that
+was not written here; the caller knows the key and says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from graphflow.codec import decode, decode_plain, encode
+from graphflow.engine.plan import Plan, PlanNode
+from graphflow.errors import UnknownType
+from graphflow.graph.tasks import Task
+from graphflow.run import Failure, ModuleState, NodeState, NodeStatus
+
+#: Field -> its new text, or None to delete it.
+Changes = dict[str, str | None]
+
+#: What `chosen` holds if a decision chose nothing; no name of a node.
+_NONE_CHOSEN = "(none)"
+_ACTIVE = frozenset({NodeStatus.READY, NodeStatus.RUNNING, NodeStatus.WAITING})
+_TASK_FIELDS = frozenset({"type", "objective", "params", "metadata", "id"})
+
+
+# Times, failures, tasks
+
+
+def time_text(ms: float) -> str:
+    """Milliseconds since 1970 as `2026-11-20T17:04:05.123Z`."""
+    seconds, rest = divmod(int(ms), 1000)
+    return f"{_second_text(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=16)
+def _second_text(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+def time_from_text(text: str | None) -> float:
+    """Milliseconds since 1970; 0 for no text."""
+    return float(round(datetime.fromisoformat(text).timestamp() * 1000)) if text else 0.0
+
+
+def failure_text(failure: Failure, attempts: int | None = None) -> str:
+    """As compact JSON, for a map item with the attempts that it had."""
+    fields: dict[str, Any] = {"type": failure.type, "message": failure.message}
+    if failure.traceback:
+        fields["traceback"] = failure.traceback
+    if not failure.retryable:
+        fields["retryable"] = False
+    if attempts is not None:
+        fields["attempts"] = attempts
+    try:
+        return to_json(fields).decode()
+    except PydanticSerializationError:
+        # A message of the user's may hold what UTF-8 has not.
+        return to_json({name: _storable(value) for name, value in fields.items()}).decode()
+
+
+def _storable(value: Any) -> Any:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def failure_from_text(text: str) -> Failure:
+    return item_failure_from_text(text)[0]
+
+
+def item_failure_from_text(text: str) -> tuple[Failure, int]:
+    """The failure and the attempts, 0 if none are given."""
+    fields = from_json(text)
+    failure = Failure(
+        fields["type"], fields["message"], fields.get("traceback", ""), fields.get("retryable", True)
+    )
+    return failure, fields.get("attempts", 0)
+
+
+def task_text(task: Task) -> str:
+    return encode(task.model_dump(include=set(_TASK_FIELDS)), "task")
+
+
+def task_from_text(text: str, *, rebuild: bool = True) -> Task:
+    """The task. Values of registered types are rebuilt; without `rebuild`, those of unknown types are plain data."""
+    try:
+        return Task(**decode(text, "task"))
+    except UnknownType:
+        if rebuild:
+            raise
+        return Task(**decode_plain(text, "task"))
+
+
+# Nodes
+
+
+def node_changes(old: NodeState, new: NodeState, plan: Plan) -> Changes:
+    """What a node's hash is to become, given that it holds `old`. The status has its place in the run's `nodes`."""
+    changes: Changes = {}
+    before, after = _node_values(old), _node_values(new)
+    if before != after:
+        for (field, write), was, now in zip(_NODE_WRITERS, before, after, strict=True):
+            if was != now:
+                changes[field] = write(now)
+    if old.chosen != new.chosen:
+        changes["chosen"] = None if new.chosen is None else " ".join(plan.names(new.chosen)) or _NONE_CHOSEN
+    last = _last(new)
+    if last != _last(old):
+        changes["last"] = last
+    if new.modules or old.modules:
+        _add_module_changes(changes, old, new)
+    return changes
+
+
+def node_from_fields(fields: Mapping[str, str], status: NodeStatus, plan: Plan, node: PlanNode) -> NodeState:
+    """The node that `node_changes` wrote, from its first change on."""
+    number = _number_reader(fields)
+    chosen = fields.get("chosen")
+    state = NodeState(
+        status=status,
+        visits=number("visits"),
+        considered=number("considered"),
+        settled=number("settled"),
+        changed=number("changed"),
+        settled_as=NodeStatus(fields["last"]) if "last" in fields else _settled_as(status),
+        chosen=None if chosen is None else _mask(plan, chosen),
+        again="again" in fields,
+        handled=number("handled"),
+        reopened="reopened" in fields,
+        dropped="dropped" in fields,
+        failure=failure_from_text(fields["error"]) if "error" in fields else None,
+        result=fields.get("result"),
+        started=time_from_text(fields.get("started")),
+        finished=time_from_text(fields.get("finished")),
+    )
+    # Every visit of a node with modules begins with a fresh state for each of them.
+    if state.visits:
+        state.modules = [_module_from_fields(fields, place, status) for place in range(len(node.modules))]
+        _restore_last_result(state, fields)
+    return state
+
+
+def _number(value: int) -> str | None:
+    return str(value) if value else None
+
+
+def _flag(value: bool) -> str | None:
+    return "1" if value else None
+
+
+def _time(value: float) -> str | None:
+    return time_text(value) if value else None
+
+
+def _text(value: str | None) -> str | None:
+    return value
+
+
+def _failure(value: Failure | None) -> str | None:
+    return None if value is None else failure_text(value)
+
+
+#: Attribute of a node, its field, how it is written.
+_NODE: tuple[tuple[str, str, Callable[[Any], str | None]], ...] = (
+    ("visits", "visits", _number),
+    ("considered", "considered", _number),
+    ("settled", "settled", _number),
+    ("changed", "changed", _number),
+    ("again", "again", _flag),
+    ("handled", "handled", _number),
+    ("reopened", "reopened", _flag),
+    ("dropped", "dropped", _flag),
+    ("failure", "error", _failure),
+    ("result", "result", _text),
+    ("started", "started", _time),
+    ("finished", "finished", _time),
+)
+_node_values: Callable[[NodeState], tuple[Any, ...]] = attrgetter(*(attribute for attribute, _, _ in _NODE))
+_NODE_WRITERS = tuple((field, write) for _, field, write in _NODE)
+
+
+def _number_reader(fields: Mapping[str, str]) -> Callable[[str], int]:
+    return lambda field: int(fields.get(field, 0))
+
+
+def _settled_as(status: NodeStatus) -> NodeStatus:
+    """How a node of this status last settled, if nothing else is said."""
+    return NodeStatus.PENDING if status in _ACTIVE else status
+
+
+def _last(state: NodeState) -> str | None:
+    return None if state.settled_as is _settled_as(state.status) else state.settled_as.value
+
+
+def _mask(plan: Plan, names: str) -> int:
+    return 0 if names == _NONE_CHOSEN else sum(1 << plan.by_name[name] for name in names.split())
+
+
+# Modules of a node
+
+#: Fields `FIELD:PLACE` of a module and how they are written; a module's values come in this order.
+_MODULE_WRITERS: tuple[tuple[str, Callable[[Any], str | None]], ...] = (
+    ("status", _text),
+    ("attempts", _number),
+    ("result", _text),
+    ("error", _failure),
+    ("retry_at", _time),
+)
+_NO_MODULE = (None, 0, None, None, 0)
+
+
+def _add_module_changes(changes: Changes, old: NodeState, new: NodeState) -> None:
+    before, after = _module_values(old), _module_values(new)
+    if before == after:
+        return
+    for place in range(max(len(before), len(after))):
+        was = before[place] if place < len(before) else _NO_MODULE
+        now = after[place] if place < len(after) else _NO_MODULE
+        if was != now:
+            for (field, write), old_value, new_value in zip(_MODULE_WRITERS, was, now, strict=True):
+                if old_value != new_value:
+                    changes[f"{field}:{place}"] = write(new_value)
+
+
+def _module_values(state: NodeState) -> list[tuple[Any, ...]]:
+    """What is said of each module: its status where it is not the node's, its result where it is not the node's."""
+    last = _last_succeeded(state)
+    values = []
+    for place, module in enumerate(state.modules):
+        status = None if module.status is state.status else module.status.value
+        result = module.result
+        if place == last:
+            result = None if result == state.result else result or ""
+        values.append((status, module.attempts, result, module.failure, module.retry_at))
+    return values
+
+
+def _last_succeeded(state: NodeState) -> int:
+    """The place of the last module that succeeded: its result is the node's when the visit is over. -1 if none did."""
+    for place in range(len(state.modules) - 1, -1, -1):
+        if state.modules[place].status is NodeStatus.SUCCEEDED:
+            return place
+    return -1
+
+
+def _module_from_fields(fields: Mapping[str, str], place: int, status: NodeStatus) -> ModuleState:
+    return ModuleState(
+        status=NodeStatus(fields[f"status:{place}"]) if f"status:{place}" in fields else status,
+        attempts=int(fields.get(f"attempts:{place}", 0)),
+        result=fields.get(f"result:{place}"),
+        failure=failure_from_text(fields[f"error:{place}"]) if f"error:{place}" in fields else None,
+        retry_at=time_from_text(fields.get(f"retry_at:{place}")),
+    )
+
+
+def _restore_last_result(state: NodeState, fields: Mapping[str, str]) -> None:
+    last = _last_succeeded(state)
+    if last >= 0:
+        module = state.modules[last]
+        module.result = state.result if f"result:{last}" not in fields else module.result or None

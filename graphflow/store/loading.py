@@ -1,0 +1,159 @@
+"""How does the mirror come back from what is stored? `RunHead` for a look, `Run` for whoever drives the run.
+
+What is not stored follows from what is: which nodes are active, which have news to look at, which items lack a record.
+Text that cannot be read is a `CorruptState` with the key that holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from pydantic_core import from_json
+
+from graphflow.engine.plan import Plan
+from graphflow.errors import CorruptState, PlanMismatch, StateError
+from graphflow.graph.tasks import RunStatus
+from graphflow.ids import RunId
+from graphflow.run import MapState, NodeState, NodeStatus, Run
+from graphflow.store.contract import RunHead
+from graphflow.store.fields import node_from_fields, task_from_text, time_from_text
+from graphflow.store.keys import RunKeys
+
+T = TypeVar("T")
+Fields = Mapping[str, str]
+_ACTIVE = frozenset({NodeStatus.READY, NodeStatus.RUNNING, NodeStatus.WAITING})
+
+
+@dataclass(slots=True)
+class StoredRun:
+    """The hashes of a run as read; `nodes` and `maps` by the number of the node."""
+
+    run: Fields
+    state: Fields
+    revisions: Fields
+    statuses: Fields
+    nodes: dict[int, Fields]
+    maps: dict[int, Fields]
+
+
+def head_from(run_id: RunId, keys: RunKeys, fields: Fields) -> RunHead:
+    def read() -> RunHead:
+        return RunHead(
+            id=run_id,
+            status=RunStatus(fields["status"]),
+            task=task_from_text(fields["task"], rebuild=False),
+            plan_hash=fields["plan_hash"],
+            agent=fields.get("agent", ""),
+            code=fields.get("code", ""),
+            revision=int(fields["revision"]),
+            created=time_from_text(fields["created"]),
+            started=time_from_text(fields.get("started")),
+            finished=time_from_text(fields.get("finished")),
+            owner=fields.get("owner", ""),
+            progress=fields.get("progress", ""),
+            error=fields.get("error", ""),
+            held=_held(fields),
+        )
+
+    return _understood(keys.run, read)
+
+
+def run_from(run_id: RunId, keys: RunKeys, stored: StoredRun, plan: Plan) -> Run:
+    """The mirror, but for the unfinished indexes and the results of maps. PlanMismatch."""
+    fields = stored.run
+    if fields.get("plan_hash") != plan.hash:
+        raise PlanMismatch(run_id, fields.get("plan_hash", "unknown"), plan.hash)
+
+    def read() -> Run:
+        return Run(
+            id=run_id,
+            task=task_from_text(fields["task"]),
+            nodes=[],
+            status=RunStatus(fields["status"]),
+            revision=int(fields["revision"]),
+            state=dict(stored.state),
+            keys_revision=int(fields.get("keys_revision", 0)),
+            iterations=int(fields.get("iterations", 0)),
+            limit=fields.get("limit"),
+            error=fields.get("error"),
+            held=_held(fields),
+            started=time_from_text(fields.get("started")),
+            finished=time_from_text(fields.get("finished")),
+        )
+
+    run = _understood(keys.run, read)
+    run.revisions = dict.fromkeys(run.state, 0) | _understood(
+        keys.revisions, lambda: {key: int(revision) for key, revision in stored.revisions.items()}
+    )
+    run.nodes = [_node_from(index, keys, stored, plan) for index in range(len(plan.nodes))]
+    run.active = sum(1 << index for index, state in enumerate(run.nodes) if state.status in _ACTIVE)
+    run.fresh = _fresh(plan, run.nodes)
+    run.maps = {
+        index: _understood(keys.map(plan.nodes[index].name), partial(_map_from, fields))
+        for index, fields in stored.maps.items()
+        if fields
+    }
+    return run
+
+
+def unfinished_indexes(
+    key: str, stored: Fields, items: Iterable[str], done: Iterable[str], failed: Iterable[str]
+) -> set[int]:
+    """The indexes among `items` (all up to the span, if none are given) without a record."""
+
+    def read() -> set[int]:
+        indexes = set(map(int, items)) or set(range(int(stored["span"])))
+        indexes.difference_update(map(int, done))
+        indexes.difference_update(map(int, failed))
+        return indexes
+
+    return _understood(key, read)
+
+
+def has_gaps(stored: Fields) -> bool:
+    """Whether indexes are missing among a map's items, because `where` left some out."""
+    return stored["span"] != stored["total"]
+
+
+def _node_from(index: int, keys: RunKeys, stored: StoredRun, plan: Plan) -> NodeState:
+    node = plan.nodes[index]
+    status = _understood(keys.nodes, lambda: NodeStatus(stored.statuses.get(node.name, NodeStatus.PENDING)))
+    fields = stored.nodes[index]
+    return _understood(keys.node(node.name), lambda: node_from_fields(fields, status, plan, node))
+
+
+def _map_from(fields: Fields) -> MapState:
+    return MapState(
+        visit=int(fields["visit"]),
+        total=int(fields["total"]),
+        done=int(fields["done"]),
+        failed=int(fields["failed"]),
+        retried=int(fields["retried"]),
+    )
+
+
+def _fresh(plan: Plan, nodes: list[NodeState]) -> int:
+    """The nodes with something awaited that settled after they were considered, or that may start again."""
+    mask = 0
+    for node, state in zip(plan.nodes, nodes, strict=True):
+        if state.reopened or any(nodes[other].settled > state.considered for other in node.awaited):
+            mask |= node.bit
+    return mask
+
+
+def _held(fields: Fields) -> tuple[str, ...]:
+    return tuple(from_json(fields["held"])) if "held" in fields else ()
+
+
+def _understood(key: str, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except CorruptState:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, StateError):
+            raise
+        raise CorruptState(key, f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,493 @@
+"""Runs in Redis: the store that the engine drives, the CLI looks into, and every process shares.
+
+Writes go through one script each and carry an operation id, so a lost reply is answered by asking again: until the
+store's patience ends, a call lasts as long as Redis does not answer or takes no writes. Keys are in `keys.py`, the form
+of what is stored in `fields.py` and `writes.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from graphflow.engine.plan import Plan, bits
+from graphflow.errors import (
+    CorruptState,
+    LeaseHeld,
+    LeaseLost,
+    RunExists,
+    RunNotFound,
+    SchemaTooNew,
+    StoreError,
+    StoreFull,
+    StoreUnreachable,
+    StoreWentBack,
+    WritesRefused,
+)
+from graphflow.events import Event, event_from_fields
+from graphflow.failpoints import failpoint
+from graphflow.ids import RunId
+from graphflow.run import Failure, NodeStatus, Run
+from graphflow.store.address import Address
+from graphflow.store.connection import open_client, open_sync_client, translate_errors
+from graphflow.store.contract import Batch, CommitReply, Lease, RunHead
+from graphflow.store.fields import Changes, item_failure_from_text, task_text, time_text
+from graphflow.store.keys import RunKeys, StoreKeys
+from graphflow.store.loading import Fields, StoredRun, has_gaps, head_from, run_from, unfinished_indexes
+from graphflow.store.owner import current_owner, is_gone
+from graphflow.store.scripts import Argument, script
+from graphflow.store.writes import Tally, WriteBatch, WriteList
+
+if TYPE_CHECKING:
+    import redis
+    import redis.asyncio
+
+T = TypeVar("T")
+
+#: The layout that this file reads and writes.
+SCHEMA = 1
+#: Entries that an event stream is cut to, about.
+EVENTS_KEPT = 100_000
+#: Seconds for which a call goes on asking a store that does not answer or takes no writes.
+PATIENCE_SECONDS = 30.0
+#: Fields of a hash, entries of a stream or runs read at a time.
+PAGE = 500
+#: Milliseconds that one read waits for new events at most.
+MAX_BLOCK_MS = 2_000
+
+
+@dataclass(slots=True)
+class _Drive:
+    """What this process knows of a run whose lease it holds."""
+
+    token: str
+    #: Operation id of the last commit.
+    op: str
+    commits: int = 0
+    #: Requests taken from the inbox that still stand there.
+    taken: int = 0
+    tally: Tally = field(default_factory=Tally)
+    #: Held by what moves the head of the inbox, or counts on its place.
+    inbox_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class RedisStore:
+    """See `contract.Store`. Belongs to the event loop that opened it."""
+
+    def __init__(
+        self, address: Address, *, prefix: str = "gf", patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
+        self.masked_url = address.masked
+        self._address = address
+        self._keys = StoreKeys(prefix)
+        self._patience_seconds = patience_seconds
+        self._connected: redis.asyncio.Redis | None = None
+        self._waiting: redis.asyncio.Redis | None = None
+        self._drives: dict[RunId, _Drive] = {}
+
+    # Opening and closing
+
+    async def open(self) -> None:
+        self._connected = await open_client(self._address, role="run")
+        try:
+            await self._check_schema()
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        clients = (self._waiting, self._connected)
+        self._waiting = self._connected = None
+        self._drives.clear()
+        for client in clients:
+            if client is not None:
+                await client.aclose()
+
+    async def __aenter__(self) -> RedisStore:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    @property
+    def _client(self) -> redis.asyncio.Redis:
+        if self._connected is None:
+            raise StoreError(f"the store at {self.masked_url} is not open; await open() first")
+        return self._connected
+
+    async def _check_schema(self) -> None:
+        with self._reading(self._keys.meta):
+            found = await self._client.hget(self._keys.meta, "schema")
+            if found is None:
+                await self._client.hset(self._keys.meta, "schema", str(SCHEMA))
+            elif int(found) > SCHEMA:
+                raise SchemaTooNew(int(found), SCHEMA)
+
+    # Creating and taking runs
+
+    async def create(self, run: Run, plan: Plan, *, agent: str, code: str) -> None:
+        keys, now = self._keys.run(run.id), _now()
+        op = secrets.token_hex(8)
+        # The indexes first: a run that is in no index would never be found, an id without a run is passed over.
+        await self._index(run.id, now)
+        writes = _creation(run, plan, keys, {"agent": agent, "code": code, "created": time_text(now)})
+        answer = await self._run_script("create", writes.keys, [op, EVENTS_KEPT, *writes.arguments])
+        failpoint("create.after_reply")
+        if answer[0] == "exists":
+            raise RunExists(run.id)
+
+    async def _index(self, run_id: RunId, now: float) -> None:
+        async def index() -> None:
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.zadd(self._keys.runs, {run_id: int(now)}, nx=True)
+                pipe.zadd(self._keys.open_runs, {run_id: int(now)}, nx=True)
+                await pipe.execute()
+
+        await self._patiently(index)
+
+    async def acquire(self, run_id: RunId, seconds: float) -> Lease:
+        keys, owner = self._keys.run(run_id), current_owner()
+        nonce = secrets.token_hex(4)
+        length = max(1, round(seconds * 1000))
+        answer = await self._run_script("acquire", [keys.run, keys.lease], [owner, length, nonce, ""])
+        if answer[0] == "held" and is_gone(answer[1]):
+            answer = await self._run_script(
+                "acquire", [keys.run, keys.lease], [owner, length, nonce, answer[3]]
+            )
+        if answer[0] == "held":
+            raise LeaseHeld(run_id, answer[1], answer[2] / 1000)
+        if answer[0] == "gone":
+            raise RunNotFound(run_id, self.masked_url)
+        _, token, op = answer
+        self._drives[run_id] = _Drive(token, op)
+        return Lease(run_id, token, owner, seconds)
+
+    def renewer(self) -> RedisRenewer:
+        return RedisRenewer(self._address, self._keys)
+
+    async def release(self, lease: Lease) -> None:
+        keys = self._keys.run(lease.run_id)
+        drive = self._drives.get(lease.run_id)
+        if drive is not None and drive.token == lease.token:
+            del self._drives[lease.run_id]
+        await self._run_script("release", [keys.run, keys.lease], [lease.token])
+
+    # Driving a run
+
+    async def load(self, run_id: RunId, plan: Plan) -> Run:
+        keys = self._keys.run(run_id)
+        stored = await self._stored_run(keys, plan)
+        if not stored.run:
+            raise RunNotFound(run_id, self.masked_url)
+        run = run_from(run_id, keys, stored, plan)
+        for index, state in run.maps.items():
+            name = plan.nodes[index].name
+            if state.done + state.failed < state.total:
+                state.unfinished = await self._unfinished(keys, name, stored.maps[index])
+        for index in bits(plan.maps_in_expressions):
+            current = run.maps.get(index)
+            if (
+                current is not None
+                and not current.unfinished
+                and run.nodes[index].settled_as is NodeStatus.SUCCEEDED
+            ):
+                texts = [text async for _, text in self.results(run_id, plan.nodes[index].name)]
+                run.map_results[index] = f"[{','.join(texts)}]"
+        drive = self._drives.get(run_id)
+        if drive is not None:
+            drive.tally = Tally()
+        return run
+
+    async def _stored_run(self, keys: RunKeys, plan: Plan) -> StoredRun:
+        maps = [node.index for node in plan.nodes if node.map is not None]
+        hashes = await self._hashes(
+            [
+                *(keys.run, keys.state, keys.revisions, keys.nodes),
+                *(keys.node(node.name) for node in plan.nodes),
+                *(keys.map(plan.nodes[index].name) for index in maps),
+            ]
+        )
+        run, state, revisions, statuses, *rest = hashes
+        nodes, map_hashes = rest[: len(plan.nodes)], rest[len(plan.nodes) :]
+        return StoredRun(
+            run, state, revisions, statuses, dict(enumerate(nodes)), dict(zip(maps, map_hashes, strict=True))
+        )
+
+    async def _unfinished(self, keys: RunKeys, name: str, stored: Fields) -> set[int]:
+        items = await self._fields_of(keys.map_in(name)) if has_gaps(stored) else ()
+        done = await self._fields_of(keys.map_out(name))
+        failed = await self._fields_of(keys.map_failed(name))
+        return unfinished_indexes(keys.map(name), stored, items, done, failed)
+
+    def batch(self, plan: Plan, run_id: RunId) -> WriteBatch:
+        drive = self._drives.get(run_id)
+        return WriteBatch(plan, self._keys.run(run_id), Tally() if drive is None else drive.tally)
+
+    async def commit(self, lease: Lease, batch: Batch, *, expected: int, revision: int) -> CommitReply:
+        assert isinstance(batch, WriteBatch)
+        drive = self._drives.get(lease.run_id)
+        if drive is None or drive.token != lease.token:
+            raise LeaseLost(lease.run_id)
+        drive.commits += 1
+        op = f"{lease.token}.{drive.commits}"
+        writes = batch.writes(lease.token, _now())
+        async with drive.inbox_lock:
+            taken = drive.taken
+            if taken and not batch.ends_run:
+                writes.put("LTRIM", writes.keys[2], [taken])
+            large = "1" if batch.opens_map else "0"
+            fixed: list[Argument] = [lease.token, expected, revision, drive.op, op, large, EVENTS_KEPT]
+            failpoint("commit.before_send")
+            answer = await self._run_script("commit", writes.keys, fixed + writes.arguments)
+            failpoint("commit.after_reply")
+            if answer[0] != "ok":
+                raise self._refusal(lease, expected, answer)
+            drive.op = op
+            drive.taken = 0
+        if batch.ends_run:
+            await self._run_command(lambda client: client.zrem(self._keys.open_runs, lease.run_id))
+        return CommitReply(inbox=answer[1])
+
+    def _refusal(self, lease: Lease, expected: int, answer: list[Any]) -> Exception:
+        if answer[0] == "gone":
+            return RunNotFound(lease.run_id, self.masked_url)
+        if answer[0] == "lost":
+            return LeaseLost(lease.run_id, "its lease was taken" if answer[1] else "its lease is gone")
+        return StoreWentBack(lease.run_id, expected, int(answer[1]))
+
+    async def take_requests(self, lease: Lease) -> list[str]:
+        drive = self._drives.get(lease.run_id)
+        if drive is None or drive.token != lease.token:
+            raise LeaseLost(lease.run_id)
+        key = self._keys.run(lease.run_id).inbox
+        async with drive.inbox_lock:
+            requests: list[str] = await self._run_command(
+                lambda client: client.lrange(key, drive.taken, -1), key
+            )
+            drive.taken += len(requests)
+        return requests
+
+    # Looking at runs
+
+    async def head(self, run_id: RunId) -> RunHead:
+        keys = self._keys.run(run_id)
+        (fields,) = await self._hashes([keys.run])
+        if not fields:
+            raise RunNotFound(run_id, self.masked_url)
+        return head_from(run_id, keys, fields)
+
+    async def recent(self, count: int) -> list[RunHead]:
+        found: list[RunHead] = []
+        start, page = 0, min(count, PAGE)
+        while len(found) < count:
+            ids = await self._recent_ids(start, start + page - 1)
+            keys = [self._keys.run(run_id) for run_id in ids]
+            hashes = await self._hashes([each.run for each in keys])
+            for run_id, each, fields in zip(ids, keys, hashes, strict=True):
+                if fields:
+                    found.append(head_from(run_id, each, fields))
+            if len(ids) < page:
+                break
+            start += page
+        return found[:count]
+
+    async def _recent_ids(self, first: int, last: int) -> list[RunId]:
+        key = self._keys.runs
+        ids: list[RunId] = await self._run_command(lambda client: client.zrevrange(key, first, last), key)
+        return ids
+
+    async def items(self, run_id: RunId, node_name: str, indexes: Sequence[int]) -> list[str]:
+        key = self._keys.run(run_id).map_in(node_name)
+        texts: list[str] = []
+        for start in range(0, len(indexes), PAGE):
+            page = indexes[start : start + PAGE]
+            for index, text in zip(page, await self._values(key, page), strict=True):
+                if text is None:
+                    raise CorruptState(key, f"item {index} is missing")
+                texts.append(text)
+        return texts
+
+    async def results(self, run_id: RunId, node_name: str) -> AsyncIterator[tuple[int, str]]:
+        keys = self._keys.run(run_id)
+        key = keys.map_out(node_name)
+        span = await self._run_command(
+            lambda client: client.hget(keys.map(node_name), "span"), keys.map(node_name)
+        )
+        for start in range(0, int(span or 0), PAGE):
+            page = range(start, min(start + PAGE, int(span)))
+            for index, text in zip(page, await self._values(key, page), strict=True):
+                if text is not None:
+                    yield index, text
+
+    async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[int, Failure, int]]:
+        key = self._keys.run(run_id).map_failed(node_name)
+        indexes = sorted(map(int, await self._fields_of(key)))
+        found: list[tuple[int, Failure, int]] = []
+        for start in range(0, len(indexes), PAGE):
+            page = indexes[start : start + PAGE]
+            for index, text in zip(page, await self._values(key, page), strict=True):
+                if text is not None:
+                    found.append((index, *item_failure_from_text(text)))
+        return found
+
+    async def state_text(self, run_id: RunId, key: str) -> str | None:
+        state = self._keys.run(run_id).state
+        text: str | None = await self._run_command(lambda client: client.hget(state, key), state)
+        return text
+
+    async def state(self, run_id: RunId) -> dict[str, str]:
+        (fields,) = await self._hashes([self._keys.run(run_id).state])
+        return fields
+
+    async def events(
+        self, run_id: RunId, after: str = "0", block_ms: int | None = None
+    ) -> list[tuple[str, Event]]:
+        key = self._keys.run(run_id).events
+        if block_ms:
+            entries = await self._wait_for_entries(key, after, min(block_ms, MAX_BLOCK_MS))
+        else:
+            entries = await self._run_command(lambda client: client.xrange(key, f"({after}", count=PAGE), key)
+        try:
+            return [(entry, event_from_fields(fields)) for entry, fields in entries]
+        except (KeyError, ValueError) as error:
+            raise CorruptState(key, f"an entry is no event: {error!r}") from error
+
+    async def _wait_for_entries(
+        self, key: str, after: str, block_ms: int
+    ) -> list[tuple[str, dict[str, str]]]:
+        if self._waiting is None:
+            self._waiting = await open_client(self._address, role="events")
+        client = self._waiting
+        with self._reading(key):
+            streams = cast("list[Any]", await client.xread({key: after}, count=PAGE, block=block_ms))
+        return streams[0][1] if streams else []
+
+    async def post(self, run_id: RunId, request: str) -> bool:
+        keys = self._keys.run(run_id)
+        answer = await self._run_script("post", [keys.run, keys.inbox], [secrets.token_hex(8), request])
+        if answer[0] == "gone":
+            raise RunNotFound(run_id, self.masked_url)
+        return bool(answer[0] == "ok")
+
+    # Asking Redis
+
+    async def _hashes(self, keys: Sequence[str]) -> list[dict[str, str]]:
+        async def read() -> list[Any]:
+            async with self._client.pipeline(transaction=False) as pipe:
+                for key in keys:
+                    pipe.hgetall(key)
+                return await pipe.execute(raise_on_error=False)
+
+        hashes = await self._patiently(read)
+        for key, found in zip(keys, hashes, strict=True):
+            if isinstance(found, Exception):
+                with self._reading(key):
+                    raise found
+        return hashes
+
+    async def _values(self, key: str, indexes: Sequence[int]) -> list[str | None]:
+        fields = [str(index) for index in indexes]
+        values: list[str | None] = await self._run_command(lambda client: client.hmget(key, fields), key)
+        return values
+
+    async def _fields_of(self, key: str) -> list[str]:
+        fields: list[str] = await self._run_command(lambda client: client.hkeys(key), key)
+        return fields
+
+    async def _run_command(self, command: Callable[[redis.asyncio.Redis], Any], key: str = "") -> Any:
+        async def ask() -> Any:
+            with _type_checked(key):
+                return await command(self._client)
+
+        return await self._patiently(ask)
+
+    async def _run_script(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
+        """Asked again in the same words, a script answers as it did before."""
+        asked = script(name)
+        return await self._patiently(lambda: asked.run(self._client, keys, arguments))
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer, asked for until there is one; what may be asked twice only."""
+        give_up = time.monotonic() + self._patience_seconds
+        delay = 0.02
+        while True:
+            try:
+                with translate_errors(self._address):
+                    return await ask()
+            except (StoreUnreachable, WritesRefused, StoreFull):
+                if time.monotonic() + delay > give_up:
+                    raise
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            delay = min(1.0, delay * 2)
+
+    @contextlib.contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        with translate_errors(self._address), _type_checked(key):
+            yield
+
+
+class RedisRenewer:
+    """Renews leases from one thread; connects with the first renewal."""
+
+    def __init__(self, address: Address, keys: StoreKeys) -> None:
+        self._address = address
+        self._keys = keys
+        self._client: redis.Redis | None = None
+
+    def renew(self, lease: Lease) -> int | None:
+        failpoint("lease.renew")
+        keys = self._keys.run(lease.run_id)
+        with translate_errors(self._address):
+            if self._client is None:
+                self._client = open_sync_client(self._address, role="lease")
+            length = max(1, round(lease.seconds * 1000))
+            answer = script("renew").run_sync(self._client, [keys.lease, keys.inbox], [lease.token, length])
+        return answer[1] if answer[0] == "ok" else None
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+
+def _creation(run: Run, plan: Plan, keys: RunKeys, origin: dict[str, str]) -> WriteList:
+    fields: Changes = {
+        **origin,
+        "status": run.status.value,
+        "task": task_text(run.task),
+        "plan_hash": plan.hash,
+        "revision": str(run.revision),
+        "progress": f"0/{len(run.nodes)} nodes, 0 active",
+    }
+    writes = WriteList(keys.run)
+    writes.set_fields(keys.run, fields)
+    for key in (keys.plan, keys.state, keys.revisions, keys.nodes, keys.events, keys.inbox, keys.lease):
+        writes.put("UNLINK", key)
+    writes.put("SET", keys.plan, [plan.json])
+    writes.set_fields(keys.state, dict(run.state))
+    writes.set_fields(keys.nodes, {node.name: run.nodes[node.index].status.value for node in plan.nodes})
+    return writes
+
+
+@contextlib.contextmanager
+def _type_checked(key: str) -> Iterator[None]:
+    """A command that meets a key of another type is a CorruptState of that key."""
+    from redis.exceptions import ResponseError
+
+    try:
+        yield
+    except ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):
+            raise CorruptState(key, "it is of another type") from error
+        raise
+
+
+def _now() -> float:
+    return time.time() * 1000

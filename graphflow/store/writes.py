@@ -1,0 +1,255 @@
+"""What has to be written because of a transition? Only what differs from the mirror, gathered for one commit.
+
+The mirror changes with every transition of a batch, so later differences complete earlier ones: of a field that changes
+twice the last text is written. `WriteList` is the form in which `create.lua` and `commit.lua` take it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from operator import itemgetter
+from typing import cast
+
+from pydantic_core import to_json
+
+from graphflow.engine.plan import Plan
+from graphflow.events import Event, ItemsFinished, event_fields
+from graphflow.run import MapChange, MapState, NodeState, NodeStatus, Run, Transition
+from graphflow.store.fields import Changes, failure_text, node_changes, time_text
+from graphflow.store.keys import RunKeys
+from graphflow.store.scripts import Argument
+
+#: Arguments of one write; the scripts refuse more.
+MAX_ARGUMENTS = 1_000
+#: Characters that an event takes besides its texts, about.
+_EVENT_SIZE = 100
+_SETTLED = frozenset({NodeStatus.SUCCEEDED, NodeStatus.FAILED, NodeStatus.SKIPPED})
+
+
+class WriteList:
+    """Writes as scripts take them: command, number of the key, number of arguments, arguments.
+
+    `keys` come first, in the places where the script knows them.
+    """
+
+    __slots__ = ("_numbers", "arguments", "keys")
+
+    def __init__(self, *keys: str) -> None:
+        self.keys = list(keys)
+        self.arguments: list[Argument] = []
+        self._numbers = {key: number for number, key in enumerate(keys, 1)}
+
+    def put(self, command: str, key: str, arguments: Sequence[Argument] = ()) -> None:
+        number = self._numbers.get(key)
+        if number is None:
+            self.keys.append(key)
+            number = self._numbers[key] = len(self.keys)
+        self.arguments += (command, number, len(arguments))
+        self.arguments += arguments
+
+    def put_all(self, command: str, key: str, arguments: Sequence[Argument]) -> None:
+        """Any number of fields, or of fields with their values, as writes of the allowed size."""
+        for start in range(0, len(arguments), MAX_ARGUMENTS):
+            self.put(command, key, arguments[start : start + MAX_ARGUMENTS])
+
+    def set_fields(self, key: str, changes: Mapping[str, str | None]) -> None:
+        """HSET what has a text, HDEL what is None."""
+        if None not in changes.values():
+            self.put_all("HSET", key, [*chain.from_iterable(changes.items())])  # type: ignore[list-item]
+            return
+        texts = {name: text for name, text in changes.items() if text is not None}
+        self.put_all("HSET", key, [*chain.from_iterable(texts.items())])
+        self.put_all("HDEL", key, [name for name, text in changes.items() if text is None])
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many nodes of a run have settled and are not active; kept while this process drives the run."""
+
+    settled: int | None = None
+
+    def count(self, run: Run) -> None:
+        self.settled = sum(state.status in _SETTLED for state in run.nodes)
+
+
+@dataclass(slots=True)
+class _MapWrites:
+    """Of one map node. Records lie flat: index, text, index, text."""
+
+    fields: Changes = field(default_factory=dict)
+    opened: bool = False
+    items: list[Argument] = field(default_factory=list)
+    done: list[Argument] = field(default_factory=list)
+    failed: list[Argument] = field(default_factory=list)
+
+
+class WriteBatch:
+    """The writes of one commit; see `contract.Batch`."""
+
+    def __init__(self, plan: Plan, keys: RunKeys, tally: Tally) -> None:
+        self.size = 0
+        self.operations = 0
+        self._plan = plan
+        self._keys = keys
+        self._tally = tally
+        self._run: Run | None = None
+        self._moves = False
+        self._fields: Changes = {}
+        self._statuses: dict[str, str | None] = {}
+        self._nodes: dict[int, Changes] = {}
+        self._state: Changes = {}
+        self._revisions: Changes = {}
+        self._maps: dict[int, _MapWrites] = {}
+        self._events: list[Event] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Also a revision that moves without further change has to be stored: the next commit expects it."""
+        return not (self._moves or self.operations)
+
+    @property
+    def opens_map(self) -> bool:
+        return any(writes.opened for writes in self._maps.values())
+
+    @property
+    def ends_run(self) -> bool:
+        return "finished" in self._fields
+
+    def add(self, run: Run, transition: Transition) -> None:
+        if self._tally.settled is None:
+            self._tally.count(run)
+        self._run = run
+        self._moves = self._moves or transition.revision != run.revision
+        self._add_run(run, transition)
+        for index, state in transition.nodes.items():
+            self._add_node(index, run.nodes[index], state)
+        if transition.state:
+            self._add_state(run, transition)
+        for index, change in transition.maps.items():
+            self._add_map(index, run.maps.get(index), change)
+        if transition.events:
+            self._events += transition.events
+            self.operations += len(transition.events)
+            self.size += _EVENT_SIZE * len(transition.events)
+
+    def writes(self, token: str, now: float) -> WriteList:
+        """The list for `commit.lua`. `token` goes into the events of finished items, `now` is in ms since 1970."""
+        keys, plan = self._keys, self._plan
+        writes = WriteList(keys.run, keys.lease, keys.inbox)
+        writes.set_fields(keys.run, self._fields | {"updated": time_text(now), "progress": self._progress()})
+        if self._statuses:
+            writes.set_fields(keys.nodes, self._statuses)
+        for index, changes in self._nodes.items():
+            writes.set_fields(keys.node(plan.nodes[index].name), changes)
+        if self._state:
+            writes.set_fields(keys.state, self._state)
+            writes.set_fields(keys.revisions, self._revisions)
+        for index, records in self._maps.items():
+            self._write_map(writes, plan.nodes[index].name, records)
+        for event in self._events:
+            if isinstance(event, ItemsFinished):
+                event.token = token
+            writes.put("XADD", keys.events, [part for pair in event_fields(event).items() for part in pair])
+        if self.ends_run:
+            writes.put("UNLINK", keys.inbox)
+        return writes
+
+    def _add_run(self, run: Run, transition: Transition) -> None:
+        fields = self._fields
+        known = len(fields)
+        if transition.status is not None and transition.status is not run.status:
+            fields["status"] = transition.status.value
+        if transition.iterations != run.iterations:
+            fields["iterations"] = str(transition.iterations)
+        if transition.started:
+            fields["started"] = time_text(transition.started)
+        if transition.finished:
+            fields["finished"] = time_text(transition.finished)
+        if transition.limit:
+            fields["limit"] = transition.limit
+        if transition.error:
+            fields["error"] = transition.error
+        if transition.held:
+            fields["held"] = to_json(transition.held).decode()
+        self.operations += len(fields) - known
+
+    def _add_node(self, index: int, old: NodeState, new: NodeState) -> None:
+        if new.status is not old.status:
+            self._statuses[self._plan.nodes[index].name] = new.status.value
+            self._tally.settled += (new.status in _SETTLED) - (old.status in _SETTLED)  # type: ignore[operator]
+            self.operations += 1
+        changes = node_changes(old, new, self._plan)
+        if not changes:
+            return
+        known = self._nodes.get(index)
+        if known is None:
+            self._nodes[index] = changes
+        else:
+            known.update(changes)
+        self._count(changes)
+
+    def _add_state(self, run: Run, transition: Transition) -> None:
+        revision = str(transition.revision)
+        for key, text in transition.state.items():
+            if (text is None) != (key not in run.state):
+                self._fields["keys_revision"] = revision
+            self._revisions[key] = revision
+        self._state.update(transition.state)
+        self._count(transition.state)
+
+    def _add_map(self, index: int, state: MapState | None, change: MapChange) -> None:
+        writes = self._maps.get(index)
+        if writes is None or change.opened is not None:
+            writes = self._maps[index] = _MapWrites()
+        fields = writes.fields
+        if change.opened is not None:
+            state = MapState(change.visit, len(change.opened))
+            writes.opened = True
+            writes.items = self._flat(change.opened)
+            span = max((item for item, _ in change.opened), default=-1) + 1
+            fields.update(
+                visit=str(change.visit), total=str(state.total), span=str(span), failed="0", retried="0"
+            )
+        assert state is not None
+        fields["done"] = str(state.done + len(change.done))
+        writes.done += self._flat(change.done)
+        if change.failed:
+            fields["failed"] = str(state.failed + len(change.failed))
+            for item, failure, attempts in change.failed:
+                writes.failed += self._flat([(item, failure_text(failure, attempts))])
+        if change.retried:
+            fields["retried"] = str(state.retried + change.retried)
+
+    def _flat(self, records: Sequence[tuple[int, str]]) -> list[Argument]:
+        """Records as arguments, counted. One record costs a tenth of a microsecond, and there may be millions."""
+        self.operations += len(records)
+        self.size += sum(map(len, map(itemgetter(1), records))) + 8 * len(records)
+        return cast("list[Argument]", [*chain.from_iterable(records)])
+
+    def _count(self, changes: Changes) -> None:
+        self.operations += len(changes)
+        for name, text in changes.items():
+            self.size += len(name) if text is None else len(name) + len(text)
+
+    def _write_map(self, writes: WriteList, name: str, records: _MapWrites) -> None:
+        keys = self._keys
+        if records.opened:
+            for key in (keys.map_in(name), keys.map_out(name), keys.map_failed(name)):
+                writes.put("UNLINK", key)
+            writes.put_all("HSET", keys.map_in(name), records.items)
+        writes.set_fields(keys.map(name), records.fields)
+        writes.put_all("HSET", keys.map_out(name), records.done)
+        writes.put_all("HSET", keys.map_failed(name), records.failed)
+
+    def _progress(self) -> str:
+        """For people: how many nodes have settled, how many are active, how far the open maps are."""
+        run = self._run
+        if run is None:
+            return ""
+        parts = [f"{self._tally.settled}/{len(run.nodes)} nodes", f"{run.active.bit_count()} active"]
+        for index, state in run.maps.items():
+            if state.unfinished and run.active >> index & 1:
+                parts.append(f"{self._plan.nodes[index].name} {state.done + state.failed}/{state.total}")
+        return ", ".join(parts)

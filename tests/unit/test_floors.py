@@ -1,0 +1,103 @@
+"""Imports go down the house only, and the package's front door names what it exports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import graphflow
+
+PACKAGE = Path(graphflow.__file__).parent
+
+#: Floors from the ground up. A module may import from its own floor and those below.
+FLOORS = [
+    ["errors", "ids", "settings", "failpoints", "expressions", "codec"],
+    ["graph.tasks", "graph.modules", "graph.flow", "graph.nodes", "graph.cache", "graph.functions", "events"],
+    ["engine.plan", "run"],
+    [
+        "engine.binding",
+        "engine.compile",
+        "engine.describe",
+        "engine.relations",
+        "engine.topology",
+        "engine.validate",
+        "engine.sketch",
+        "engine.explain",
+        "engine.supervise",
+        "engine.advance",
+        "engine.tickets",
+    ],
+    ["caches", "store", "executors"],
+    ["engine"],
+    ["result", "agent"],
+    ["cli", "__main__"],
+]
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def floor_of(module: str) -> int:
+    best = max(
+        ((len(name), floor) for floor, names in enumerate(FLOORS) for name in names if _covers(name, module)),
+        default=None,
+    )
+    assert best is not None, f"{module} stands on no floor: add it to FLOORS"
+    return best[1]
+
+
+def _covers(name: str, module: str) -> bool:
+    return module == name or module.startswith(f"{name}.")
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Modules of the package that the file imports at run time, at its top or inside functions."""
+    found = set()
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in typing_only and node.module:
+            if node.module == "graphflow":
+                found |= {alias.name for alias in node.names}
+            elif node.module.startswith("graphflow."):
+                found.add(node.module.removeprefix("graphflow."))
+    return found
+
+
+def test_imports_go_down_the_floors_only() -> None:
+    upward = []
+    for path in PACKAGE.rglob("*.py"):
+        if path.name == "__init__.py":
+            continue
+        module = module_name(path)
+        for imported in imported_modules(path):
+            if (PACKAGE / f"{imported.replace('.', '/')}.py").exists() or (PACKAGE / imported.replace(".", "/")).is_dir():
+                if floor_of(imported) > floor_of(module):
+                    upward.append(f"{module} imports {imported}")
+
+    assert upward == []
+
+
+def test_every_exported_name_can_be_imported() -> None:
+    for name in graphflow.__all__:
+        assert getattr(graphflow, name) is not None
+
+
+def test_importing_graphflow_imports_no_redis_and_no_terminal_library() -> None:
+    code = (
+        "import sys, graphflow; graphflow.Agent; "
+        "heavy = {'redis', 'rich', 'typer', 'ray', 'httpx', 'aiohttp', 'fakeredis'} & set(sys.modules); "
+        "print(sorted(heavy))"
+    )
+
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert printed.strip() == "[]"
