@@ -37,6 +37,7 @@ from graphflow.store.contract import RunHead
 logger = logging.getLogger(__name__)
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_Result = TypeVar("_Result")
 
 #: Seconds after which `stream` looks for events that another process committed.
 STREAM_POLL_SECONDS = 0.2
@@ -155,7 +156,12 @@ class Agent:
                 to=[to] if isinstance(to, str) else list(to),
                 config=ModuleConfig(timeout=timeout),
             )
-            self._add_function(module, names_of(after if isinstance(after, str) else list(after)), start, NodeConfig(**options))
+            self._add_function(
+                module,
+                names_of(after if isinstance(after, str) else list(after)),
+                start,
+                NodeConfig(**options),
+            )
             return function
 
         return decorate
@@ -266,7 +272,9 @@ class Agent:
         """The state of a stored run, finished or not: a copy, by state key."""
         async with self._sessions.open() as session:
             await session.store.head(check_run_id(run_id))
-            return {key: decode(text, key) for key, text in (await session.store.state(RunId(run_id))).items()}
+            return {
+                key: decode(text, key) for key, text in (await session.store.state(RunId(run_id))).items()
+            }
 
     async def _run_task(
         self, task: Task, state: Mapping[str, Any] | None, run_id: str | None, watch: _Watch
@@ -283,7 +291,9 @@ class Agent:
         """The run of this task: a new one, or that of the given id if it is for the same task and graph."""
         own_id = None if run_id is None else check_run_id(run_id)
         while True:
-            wanted = own_id or new_run_id(self._own_name or task.type, int(time.time() * 1000), random.Random())
+            wanted = own_id or new_run_id(
+                self._own_name or task.type, int(time.time() * 1000), random.Random()
+            )
             run = Run(wanted, task, [NodeState() for _ in plan.nodes], state=dict(initial))
             try:
                 await session.store.create(run, plan, agent=self.name, code=self._code())
@@ -291,7 +301,9 @@ class Agent:
                 if own_id is None:
                     continue
             else:
-                logger.info("run %s started; run_task(..., run_id=%r) resumes it if it is interrupted", wanted, wanted)
+                logger.info(
+                    "run %s started; run_task(..., run_id=%r) resumes it if it is interrupted", wanted, wanted
+                )
             head = await session.store.head(wanted)
             if difference := head.task.difference(task):
                 raise TaskMismatch(wanted, difference)
@@ -355,10 +367,10 @@ class _Watch:
         self.committed = asyncio.Event()
 
 
-def _in_thread(function: Callable[[], Any]) -> Any:
+def _in_thread(function: Callable[[], _Result]) -> _Result:
     """Call it in a thread of its own, with this context, and wait for it: it may run an event loop there."""
     context = contextvars.copy_context()
-    outcome: list[Any] = []
+    outcome: list[_Result] = []
     errors: list[BaseException] = []
 
     def call() -> None:

@@ -140,7 +140,10 @@ def _is_map(plan: Plan, name: str) -> bool:
 
 
 def run_result(
-    plan: Plan, run: Run, failed_items: Mapping[str, list[tuple[int, Failure, int]]], read_map: Callable[[str], list[Any]]
+    plan: Plan,
+    run: Run,
+    failed_items: Mapping[str, list[tuple[int, Failure, int]]],
+    read_map: Callable[[str], list[Any]],
 ) -> RunResult:
     """The result of a run that is over."""
     node_results = _NodeResults(plan, run, read_map)
@@ -241,4 +244,8 @@ def _error(run: Run, failures: list[RunFailure]) -> str | None:
     if run.status is RunStatus.COMPLETE:
         return run.error
     reason = run.error or (f"{len(failures)} failed, first: {failures[0]}" if failures else run.status.value)
-    return f"{reason}; to try again, start the task under a new run_id" if run.status is not RunStatus.CANCELLED else reason
+    return (
+        f"{reason}; to try again, start the task under a new run_id"
+        if run.status is not RunStatus.CANCELLED
+        else reason
+    )

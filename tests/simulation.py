@@ -60,17 +60,24 @@ def work(
 ) -> Node:
     """A node that does something. With `to` its behaviour may decide, with `flow` it decides by conditions."""
     made: list[AgentModule] = [
-        Work(name=f"{name}.{place}", config=ModuleConfig(stop_on_success=stop_on_success)) for place in range(modules)
+        Work(name=f"{name}.{place}", config=ModuleConfig(stop_on_success=stop_on_success))
+        for place in range(modules)
     ]
     made[-1].to = list(to)
     if flow is not None:
         made.append(FlowControlModule(flow_config=flow))
-    return Node(name=name, modules=made, dependencies=list(after), start=start, node_config=NodeConfig(**config))
+    return Node(
+        name=name, modules=made, dependencies=list(after), start=start, node_config=NodeConfig(**config)
+    )
 
 
-def flow(*decisions: FlowDecision | str, default: str | list[str] | None = None, select: Any = "all") -> FlowControlConfig:
+def flow(
+    *decisions: FlowDecision | str, default: str | list[str] | None = None, select: Any = "all"
+) -> FlowControlConfig:
     """Decisions are FlowDecisions or texts such as `x if condition`; `x, y` names two."""
-    return FlowControlConfig(decisions=[_decision(each) for each in decisions], default=default, select=select)
+    return FlowControlConfig(
+        decisions=[_decision(each) for each in decisions], default=default, select=select
+    )
 
 
 def choose(
@@ -85,7 +92,14 @@ def choose(
     """Flow control that the engine evaluates."""
     module = FlowControlModule(flow_config=flow(*decisions, default=default, select=select))
     kind = ModuleType.FLOW_CONTROL
-    return Node(name=name, type=kind, modules=[module], dependencies=list(after), start=start, node_config=NodeConfig(**config))
+    return Node(
+        name=name,
+        type=kind,
+        modules=[module],
+        dependencies=list(after),
+        start=start,
+        node_config=NodeConfig(**config),
+    )
 
 
 def _decision(text: FlowDecision | str) -> FlowDecision:
@@ -277,7 +291,9 @@ class Simulation:
         apply(self.run, transition, self.plan)
         active, fresh = self.run.active, self.run.fresh
         recount(self.plan, self.run)
-        assert (active, fresh) == (self.run.active, self.run.fresh), "the masks differ from the states of the nodes"
+        assert (active, fresh) == (self.run.active, self.run.fresh), (
+            "the masks differ from the states of the nodes"
+        )
         self.transitions.append(transition)
         self.events += transition.events
         self._take_up(transition)
@@ -327,7 +343,9 @@ class Simulation:
         view = View(self.plan, self.run, plan_node.name, 0)
         source = plan_node.map.source
         items = view.result(source) if plan_node.map.source_node is not None else view.get(source)
-        return ItemsStored(node, view.visit, [(index, encode(item)) for index, item in enumerate(items or [])])
+        return ItemsStored(
+            node, view.visit, [(index, encode(item)) for index, item in enumerate(items or [])]
+        )
 
     def _item_outcome(self, node: int, index: int) -> ItemOutcomes:
         name = self.plan.nodes[node].name
@@ -357,11 +375,18 @@ class Simulation:
 
     def told(self, kind: type[events.Event], node: str | None = None) -> list[events.Event]:
         """The events of one kind, of one node if named."""
-        return [event for event in self.events if type(event) is kind and node in (None, getattr(event, "node", None))]
+        return [
+            event
+            for event in self.events
+            if type(event) is kind and node in (None, getattr(event, "node", None))
+        ]
 
 
 #: Two arrival orders for tests that name none of their own: the oldest first, the newest first.
-ORDERS: dict[str, Callable[[int], int]] = {"oldest first": lambda count: 0, "newest first": lambda count: count - 1}
+ORDERS: dict[str, Callable[[int], int]] = {
+    "oldest first": lambda count: 0,
+    "newest first": lambda count: count - 1,
+}
 
 
 def simulate(plan: Plan, behaviours: dict[str, Behaviour] | None = None, **options: Any) -> Simulation:

@@ -98,11 +98,12 @@ class ClaimedItem:
 class _List:
     """A list of the state, decoded. Its members are JSON data as stored and are never handed out."""
 
-    __slots__ = ("_verdicts", "members", "text")
+    __slots__ = ("_has_tags", "_verdicts", "members", "text")
 
     def __init__(self, text: str, members: list[Any]) -> None:
         self.text = text
         self.members = members
+        self._has_tags = "$type" in text
         #: Expression -> index -> whether it holds. A memo.
         self._verdicts: dict[str, dict[int, bool]] = {}
 
@@ -148,7 +149,7 @@ class _List:
         return test
 
     def _plain(self, index: int) -> Any:
-        return decode_plain(self.item_text(index)) if "$type" in self.text else self.members[index]
+        return decode_plain(self.item_text(index)) if self._has_tags else self.members[index]
 
 
 def _has_fields(item: Any, wanted: dict[str, Any]) -> bool:

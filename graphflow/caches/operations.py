@@ -1,4 +1,4 @@
-"""What do `append`, `increment` and `update` make of a stored text, and what has a module run buffered for one key?"""
+"""What do `append`, `increment` and `update` make of a stored text?"""
 
 from __future__ import annotations
 
@@ -7,31 +7,6 @@ from typing import Any
 
 from graphflow.codec import decode, encode
 from graphflow.errors import WrongType
-
-
-class Write:
-    """What a module run has buffered for one key: a text that replaces the stored one or not, then operations."""
-
-    __slots__ = ("operations", "replaces", "text")
-
-    def __init__(self, replaces: bool = False, text: str | None = None) -> None:
-        self.replaces = replaces
-        #: The new text, None to delete; of no meaning unless `replaces`.
-        self.text = text
-        #: (operation, argument): ("append", texts), ("increment", number), ("update", dict)
-        self.operations: list[tuple[str, Any]] = []
-
-    def applied_to(self, key: str, stored: str | None) -> str | None:
-        """The text after this write. WrongType if an operation does not apply to what is there."""
-        text = self.text if self.replaces else stored
-        for operation, argument in self.operations:
-            text = _OPERATIONS[operation](key, text, argument)
-        return text
-
-    @property
-    def leaves_a_value(self) -> bool:
-        """Whether the key exists after this write, whatever is stored; False only after a plain delete."""
-        return bool(self.operations) or self.text is not None
 
 
 def appended(key: str, text: str | None, members: Sequence[str]) -> str:
@@ -74,7 +49,8 @@ def size_of(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-_OPERATIONS: dict[str, Callable[[str, str | None, Any], str]] = {
+#: Operation -> function of the key, its stored text and the argument.
+OPERATIONS: dict[str, Callable[[str, str | None, Any], str]] = {
     "append": appended,
     "increment": incremented,
     "update": updated,

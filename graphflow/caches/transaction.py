@@ -14,20 +14,19 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from graphflow.caches.claims import ClaimedItem, Where
-from graphflow.caches.footprint import KEY_SET, Footprint
-from graphflow.caches.operations import Write, described, size_of
+from graphflow.caches.footprint import Footprint
+from graphflow.caches.operations import size_of
 from graphflow.caches.scopes import KeyScope, affixes_of
 from graphflow.caches.view import Reads, StateView
+from graphflow.caches.writes import Writes
 from graphflow.codec import decode, encode
 from graphflow.errors import (
     InvalidName,
     MissingKey,
     StateError,
     TransactionClosed,
-    TransactionTooLarge,
     ValueTooLarge,
 )
-from graphflow.graph.tasks import Task
 from graphflow.settings import MAX_TRANSACTION_BYTES, MAX_VALUE_BYTES, MAX_VALUE_BYTES_WARN
 
 logger = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ class Transaction:
     """The `Cache` of one module run. A map item pays for its construction: it makes nothing that it may not need."""
 
     __slots__ = (
-        "_changed_items",
+        "_checked",
         "_claimed",
         "_closed",
         "_has_scopes",
@@ -76,10 +75,10 @@ class Transaction:
         self._max_value_bytes = max_value_bytes
         self._max_transaction_bytes = max_transaction_bytes
         self._reads: Reads | None = None
-        self._writes: dict[str, Write] | None = None
+        self._writes: Writes | None = None
         self._claimed: list[ClaimedItem] | None = None
-        #: Key -> index -> text of a claimed item with changed fields.
-        self._changed_items: dict[str, dict[int, str]] | None = None
+        #: Revision of the view at which reads and claims were last known to hold.
+        self._checked = -1
         #: Keys set with immediate=True.
         self._immediate: set[str] | None = None
         self._has_scopes = False
@@ -106,10 +105,9 @@ class Transaction:
         if self._view.is_map(name):
             self._read_node(name)
             return self._view.has_map_results(name)
-        write = self._write(name)
-        if write is not None and (write.replaces or write.operations):
+        if self._writes is not None and name in self._writes:
             self._check_not_immediate(name)
-            return write.leaves_a_value
+            return self._writes.leave(name)
         return self._stored(name) is not None
 
     async def keys(self) -> list[str]:
@@ -162,8 +160,7 @@ class Transaction:
         the item is checked at the commit, not the key. It is free again when the module run has ended.
         """
         name = self._writable(key)
-        write = self._write(name)
-        if write is not None and write.replaces:
+        if self._writes is not None and self._writes.replaces(name):
             raise StateError(
                 f"cannot claim an item of {key!r}: this module run has set or deleted it; claim first"
             )
@@ -205,19 +202,19 @@ class Transaction:
 
     async def append(self, key: str, *values: Any) -> None:
         name = self._writable(key)
-        self._buffer(name, "append", [self._encoded(name, value) for value in values])
+        self._buffered().operate(name, "append", [self._encoded(name, value) for value in values])
 
     async def increment(self, key: str, by: float = 1) -> None:
         name = self._writable(key)
         if isinstance(by, bool) or not isinstance(by, int | float):
             raise StateError(f"increment of {key!r} takes a number, not {type(by).__name__}")
         encode(by, name)
-        self._buffer(name, "increment", by)
+        self._buffered().operate(name, "increment", by)
 
     async def update(self, key: str, values: Mapping[str, Any]) -> None:
         name = self._writable(key)
         # Decoded again, so that what the module does with its dict afterwards changes nothing.
-        self._buffer(name, "update", decode(self._encoded(name, dict(values)), name))
+        self._buffered().operate(name, "update", decode(self._encoded(name, dict(values)), name))
 
     def with_prefix(self, prefix: str) -> KeyScope[Transaction]:
         """A block, for `with` or `async with`, in which this cache puts `prefix` before every key."""
@@ -287,27 +284,17 @@ class Transaction:
 
         Raises WrongType for a blind operation that does not apply, ValueTooLarge, TransactionTooLarge.
         """
-        texts: dict[str, str | None] = {}
-        size = 0
-        for name in {**(self._changed_items or {}), **(self._writes or {})}:
-            stored = view.text(name)
-            text = self._final(view, name, stored)
-            if text is not None and text != stored:
-                size += size_of(name) + self._checked_size(name, text)
-            if text != stored:
-                texts[name] = text
-        if size > self._max_transaction_bytes:
-            raise TransactionTooLarge(size, self._max_transaction_bytes)
-        return texts
+        if self._writes is None:
+            return {}
+        return self._writes.resolve(view, self._max_value_bytes, self._max_transaction_bytes)
 
     def footprint(self) -> Footprint:
         """What was read and written, for tickets. Answers after `close` as well."""
         reads = {} if self._reads is None else self._reads.by_name(self._view)
-        writes = {*(self._writes or ()), *(self._changed_items or ())}
-        if any(self._adds_or_removes(name) for name in self._writes or ()):
-            writes.add(KEY_SET)
         return Footprint(
-            frozenset(reads), frozenset(writes), frozenset(key for key, is_lost in reads.items() if is_lost)
+            reads=frozenset(reads),
+            writes=frozenset() if self._writes is None else self._writes.footprint(self._view),
+            lost=frozenset(name for name, is_lost in reads.items() if is_lost),
         )
 
     def close(self) -> None:
@@ -340,16 +327,20 @@ class Transaction:
         return self._reads
 
     def _check_reads(self) -> None:
-        if not self.is_valid(self._view):
-            raise Overtaken
+        revision = self._view.revision
+        if revision != self._checked:
+            if not self.is_valid(self._view):
+                raise Overtaken
+            self._checked = revision
 
     def _text(self, name: str) -> str | None:
         """The text as this run sees it, with its own writes."""
-        write = self._write(name)
-        if write is not None and write.replaces:
+        if self._writes is None:
+            return self._stored(name)
+        if self._writes.replaces(name):
             self._check_not_immediate(name)
-            return write.applied_to(name, None)
-        return self._final(self._view, name, self._stored(name))
+            return self._writes.applied_to(self._view, name, None)
+        return self._writes.applied_to(self._view, name, self._stored(name))
 
     def _value(self, name: str, text: str | None, default: Any) -> Any:
         if text is not None:
@@ -372,58 +363,35 @@ class Transaction:
         """The keys as this run sees them, sorted; reads the set of keys."""
         self._noted().note_keyset(self._view)
         names = set(self._view.keys())
-        for name, write in (self._writes or {}).items():
-            if write.leaves_a_value:
-                names.add(name)
-            else:
-                names.discard(name)
-        shortest = len(prefix) + len(suffix)
-        return (
-            sorted(
+        if self._writes is not None:
+            for name in self._writes:
+                (names.add if self._writes.leave(name) else names.discard)(name)
+        if prefix or suffix:
+            shortest = len(prefix) + len(suffix) + 1
+            names = {
                 name
                 for name in names
-                if len(name) > shortest and name.startswith(prefix) and name.endswith(suffix)
-            )
-            if shortest
-            else sorted(names)
-        )
+                if len(name) >= shortest and name.startswith(prefix) and name.endswith(suffix)
+            }
+        return sorted(names)
 
     # Writes that are buffered
 
-    def _write(self, name: str) -> Write | None:
-        return None if self._writes is None else self._writes.get(name)
+    def _buffered(self) -> Writes:
+        if self._writes is None:
+            self._writes = Writes()
+        return self._writes
 
     def _replace(self, name: str, text: str | None) -> None:
         if self._claimed is not None and any(claimed.key == name for claimed in self._claimed):
             raise StateError(
                 f"cannot set or delete {name!r}: this module run has claimed an item of it; use its .set()"
             )
-        if self._writes is None:
-            self._writes = {}
-        self._writes[name] = Write(True, text)
-
-    def _buffer(self, name: str, operation: str, argument: Any) -> None:
-        if self._writes is None:
-            self._writes = {}
-        self._writes.setdefault(name, Write()).operations.append((operation, argument))
+        self._buffered().replace(name, text)
 
     def _change_item(self, claimed: ClaimedItem, text: str) -> None:
         self._check_open()
-        if self._changed_items is None:
-            self._changed_items = {}
-        self._changed_items.setdefault(claimed.key, {})[claimed.index] = text
-
-    def _final(self, view: StateView, name: str, stored: str | None) -> str | None:
-        """What the stored text becomes through this run's writes."""
-        items = None if self._changed_items is None else self._changed_items.get(name)
-        if items and stored is not None:
-            stored = view.claims.replaced(name, stored, items)
-        write = self._write(name)
-        return stored if write is None else write.applied_to(name, stored)
-
-    def _adds_or_removes(self, name: str) -> bool:
-        write = self._write(name)
-        return write is not None and write.leaves_a_value != (self._view.text(name) is not None)
+        self._buffered().change_item(claimed.key, claimed.index, text)
 
     def _encoded(self, name: str, value: Any) -> str:
         text = encode(value, name)
@@ -431,16 +399,8 @@ class Transaction:
         if size > self._max_value_bytes:
             raise ValueTooLarge(name, type(value).__name__, size, self._max_value_bytes)
         if size > MAX_VALUE_BYTES_WARN:
-            logger.warning(
-                "state key %r: a value of %s bytes; store large values elsewhere", name, f"{size:,}"
-            )
+            logger.warning("state key %r holds %s bytes; keep large values elsewhere", name, f"{size:,}")
         return text
-
-    def _checked_size(self, name: str, text: str) -> int:
-        size = size_of(text)
-        if size > self._max_value_bytes:
-            raise ValueTooLarge(name, described(text).partition(" ")[2], size, self._max_value_bytes)
-        return size
 
     # Names and what may be done with them
 
@@ -475,7 +435,7 @@ class Transaction:
         if name == _TASK or self._view.is_map(name):
             self._writable(name)
         is_used = (
-            self._write(name) is not None
+            (self._writes is not None and name in self._writes)
             or any(claimed.key == name for claimed in self._claimed or ())
             or (self._reads is not None and name in self._reads)
             or (self._reads is not None and self._reads.include_keyset and self._view.text(name) is None)

@@ -54,7 +54,7 @@ class StateView(Protocol):
 class Reads:
     """What one module run has read, each with the revision of its first read."""
 
-    __slots__ = ("_checked", "_keys", "_keyset", "_nodes", "whole_state")
+    __slots__ = ("_keys", "_keyset", "_nodes", "whole_state")
 
     def __init__(self) -> None:
         self._keys: dict[str, int] = {}
@@ -62,8 +62,6 @@ class Reads:
         self._keyset: int | None = None
         #: The whole state was asked for; its keys and the set of them are noted as well.
         self.whole_state = False
-        #: Revision of the view at which all of it was last known to hold.
-        self._checked = -1
 
     def note_key(self, view: StateView, key: str) -> None:
         if key not in self._keys:
@@ -85,15 +83,7 @@ class Reads:
         return self._keyset is not None
 
     def still_hold(self, view: StateView) -> bool:
-        """Whether everything is as it was read; costs nothing while the view's revision stays."""
-        if view.revision == self._checked:
-            return True
-        if not self._hold(view):
-            return False
-        self._checked = view.revision
-        return True
-
-    def _hold(self, view: StateView) -> bool:
+        """Whether everything is as it was read."""
         return (
             (self._keyset is None or view.keys_revision == self._keyset)
             and all(view.key_revision(key) == was for key, was in self._keys.items())

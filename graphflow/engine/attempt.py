@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -79,14 +78,10 @@ class Returned:
 
 
 async def run_attempt(
-    node: PlanNode,
-    module: PlanModule,
-    transaction: Transaction,
-    semaphore: asyncio.Semaphore,
-    executor: InlineExecutor,
-    is_stopping: Callable[[], bool],
+    attempt: Attempt, transaction: Transaction, semaphore: asyncio.Semaphore, executor: InlineExecutor
 ) -> Returned:
-    """Run the body once within its timeout. Raises only Overtaken and a cancellation that `is_stopping` explains."""
+    """Run the body once within its timeout. Raises only Overtaken and a cancellation that the engine asked for."""
+    node, module = attempt.node, attempt.node.modules[attempt.module]
     seconds = module.module.config.timeout
     scope = asyncio.timeout(seconds)
     try:
@@ -96,7 +91,7 @@ async def run_attempt(
     except Overtaken:
         raise
     except asyncio.CancelledError as error:
-        if is_stopping():
+        if attempt.stopping:
             raise
         return Returned(failure=failure_from(error))
     except TimeoutError as error:
@@ -134,7 +129,9 @@ async def _argument(binding: Binding, transaction: Transaction, semaphore: async
         case Source.INDEX:
             return transaction.index
         case Source.NODE:
-            return await transaction.node_result(binding.name, None if binding.default is REQUIRED else binding.default)
+            return await transaction.node_result(
+                binding.name, None if binding.default is REQUIRED else binding.default
+            )
         case _:
             if binding.default is REQUIRED:
                 return await transaction.get(binding.name)
@@ -150,7 +147,13 @@ def _read_return(node: PlanNode, module: PlanModule, value: Any) -> Returned:
             return Returned(failure=_reported_failure(value))
         decision = _decision(node, module, value["decision"]) if "decision" in value else None
         rest = {key: item for key, item in value.items() if key not in ("status", "decision")}
-        value = value["result"] if "result" in value else value.get("decision") if "decision" in value else rest or None
+        value = (
+            value["result"]
+            if "result" in value
+            else value.get("decision")
+            if "decision" in value
+            else rest or None
+        )
     else:
         decision = None
     if isinstance(decision, Failure):
@@ -179,7 +182,9 @@ def _reported_failure(value: dict[str, Any]) -> Failure:
     error = value.get("error", value.get("result"))
     if isinstance(error, BaseException):
         return failure_from(error)
-    return Failure("ModuleFailed", _shortened(str(error) if error is not None else f"status {value['status']!r}"))
+    return Failure(
+        "ModuleFailed", _shortened(str(error) if error is not None else f"status {value['status']!r}")
+    )
 
 
 def _decision(node: PlanNode, module: PlanModule, value: Any) -> tuple[str, ...] | Failure | None:
@@ -195,7 +200,9 @@ def _decision(node: PlanNode, module: PlanModule, value: Any) -> tuple[str, ...]
     allowed = {*module.module.to, END}
     unknown = [name for name in names if name not in allowed]
     if unknown:
-        message = f"{node.name!r} decided for {unknown[0]!r}, but to= allows only {', '.join(sorted(allowed))}"
+        message = (
+            f"{node.name!r} decided for {unknown[0]!r}, but to= allows only {', '.join(sorted(allowed))}"
+        )
         return Failure("InvalidDecision", message, retryable=False)
     return tuple(dict.fromkeys(names))
 

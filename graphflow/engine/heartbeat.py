@@ -44,7 +44,9 @@ class Heartbeat:
             beat = _Beat(lease, time.monotonic() + lease.seconds / RENEWALS_PER_LEASE, lost, inbox)
             self._beats[lease.token] = beat
             if self._thread is None:
-                self._thread = threading.Thread(target=self._renew_all, name="graphflow-heartbeat", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._renew_all, name="graphflow-heartbeat", daemon=True
+                )
                 self._thread.start()
             self._changed.notify()
 

@@ -132,7 +132,11 @@ async def read_items(node: PlanNode, transaction: Transaction, mirror: Mirror) -
     if isinstance(source, str | bytes | dict) or not isinstance(source, Iterable):
         raise TypeError(f"map_over={node.map.source!r} holds {type(source).__name__}, not a list of items")
     keeps = _filter(node, transaction, mirror)
-    return [(index, encode(item, f"{node.map.source}[{index}]")) for index, item in enumerate(source) if keeps(item, index)]
+    return [
+        (index, encode(item, f"{node.map.source}[{index}]"))
+        for index, item in enumerate(source)
+        if keeps(item, index)
+    ]
 
 
 def _filter(node: PlanNode, transaction: Transaction, mirror: Mirror) -> Any:
@@ -153,5 +157,3 @@ async def merged_results(stored: AsyncIterator[tuple[int, str]], last: list[tupl
     """All results of a map as JSON text: the stored records with those of the batch that is about to be stored."""
     records = [record async for record in stored]
     return f"[{','.join(text for _, text in heapq.merge(records, sorted(last)))}]"
-
-

@@ -15,7 +15,9 @@ from graphflow.store.contract import Store
 class Mirror:
     """Answers the reads of the module runs of one run, each a look-up in memory."""
 
-    def __init__(self, plan: Plan, run: Run, store: Store, set_now: Callable[[str, str], Awaitable[None]]) -> None:
+    def __init__(
+        self, plan: Plan, run: Run, store: Store, set_now: Callable[[str, str], Awaitable[None]]
+    ) -> None:
         self._plan = plan
         self._run = run
         self._store = store

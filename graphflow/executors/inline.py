@@ -38,7 +38,9 @@ class InlineExecutor:
         return await call
 
 
-def _without_stop_iteration(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _without_stop_iteration(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     """A StopIteration cannot be set on a future: the caller would wait for ever."""
     try:
         return function(*args, **kwargs)

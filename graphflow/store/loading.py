@@ -151,9 +151,9 @@ def _held(fields: Fields) -> tuple[str, ...]:
 def _understood(key: str, read: Callable[[], T]) -> T:
     try:
         return read()
-    except CorruptState:
+    except StateError:
         raise
+    except CorruptState as error:
+        raise CorruptState(key, error.detail) from error
     except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, StateError):
-            raise
         raise CorruptState(key, f"{type(error).__name__}: {error}") from error

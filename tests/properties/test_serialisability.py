@@ -11,10 +11,10 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.helpers_state import Attempt, Body, MemoryState, MiniScheduler, Pause, run_alone
 
 from graphflow.caches.transaction import Transaction
 from graphflow.errors import StateError
+from tests.helpers_state import Attempt, Body, MemoryState, MiniScheduler, Pause, run_alone
 
 KEYS = ["a", "b", "c"]
 

@@ -1,0 +1,115 @@
+"""Stores what outcomes come to: folds them into the mirror one by one, and sends their writes as one commit.
+
+A commit holds whole transitions, as many as are at hand, up to a number of writes and bytes. The mirror is ahead of the
+store by the one commit that is under way; if that is refused, the mirror is worthless and whoever drives the run drops
+it together with every transaction over it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from graphflow.caches.footprint import node_key
+from graphflow.engine.advance import advance, apply
+from graphflow.engine.attempt import Attempt
+from graphflow.engine.mirror import Mirror
+from graphflow.engine.plan import Plan
+from graphflow.engine.tickets import TicketLine
+from graphflow.errors import StateError
+from graphflow.failpoints import failpoint
+from graphflow.run import Failure, Input, Outcome, Run, Transition
+from graphflow.store.contract import Batch, Lease, Store
+
+#: Writes and bytes after which a commit takes no further outcome.
+COMMIT_OPERATIONS = 1_000
+COMMIT_BYTES = 1_000_000
+
+
+class Committer:
+    """Folds and commits for one run under one lease. `on_transition` is told what each outcome has caused."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        run: Run,
+        store: Store,
+        lease: Lease,
+        mirror: Mirror,
+        tickets: TicketLine,
+        on_transition: Callable[[Transition], None],
+    ) -> None:
+        self._plan = plan
+        self._run = run
+        self._store = store
+        self._lease = lease
+        self._mirror = mirror
+        self._tickets = tickets
+        self._on_transition = on_transition
+        self._random = random.Random()
+        self._batch: Batch = store.batch(plan, run.id)
+        self._expected = run.revision
+
+    @property
+    def is_full(self) -> bool:
+        return self._batch.operations >= COMMIT_OPERATIONS or self._batch.size >= COMMIT_BYTES
+
+    def resolve(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Turn what the module run buffered into final texts on the state as it is now; what does not apply fails it."""
+        if outcome.failure is not None:
+            return
+        assert attempt.transaction is not None
+        try:
+            outcome.writes = attempt.transaction.resolve(self._mirror)
+        except StateError as error:
+            outcome.failure = Failure(type(error).__name__, str(error), retryable=False)
+            outcome.result = None
+            return
+        if attempt.is_function and not attempt.is_item:
+            outcome.writes[attempt.node.name] = outcome.result
+
+    def fold(self, outcome: Input, attempt: Attempt | None = None) -> bool:
+        """Fold one outcome into the mirror and the batch. False if it would disturb an older running ticket: then
+        nothing has changed, and its attempt has a ticket of its own."""
+        transition = advance(self._plan, self._run, outcome, now(), self._random.random())
+        if not self._tickets.is_empty and self._disturbs(transition, attempt):
+            return False
+        self._batch.add(self._run, transition)
+        apply(self._run, transition, self._plan)
+        self._on_transition(transition)
+        return True
+
+    async def commit(self) -> bool:
+        """Send what was folded; False if there was nothing. LeaseLost, StoreWentBack or another StoreError."""
+        batch, expected = self._batch, self._expected
+        if batch.is_empty:
+            return False
+        self._batch = self._store.batch(self._plan, self._run.id)
+        self._expected = self._run.revision
+        failpoint("commit.before")
+        await self._store.commit(self._lease, batch, expected=expected, revision=self._expected)
+        return True
+
+    def _disturbs(self, transition: Transition, attempt: Attempt | None) -> bool:
+        results = [
+            node_key(self._plan.nodes[index].name)
+            for index, state in transition.nodes.items()
+            if state.changed != self._run.nodes[index].changed
+        ]
+        changes_keys = any(
+            (text is None) != (key not in self._run.state) for key, text in transition.state.items()
+        )
+        ticket = attempt.ticket if attempt is not None else None
+        if not self._tickets.holds([*transition.state, *results], changes_keys, than=ticket):
+            return False
+        if attempt is not None and attempt.transaction is not None:
+            attempt.ticket = self._tickets.park(
+                ticket, attempt, attempt.kind, attempt.transaction.footprint()
+            )
+        return True
+
+
+def now() -> float:
+    """Milliseconds since 1970."""
+    return round(time.time() * 1000, 3)

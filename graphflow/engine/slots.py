@@ -1,0 +1,114 @@
+"""The places in which attempts run: so many at a time, each a task of its own, and all of them gone at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Callable
+
+from graphflow.caches.transaction import Overtaken, Transaction
+from graphflow.engine.attempt import Attempt, failure_from, run_attempt
+from graphflow.engine.maps import read_items
+from graphflow.engine.mirror import Mirror
+from graphflow.engine.plan import Plan
+from graphflow.executors.inline import InlineExecutor
+from graphflow.run import Input, ItemsStored, Outcome
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that cancelled attempts get to end before they are left behind.
+STOP_SECONDS = 5.0
+
+
+class Slots:
+    """Runs attempts in tasks. `ended` is called with what an attempt came to: None if it found itself overtaken.
+
+    Of an attempt that the engine has stopped, nothing is heard again.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        mirror: Mirror,
+        executor: InlineExecutor,
+        ended: Callable[[Attempt, Input | None], None],
+        run_id: str,
+    ) -> None:
+        self.free = plan.max_concurrent_tasks
+        self.context = contextvars.copy_context()
+        self._mirror = mirror
+        self._executor = executor
+        self._ended = ended
+        self._run_id = run_id
+        self._semaphore = asyncio.Semaphore(plan.max_concurrent_tasks)
+        self._loop = asyncio.get_running_loop()
+        self._running: set[Attempt] = set()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._running
+
+    def launch(self, attempt: Attempt) -> None:
+        """Run the attempt, for which the caller has taken a slot out of `free`; the slot is free again at its end."""
+        attempt.transaction = Transaction(self._mirror)
+        if attempt.index is not None:
+            attempt.transaction.set_item(attempt.index, attempt.text)
+        self._running.add(attempt)
+        # A context of its own: the caller's is that of whichever attempt has just ended.
+        attempt.task = self._loop.create_task(
+            self._execute(attempt), name=f"{self._run_id}/{attempt.node.name}", context=self.context.copy()
+        )
+
+    def stop_node(self, index: int) -> None:
+        for attempt in [attempt for attempt in self._running if attempt.node.index == index]:
+            _stop(attempt)
+
+    async def stop_all(self) -> None:
+        """Cancel everything and wait for its end, though not for ever."""
+        tasks = [attempt.task for attempt in self._running if attempt.task is not None]
+        for attempt in list(self._running):
+            _stop(attempt)
+        if not tasks:
+            return
+        _, left = await asyncio.wait(tasks, timeout=STOP_SECONDS)
+        for task in left:
+            logger.warning("%s ignores its cancellation and is left behind", task.get_name())
+
+    async def _execute(self, attempt: Attempt) -> None:
+        outcome: Input | None = None
+        try:
+            outcome = await (self._read_source(attempt) if attempt.reads_source else self._run_body(attempt))
+        except Overtaken:
+            pass
+        finally:
+            self.free += 1
+            self._running.discard(attempt)
+        self._ended(attempt, outcome)
+
+    async def _run_body(self, attempt: Attempt) -> Outcome:
+        node, transaction = attempt.node, attempt.transaction
+        assert transaction is not None
+        returned = await run_attempt(attempt, transaction, self._semaphore, self._executor)
+        return Outcome(
+            node.index, attempt.module, attempt.visit, returned.result, returned.failure, returned.decision
+        )
+
+    async def _read_source(self, attempt: Attempt) -> ItemsStored:
+        assert attempt.transaction is not None
+        outcome = ItemsStored(attempt.node.index, attempt.visit, [])
+        try:
+            outcome.items = await read_items(attempt.node, attempt.transaction, self._mirror)
+        except Overtaken:
+            raise
+        except BaseException as error:
+            if attempt.stopping:
+                raise
+            outcome.failure = failure_from(error)
+        return outcome
+
+
+def _stop(attempt: Attempt) -> None:
+    attempt.stopping = True
+    if attempt.task is not None:
+        attempt.task.cancel()
