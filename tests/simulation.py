@@ -18,7 +18,7 @@ from graphflow.codec import decode_plain, encode
 from graphflow.engine.advance import advance, apply
 from graphflow.engine.compile import compile_plan
 from graphflow.engine.plan import Plan, bits
-from graphflow.engine.readiness import recount
+from graphflow.engine.readiness import Verdict, readiness, recount
 from graphflow.graph.flow import FlowControlConfig, FlowControlModule, FlowDecision
 from graphflow.graph.modules import AgentModule, ModuleConfig, ModuleType
 from graphflow.graph.nodes import Node, NodeConfig
@@ -294,6 +294,8 @@ class Simulation:
         assert (active, fresh) == (self.run.active, self.run.fresh), (
             "the masks differ from the states of the nodes"
         )
+        if self._checks:
+            self._check_that_nothing_was_overlooked()
         self.transitions.append(transition)
         self.events += transition.events
         self._take_up(transition)
@@ -309,6 +311,14 @@ class Simulation:
         apply(before, transition, self.plan)
         apply(twin, copy.deepcopy(transition), self.plan)
         assert before == twin
+
+    def _check_that_nothing_was_overlooked(self) -> None:
+        if self.run.status.is_final or self.run.limit:
+            return
+        for node in self.plan.nodes:
+            if not self.run.active >> node.index & 1:
+                verdict = readiness(self.plan, self.run.nodes.__getitem__, self.run.active, node.index)
+                assert verdict is Verdict.WAIT, f"{node.name!r} was overlooked: {verdict.name}"
 
     def _take_up(self, transition: Transition) -> None:
         for index in bits(transition.stopped):

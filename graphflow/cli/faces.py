@@ -67,7 +67,9 @@ class Face:
     def __init__(self, *, to_stderr: bool = False, live: bool = True) -> None:
         self._console = Console(stderr=to_stderr, highlight=False, markup=False, emoji=False)
         if not self._console.is_terminal:
-            self._console = Console(stderr=to_stderr, width=PLAIN_WIDTH, highlight=False, markup=False, emoji=False)
+            self._console = Console(
+                stderr=to_stderr, width=PLAIN_WIDTH, highlight=False, markup=False, emoji=False
+            )
         self._is_live = live and self._console.is_terminal
 
     def say(self, text: str = "") -> None:
@@ -80,7 +82,9 @@ class Face:
     def status(self, name: str, status: str, rest: str = "") -> None:
         self._console.print(Text.assemble((f"{name:<9}", "dim"), _coloured(status), rest), soft_wrap=True)
 
-    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> None:
+    def table(
+        self, headings: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()
+    ) -> None:
         """`numbers` are the headings of columns to be aligned on the right. Words for a status are coloured."""
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
         for heading in headings:
@@ -95,7 +99,9 @@ class Face:
         if any(row.items for row in rows):
             headings.append("ITEMS")
         cells = [
-            [row.name, row.status, str(row.visits), str(row.attempts), _seconds(row.seconds), row.items][: len(headings)]
+            [row.name, row.status, str(row.visits), str(row.attempts), _seconds(row.seconds), row.items][
+                : len(headings)
+            ]
             for row in rows
         ]
         self.table(headings, cells, numbers=numbers)

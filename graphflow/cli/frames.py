@@ -6,7 +6,9 @@ import re
 import sysconfig
 from pathlib import Path
 
-_FRAME = re.compile(r'^ *File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)\n(?: +(?P<code>\S.*))?', re.MULTILINE)
+_FRAME = re.compile(
+    r'^ *File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)\n(?: +(?P<code>\S.*))?', re.MULTILINE
+)
 _LIBRARIES = tuple(sysconfig.get_path(name) + "/" for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _PACKAGE = str(Path(__file__).parent.parent) + "/"
 

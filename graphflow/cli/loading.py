@@ -89,5 +89,7 @@ def _agent_of(module: ModuleType, place: str, variable: str) -> Agent:
     if len(agents) == 1:
         return next(iter(agents.values()))
     if agents:
-        raise typer.BadParameter(f"{place} has several agents: {there}; name one, as {place}:{next(iter(agents))}")
+        raise typer.BadParameter(
+            f"{place} has several agents: {there}; name one, as {place}:{next(iter(agents))}"
+        )
     raise typer.BadParameter(f"{place} has no agent; make one at the top of the file: agent = Agent()")

@@ -46,7 +46,10 @@ Url = Annotated[
 OwnId = Annotated[
     str | None,
     typer.Option(
-        "--id", metavar="ID", help="A run id of your own; an interrupted run of this id goes on.", show_default=False
+        "--id",
+        metavar="ID",
+        help="A run id of your own; an interrupted run of this id goes on.",
+        show_default=False,
     ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print log messages.")]
@@ -64,7 +67,14 @@ def main() -> NoReturn:
 
 def exit_code(error: GraphflowError) -> int:
     match error:
-        case InvalidAddress() | InvalidGraph() | InvalidName() | TaskMismatch() | PlanMismatch() | UnstorableValue():
+        case (
+            InvalidAddress()
+            | InvalidGraph()
+            | InvalidName()
+            | TaskMismatch()
+            | PlanMismatch()
+            | UnstorableValue()
+        ):
             return 2
         case RunNotFound():
             return 3
@@ -86,14 +96,17 @@ def run(
     file: Annotated[str, typer.Argument(metavar="FILE[:AGENT]", help="A Python file that makes an agent.")],
     param: Annotated[
         list[str] | None,
-        typer.Option("--param", "-p", metavar="KEY=VALUE", help="A task parameter: JSON if it parses, else text."),
+        typer.Option(
+            "--param", "-p", metavar="KEY=VALUE", help="A task parameter: JSON if it parses, else text."
+        ),
     ] = None,
     params: Annotated[
         Path | None, typer.Option("--params", metavar="FILE.json", help="Task parameters, as a JSON object.")
     ] = None,
     run_id: OwnId = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the outcome as one JSON object, and nothing else, on stdout.")
+        bool,
+        typer.Option("--json", help="Print the outcome as one JSON object, and nothing else, on stdout."),
     ] = False,
     url: Url = None,
     verbose: Verbose = False,
@@ -119,13 +132,18 @@ def list_runs(
 @app.command()
 def show(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run id, or @last for the latest run.")],
-    redis: Annotated[bool, typer.Option("--redis", help="Print the redis-cli commands that look at the run.")] = False,
+    redis: Annotated[
+        bool, typer.Option("--redis", help="Print the redis-cli commands that look at the run.")
+    ] = False,
     why: Annotated[
-        str | None, typer.Option("--why", metavar="NODE", help="Say in one sentence why the node is where it is.")
+        str | None,
+        typer.Option("--why", metavar="NODE", help="Say in one sentence why the node is where it is."),
     ] = None,
     agent: Annotated[
         str | None,
-        typer.Option("--agent", metavar="FILE[:AGENT]", help="Where the agent is, for --why, if the run does not say."),
+        typer.Option(
+            "--agent", metavar="FILE[:AGENT]", help="Where the agent is, for --why, if the run does not say."
+        ),
     ] = None,
     url: Url = None,
 ) -> None:
@@ -142,7 +160,11 @@ def show(
 
 @app.command(
     name="redis-cli",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+    },
 )
 def redis_cli(context: typer.Context, url: Url = None) -> None:
     """Run redis-cli on the store, with the arguments given; a prompt without any."""

@@ -7,10 +7,12 @@ dependency. What nothing fills is a problem when the graph is compiled: a typo m
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from graphflow.engine.plan import REQUIRED, Binding, PlanMap, PlanModule, Source
 from graphflow.engine.sketch import Sketch, SketchNode, nearest, parsed
+from graphflow.expressions import Expression
 from graphflow.graph.functions import FunctionShape, Parameter, inspect_function
 from graphflow.graph.modules import FunctionModule
 
@@ -98,13 +100,14 @@ def _unfilled(sketch: Sketch, node: SketchNode, shape: FunctionShape, name: str)
 
 def _map(sketch: Sketch, node: SketchNode, source: str) -> PlanMap | None:
     config = node.node.node_config
-    where = config.where
+    where: str | Expression | Callable[[Any], bool] | None = config.where
     if inspect.iscoroutinefunction(where):
         sketch.refuse(
             node, "where is async, but it is called without await; make it a plain function of the item"
         )
     if isinstance(where, str):
         where = parsed(sketch, node, "where", where, extra=("item", "index"))
+    assert not isinstance(where, str)
     fail_fast = config.on_item_error == "fail"
     if source == node.name:
         sketch.refuse(node, "map_over names the node itself; name the node or state key that holds the items")

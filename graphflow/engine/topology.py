@@ -42,7 +42,7 @@ def components(edges: Edges) -> list[list[int]]:
                     low[number] = min(low[number], visited[target])
             else:
                 if low[number] == visited[number]:
-                    component = []
+                    component: list[int] = []
                     while not component or component[-1] != number:
                         component.append(stack.pop())
                         on_stack[component[-1]] = False

@@ -86,14 +86,15 @@ def task_text(task: Task) -> str:
     return encode(task.model_dump(include=set(_TASK_FIELDS)), "task")
 
 
-def task_from_text(text: str, *, rebuild: bool = True) -> Task:
-    """The task. Values of registered types are rebuilt; without `rebuild`, those of unknown types are plain data."""
+def task_from_text(text: str, key: str, *, rebuild: bool = True) -> Task:
+    """The task that is stored under `key`. Values of registered types are rebuilt; without `rebuild`, those of types
+    that this process does not know are plain data instead of an UnknownType."""
     try:
-        return Task(**decode(text, "task"))
+        return Task(**decode(text, key))
     except UnknownType:
         if rebuild:
             raise
-        return Task(**decode_plain(text, "task"))
+        return Task(**decode_plain(text, key))
 
 
 # Nodes

@@ -14,7 +14,7 @@ from typing import TypeVar
 from pydantic_core import from_json
 
 from graphflow.engine.plan import Plan
-from graphflow.errors import CorruptState, PlanMismatch, StateError
+from graphflow.errors import CorruptState, PlanMismatch
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
 from graphflow.run import MapState, NodeState, NodeStatus, Run
@@ -44,7 +44,7 @@ def head_from(run_id: RunId, keys: RunKeys, fields: Fields) -> RunHead:
         return RunHead(
             id=run_id,
             status=RunStatus(fields["status"]),
-            task=task_from_text(fields["task"], rebuild=False),
+            task=task_from_text(fields["task"], keys.run, rebuild=False),
             plan_hash=fields["plan_hash"],
             agent=fields.get("agent", ""),
             code=fields.get("code", ""),
@@ -70,7 +70,7 @@ def run_from(run_id: RunId, keys: RunKeys, stored: StoredRun, plan: Plan) -> Run
     def read() -> Run:
         return Run(
             id=run_id,
-            task=task_from_text(fields["task"]),
+            task=task_from_text(fields["task"], keys.run),
             nodes=[],
             status=RunStatus(fields["status"]),
             revision=int(fields["revision"]),
@@ -151,9 +151,5 @@ def _held(fields: Fields) -> tuple[str, ...]:
 def _understood(key: str, read: Callable[[], T]) -> T:
     try:
         return read()
-    except StateError:
-        raise
-    except CorruptState as error:
-        raise CorruptState(key, error.detail) from error
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptState(key, f"{type(error).__name__}: {error}") from error

@@ -40,7 +40,9 @@ class Redis:
 
     def commit(self, token, writes=None, *, expected=0, revision=1, before="op0", op="op1", large="0"):
         writes = writes or self.writes()
-        return self.run("commit", writes.keys, token, expected, revision, before, op, large, 100, *writes.arguments)
+        return self.run(
+            "commit", writes.keys, token, expected, revision, before, op, large, 100, *writes.arguments
+        )
 
     def writes(self) -> WriteList:
         return WriteList(self.keys.run, self.keys.lease, self.keys.inbox)

@@ -60,7 +60,9 @@ class Model:
         self.token = self.owner = ""
         return ["ok"]
 
-    def commit(self, token: str, expected: int, revision: int, before: str, op: str, taken: int, status: str) -> list[Any]:
+    def commit(
+        self, token: str, expected: int, revision: int, before: str, op: str, taken: int, status: str
+    ) -> list[Any]:
         if op == self.op:
             return ["ok", len(self.inbox)]
         if token != self.token:
@@ -102,12 +104,16 @@ class Scripts:
     def release(self, token: str) -> list[Any]:
         return self._run("release", [self.keys.run, self.keys.lease], token)
 
-    def commit(self, token: str, expected: int, revision: int, before: str, op: str, taken: int, status: str) -> list[Any]:
+    def commit(
+        self, token: str, expected: int, revision: int, before: str, op: str, taken: int, status: str
+    ) -> list[Any]:
         writes = WriteList(self.keys.run, self.keys.lease, self.keys.inbox)
         writes.set_fields(self.keys.run, {"status": status})
         writes.put("XADD", self.keys.events, ["op", op])
         writes.put("LTRIM", self.keys.inbox, [taken])
-        return self._run("commit", writes.keys, token, expected, revision, before, op, 0, 10_000, *writes.arguments)
+        return self._run(
+            "commit", writes.keys, token, expected, revision, before, op, 0, 10_000, *writes.arguments
+        )
 
     def post(self, op: str, request: str) -> list[Any]:
         return self._run("post", [self.keys.run, self.keys.inbox], op, request)
@@ -144,7 +150,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(owner=OWNERS, dead=st.sampled_from([None, 0, 1]))
     def acquire(self, owner: str, dead: int | None) -> None:
-        self.call("acquire", owner, f"n{next(self.numbers):05}", "" if dead is None else self.some_token(dead))
+        self.call(
+            "acquire", owner, f"n{next(self.numbers):05}", "" if dead is None else self.some_token(dead)
+        )
 
     @rule(age=st.integers(0, 2))
     def renew(self, age: int) -> None:
@@ -169,7 +177,9 @@ class Machine(RuleBasedStateMachine):
     def commit(self, age: int, grows: int, off: int, taken: int, status: str) -> None:
         expected = self.model.revision + off
         op = f"c{next(self.numbers)}"
-        self.call("commit", self.some_token(age), expected, expected + grows, self.model.op, op, taken, status)
+        self.call(
+            "commit", self.some_token(age), expected, expected + grows, self.model.op, op, taken, status
+        )
 
     @rule(request=st.sampled_from(["stop", "go"]))
     def post(self, request: str) -> None:

@@ -31,7 +31,6 @@ FLOORS = [
         "engine.ending",
         "engine.supervise",
         "engine.advance",
-        "engine.tickets",
     ],
     ["caches", "store", "executors"],
     ["engine"],

@@ -1,0 +1,154 @@
+"""`graphflow list` and `graphflow show`: what runs a store holds, and what is to be seen of one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import typer
+
+from graphflow.cli.faces import FAILURES_SHOWN, Face, value_text
+from graphflow.cli.loading import load_agent
+from graphflow.cli.redis_lines import lines_for_run
+from graphflow.cli.run import owner_text, start_logging
+from graphflow.cli.stored import LATEST, Looker, StoredNode, address_of, is_there, looking_at
+from graphflow.engine.explain import explain
+from graphflow.errors import RunNotFound
+from graphflow.ids import check_run_id
+from graphflow.result import RunFailure
+from graphflow.store.address import Address
+from graphflow.store.contract import RunHead
+from graphflow.store.owner import is_gone
+
+
+def list_runs(count: int, *, url: str | None) -> None:
+    start_logging(verbose=False)
+    face, address = Face(), address_of(url)
+    heads = asyncio.run(_recent(address, count)) if is_there(address) else []
+    if not heads:
+        face.say(f"no runs in {address.masked}; `graphflow demo` makes a first one")
+        return
+    rows = [
+        [
+            head.id,
+            head.status.value,
+            head.progress,
+            _time_text(head.started or head.created),
+            _owner_now(head),
+        ]
+        for head in heads
+    ]
+    face.table(["RUN", "STATUS", "PROGRESS", "STARTED", "DRIVEN BY"], rows)
+
+
+def show_run(reference: str, *, url: str | None) -> None:
+    """RunNotFound if there is none."""
+    asyncio.run(_show_run(reference, _address_with_run(reference, url), Face()))
+
+
+def show_redis(reference: str, *, url: str | None) -> None:
+    """The redis-cli commands that look at the run. RunNotFound."""
+    asyncio.run(_show_redis(reference, _address_with_run(reference, url), Face()))
+
+
+def explain_node(reference: str, node: str, agent: str | None, *, url: str | None) -> None:
+    """Say why the node is where it is; needs the agent's code, whose conditions and edges are asked. RunNotFound."""
+    asyncio.run(_explain(reference, node, agent, _address_with_run(reference, url), Face()))
+
+
+def _address_with_run(reference: str, url: str | None) -> Address:
+    start_logging(verbose=False)
+    if reference != LATEST:
+        check_run_id(reference)
+    address = address_of(url)
+    if not is_there(address):
+        raise RunNotFound(reference, address.masked)
+    return address
+
+
+async def _recent(address: Address, count: int) -> list[RunHead]:
+    async with looking_at(address) as looker:
+        return await looker.store.recent(count)
+
+
+async def _show_run(reference: str, address: Address, face: Face) -> None:
+    async with looking_at(address) as looker:
+        head = await looker.head(reference)
+        nodes = await looker.nodes(head.id)
+        failures = await _failures(looker, head, nodes)
+    _show_head(head, face)
+    face.say()
+    face.nodes([node.row for node in nodes])
+    hidden = sum(node.failed_items + (node.failure is not None) for node in nodes) - len(failures)
+    if failures:
+        face.say()
+        face.failures(failures, more=f"and {hidden} more failures" if hidden > 0 else "")
+
+
+async def _failures(looker: Looker, head: RunHead, nodes: Sequence[StoredNode]) -> list[RunFailure]:
+    """As many as are shown."""
+    found: list[RunFailure] = []
+    for node in nodes:
+        if node.failed_items and len(found) < FAILURES_SHOWN:
+            found += await looker.failed_items(head.id, node.row.name, FAILURES_SHOWN - len(found))
+        if node.failure is not None:
+            found.append(node.failure)
+    return found[:FAILURES_SHOWN]
+
+
+def _show_head(head: RunHead, face: Face) -> None:
+    face.field("run", head.id)
+    face.status("status", head.status.value, f", {head.progress}" if head.progress else "")
+    face.field("agent", head.agent + (f" ({head.code})" if head.code else ""))
+    face.field("task", f"{head.task.type} {value_text(head.task.params)}")
+    face.field("started", _time_text(head.started or head.created) + _took(head))
+    if head.error:
+        face.field("error", head.error)
+    for decision in head.held:
+        face.field("held", decision)
+    if head.status.is_final:
+        return
+    if owner := _owner_now(head):
+        face.field("driven by", owner)
+    else:
+        face.say(f"nobody drives it; the command that started it goes on with --id {head.id}")
+
+
+async def _show_redis(reference: str, address: Address, face: Face) -> None:
+    async with looking_at(address) as looker:
+        head = await looker.head(reference)
+        maps = [node.row.name for node in await looker.nodes(head.id) if node.is_map]
+        state = sorted(await looker.store.state(head.id))
+        lines = list(lines_for_run(address, head.id, maps=maps, state_key=state[0] if state else "KEY"))
+    for line in lines:
+        face.say(line)
+
+
+async def _explain(reference: str, node: str, agent: str | None, address: Address, face: Face) -> None:
+    async with looking_at(address) as looker:
+        head = await looker.head(reference)
+        if not agent and not head.code:
+            raise typer.BadParameter(
+                f"run {head.id} does not say where its agent is; add --agent FILE[:AGENT]"
+            )
+        plan = load_agent(agent or head.code).compile(list(await looker.store.state(head.id)))
+        if node not in plan.by_name:
+            raise typer.BadParameter(f"the graph has no node {node!r}; it has {', '.join(plan.by_name)}")
+        run = await looker.store.load(head.id, plan)
+    face.say(explain(plan, run, node))
+
+
+def _owner_now(head: RunHead) -> str:
+    """Who drives it, as `host:pid`; empty if it is over or its owner is known to be gone."""
+    if head.status.is_final or not head.owner or is_gone(head.owner):
+        return ""
+    return owner_text(head.owner)
+
+
+def _time_text(ms: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ms / 1000))
+
+
+def _took(head: RunHead) -> str:
+    return f", took {(head.finished - head.started) / 1000:.1f} s" if head.finished and head.started else ""

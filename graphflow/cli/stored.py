@@ -1,0 +1,158 @@
+"""What does the store say of a run to somebody who does not have its agent? Reads heads, nodes and failures."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphflow.cli.faces import NodeRow, items_text
+from graphflow.errors import CorruptState, RunNotFound
+from graphflow.result import RunFailure
+from graphflow.run import NodeStatus
+from graphflow.settings import load_settings
+from graphflow.store.address import Address, find_address
+from graphflow.store.connection import open_client, translate_errors
+from graphflow.store.contract import RunHead, Store
+from graphflow.store.fields import failure_from_text, item_failure_from_text, time_from_text
+from graphflow.store.keys import StoreKeys
+from graphflow.store.redis_store import RedisStore
+
+if TYPE_CHECKING:
+    import redis.asyncio
+
+LATEST = "@last"
+
+_NODE_FIELDS = ("visits", "started", "finished", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredNode:
+    """One node as stored: its hash, and that of its map (empty if it is none)."""
+
+    row: NodeRow
+    is_map: bool
+    failed_items: int
+    failure: RunFailure | None
+
+
+class Looker:
+    """Reads a store; `store` is the same store as the engine knows it."""
+
+    def __init__(self, address: Address, store: Store, client: redis.asyncio.Redis, keys: StoreKeys) -> None:
+        self.address = address
+        self.store = store
+        self._client = client
+        self._keys = keys
+
+    async def head(self, reference: str) -> RunHead:
+        """The run of an id, or the latest run for `@last`. RunNotFound."""
+        if reference != LATEST:
+            return await self.store.head(reference)  # type: ignore[arg-type]
+        latest = await self.store.recent(1)
+        if not latest:
+            raise RunNotFound(LATEST, self.store.masked_url)
+        return latest[0]
+
+    async def nodes(self, run_id: str) -> list[StoredNode]:
+        """In the order of the run's graph."""
+        keys = self._keys.run(run_id)
+        with self._reading(keys.plan):
+            described = json.loads(await self._client.get(keys.plan) or '{"nodes": []}')["nodes"]
+            statuses = await self._client.hgetall(keys.nodes)  # type: ignore[misc]
+            async with self._client.pipeline(transaction=False) as pipe:
+                for node in described:
+                    pipe.hmget(keys.node(node["name"]), [*_NODE_FIELDS, *_attempt_fields(node)])
+                    pipe.hgetall(keys.map(node["name"]))
+                found = await pipe.execute()
+            return [
+                _stored_node(
+                    node["name"], statuses, values, records, is_map="map_over" in node.get("config", {})
+                )
+                for node, values, records in zip(described, found[::2], found[1::2], strict=True)
+            ]
+
+    async def failed_items(self, run_id: str, node: str, limit: int) -> list[RunFailure]:
+        """The first failed items of a map."""
+        key = self._keys.run(run_id).map_failed(node)
+        with self._reading(key):
+            indexes = sorted(map(int, await self._client.hkeys(key)))[:limit]  # type: ignore[misc]
+            texts = await self._client.hmget(key, [str(index) for index in indexes]) if indexes else []  # type: ignore[misc]
+            return [
+                RunFailure(node, index, failure.summary, attempts, failure.traceback)
+                for index, text in zip(indexes, texts, strict=True)
+                for failure, attempts in [item_failure_from_text(text)]
+            ]
+
+    @contextlib.contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        try:
+            with translate_errors(self.address):
+                yield
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptState(key, f"{type(error).__name__}: {error}") from error
+
+
+def address_of(url: str | None) -> Address:
+    """Where a command looks."""
+    return find_address(url, os.environ, Path.cwd())
+
+
+def is_there(address: Address) -> bool:
+    """Whether there can be runs: a look does not make an embedded store where none is."""
+    return address.kind != "embedded" or address.path is None or (address.path / "server.json").exists()
+
+
+@asynccontextmanager
+async def looking_at(address: Address) -> AsyncIterator[Looker]:
+    prefix = load_settings().prefix
+    async with RedisStore(address, prefix=prefix) as store:
+        client = await open_client(address, role="look", max_connections=1)
+        try:
+            yield Looker(address, store, client, StoreKeys(prefix))
+        finally:
+            await client.aclose()
+
+
+def _attempt_fields(node: Mapping[str, Any]) -> list[str]:
+    return [f"attempts:{place}" for place in range(len(node["modules"]))]
+
+
+def _stored_node(
+    name: str,
+    statuses: Mapping[str, str],
+    values: Sequence[str | None],
+    records: Mapping[str, str],
+    *,
+    is_map: bool,
+) -> StoredNode:
+    visits, started, finished, error, *counts = values
+    status = NodeStatus(statuses.get(name, NodeStatus.PENDING))
+    attempts = sum(int(count or 0) for count in counts)
+    failure = None
+    if status is NodeStatus.FAILED and error:
+        stored = failure_from_text(error)
+        failure = RunFailure(name, None, stored.summary, attempts, stored.traceback)
+    done, failed, total = (int(records.get(field, 0)) for field in ("done", "failed", "total"))
+    row = NodeRow(
+        name=name,
+        status=status.value,
+        visits=int(visits or 0),
+        attempts=attempts,
+        seconds=_seconds(time_from_text(started), time_from_text(finished)),
+        items=items_text(done, failed, total) if records else "",
+    )
+    return StoredNode(row, is_map, failed, failure)
+
+
+def _seconds(started: float, finished: float) -> float | None:
+    """Of the latest visit, so far if it has not finished; None if there was none."""
+    if not started:
+        return None
+    return max(0.0, (finished or time.time() * 1000) - started) / 1000
