@@ -62,7 +62,11 @@ class MapDriver:
                 self._open(index)
 
     def drop(self, index: int) -> None:
-        self._maps.pop(index, None)
+        """The map's visit is over; items that have not started leave the line."""
+        items = self._maps.pop(index, None)
+        if items is not None:
+            for attempt in items.take_queue():
+                self._scheduler.leave(attempt)
 
     def close(self) -> None:
         self._maps.clear()

@@ -87,6 +87,11 @@ class MapItems:
         """An item that is to run again, before the others."""
         self._queue.appendleft(attempt)
 
+    def take_queue(self) -> list[Attempt]:
+        """The items that have not started."""
+        queue, self._queue = self._queue, deque()
+        return list(queue)
+
     def succeeded(self, index: int, text: str) -> None:
         self._failed_attempts.pop(index, None)
         self._finished.append((index, text, 0))

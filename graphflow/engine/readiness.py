@@ -44,6 +44,8 @@ def _by_dependencies(plan: Plan, read: ReadNode, active: int, node: PlanNode, st
             if dependency.ancestors & active:
                 return Verdict.WAIT
             blocked = blocked_since(plan, read, index)
+            if blocked and not tolerant:
+                return Verdict.WAIT
             if blocked > since:
                 status, since = NodeStatus.FAILED, blocked
         if not since:
@@ -75,14 +77,12 @@ def _by_choosers(plan: Plan, read: ReadNode, active: int, node: PlanNode, state:
         chooser, other = plan.nodes[index], read(index)
         if active >> index & 1:
             return Verdict.WAIT
-        since = other.settled
-        if since <= state.considered:
-            if chooser.ancestors & active:
-                return Verdict.WAIT
-            since = max(since, blocked_since(plan, read, index))
-        if not since or chose(chooser, other, node.index):
+        is_new = other.settled > state.considered
+        if not is_new and chooser.ancestors & active:
             return Verdict.WAIT
-        any_new |= since > state.considered
+        if not other.settled or chose(chooser, other, node.index):
+            return Verdict.WAIT
+        any_new |= is_new
     return Verdict.SKIP if any_new else Verdict.WAIT
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from graphflow.engine.heartbeat import Heartbeat
 from graphflow.engine.plan import Plan
 from graphflow.engine.scheduler import Scheduler
-from graphflow.errors import LeaseHeld, LeaseLost, StoreWentBack
+from graphflow.errors import LeaseHeld, LeaseLost, StoreError, StoreWentBack
 from graphflow.ids import RunId
 from graphflow.run import Run
 from graphflow.store.contract import Lease, Store
@@ -69,4 +69,12 @@ async def _drive(
         logger.warning("%s", error)
         return None
     finally:
-        await asyncio.shield(store.release(lease))
+        await asyncio.shield(_release(store, lease))
+
+
+async def _release(store: Store, lease: Lease) -> None:
+    """Give the lease back; if the store does not answer, it expires by itself."""
+    try:
+        await store.release(lease)
+    except StoreError as error:
+        logger.warning("run %s: lease not given back: %s", lease.run_id, error)

@@ -253,12 +253,12 @@ class Scheduler:
 
     def leave(self, attempt: Attempt) -> None:
         """The attempt is over for good; whoever waited for its ticket may go on."""
-        assert attempt.transaction is not None
-        if attempt.ticket is None:
+        written: Iterable[str] = ()
+        if attempt.transaction is not None:
+            written = attempt.transaction.footprint().writes if attempt.ticket is not None else ()
             attempt.transaction.close()
+        if attempt.ticket is None:
             return
-        written: Iterable[str] = attempt.transaction.footprint().writes
-        attempt.transaction.close()
         self._tickets.leave(attempt.ticket, written)
         self._unpark()
         self._maps.refill_soon()
@@ -303,7 +303,10 @@ class Scheduler:
     def _stop_node(self, index: int) -> None:
         self._maps.drop(index)
         self.slots.stop_node(index)
+        dropped = [attempt for attempt in self._ready if attempt.node.index == index]
         self._ready = deque(attempt for attempt in self._ready if attempt.node.index != index)
+        for attempt in dropped:
+            self.leave(attempt)
 
     async def _stop_everything(self) -> None:
         for timer in self._timers.values():

@@ -22,10 +22,8 @@ STOP_SECONDS = 5.0
 
 
 class Slots:
-    """Runs attempts in tasks. `ended` is called with what an attempt came to: None if it found itself overtaken.
-
-    Of an attempt that the engine has stopped, nothing is heard again.
-    """
+    """Runs attempts in tasks. `ended` is called with what an attempt came to: None if it found itself overtaken or was
+    stopped."""
 
     def __init__(
         self,
@@ -81,6 +79,9 @@ class Slots:
             outcome = await (self._read_source(attempt) if attempt.reads_source else self._run_body(attempt))
         except Overtaken:
             pass
+        except asyncio.CancelledError:
+            if not attempt.stopping:
+                raise
         finally:
             self.free += 1
             self._running.discard(attempt)

@@ -24,7 +24,7 @@ LIMITLESS = 1_000_000
 quick = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
 
 
-@dataclass(repr=False)
+@dataclass
 class Spec:
     """One node of a random graph."""
 
@@ -42,11 +42,12 @@ class Spec:
     decides: list[str] = field(default_factory=list)
     repeat: bool = False
 
-    def __repr__(self) -> str:
+    def _repr_pretty_(self, printer, cycle):
         """Only what differs from the defaults, so that a counterexample can be read."""
         plain = Spec(self.name, self.kind)
         values = {key: value for key, value in vars(self).items() if value != getattr(plain, key)}
-        return f"Spec({self.name!r}, {self.kind!r}{''.join(f', {key}={value!r}' for key, value in values.items())})"
+        arguments = [repr(self.name), repr(self.kind), *(f"{key}={value!r}" for key, value in values.items())]
+        printer.text(f"Spec({', '.join(arguments)})")
 
     @property
     def node(self) -> Node:

@@ -1,0 +1,125 @@
+"""Victim processes as the tests hold them, and a look into Redis past the software under test."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from graphflow.failpoints import ENVIRONMENT_VARIABLE
+from tests.faults.graphs import Form
+
+ROOT = Path(__file__).parents[2]
+#: Seconds after which a run that should have ended counts as hanging.
+PATIENCE_SECONDS = 30.0
+#: What no process may say about itself.
+COMPLAINTS = ("Traceback", "never retrieved", "was destroyed", "was never awaited", "ResourceWarning")
+
+
+@dataclass(slots=True)
+class Job:
+    """One run of one form and everything that starts it again."""
+
+    url: str
+    run_id: str
+    form: Form
+    log: Path
+    delay: float | None = None
+    lease_seconds: float = 10.0
+
+    def start(self, failpoints: str = "") -> Victim:
+        return Victim(self, failpoints)
+
+
+class Victim:
+    """One process that drives the run of a job."""
+
+    def __init__(self, job: Job, failpoints: str = "") -> None:
+        command = [sys.executable, "-W", "default::ResourceWarning", "-m", "tests.faults.victim"]
+        command += [job.url, job.run_id, job.form, str(job.log), "--lease-seconds", str(job.lease_seconds)]
+        if job.delay is not None:
+            command += ["--delay", str(job.delay)]
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {ENVIRONMENT_VARIABLE: failpoints},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_begun(self) -> Victim:
+        """Wait until the run may begin any moment."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if line != "begun\n":
+            _, errors = self.process.communicate()
+            raise AssertionError(f"the victim printed {line!r} at its start:\n{errors}")
+        return self
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> bool:
+        """SIGKILL; False if the process had ended before."""
+        self.process.kill()
+        self.process.communicate(timeout=PATIENCE_SECONDS)
+        return self.process.returncode == -signal.SIGKILL
+
+    def finish(self) -> dict[str, Any]:
+        """What the run came to, as the process printed it at its end."""
+        output, errors = self.end()
+        assert self.process.returncode == 0, f"the victim failed with {self.process.returncode}:\n{errors}"
+        for complaint in COMPLAINTS:
+            assert complaint not in errors, errors
+        outcome: dict[str, Any] = json.loads(output.splitlines()[-1])
+        return outcome
+
+    def died(self) -> bool:
+        """Wait for the end: whether it was a SIGKILL, by itself or by a failpoint."""
+        self.end()
+        return self.process.returncode == -signal.SIGKILL
+
+    def end(self) -> tuple[str, str]:
+        """Wait for the process: its output and its log."""
+        try:
+            return self.process.communicate(timeout=PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            _, errors = self.process.communicate()
+            raise AssertionError(f"the victim does not end:\n{errors}") from None
+
+
+@contextmanager
+def looking_at(url: str) -> Iterator[redis.Redis]:
+    """A plain client of the server, with nothing of graphflow between."""
+    client = redis.Redis.from_url(url, decode_responses=True)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def run_field(client: redis.Redis, run_id: str, field: str) -> str | None:
+    value = client.hget(f"gf:run:{{{run_id}}}", field)
+    assert value is None or isinstance(value, str)
+    return value
+
+
+def wait_items_begun(log: Path, count: int) -> None:
+    """Wait until at least `count` bodies have begun."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not log.exists() or log.read_text().count("\n") < count:
+        assert time.monotonic() < deadline, f"fewer than {count} items begun in {PATIENCE_SECONDS} s"
+        time.sleep(0.005)
