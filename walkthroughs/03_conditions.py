@@ -64,7 +64,7 @@ def length(page):
 charging = Agent()
 
 
-@charging.node(on_error="choose_other_card")
+@charging.node(start=True, on_error="choose_other_card")  # a decision names it, so it must be told to begin
 async def charge(cache):
     card = await cache.get("card")
     if card == "expired":
@@ -72,7 +72,7 @@ async def charge(cache):
     return f"paid with card {card}"
 
 
-@charging.node
+@charging.node(inputs=["errors"])
 async def choose_other_card(errors, cache):
     await cache.set("card", "spare")
     return errors[-1]["error"]
@@ -93,7 +93,7 @@ def store():
     raise NonRetryableException("the disk is full")
 
 
-@storing.node
+@storing.node(inputs=["errors"])
 def discard(errors):
     return f"discarded, because {errors[-1]['node']} failed"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -20,6 +21,9 @@ from graphflow.result import RunFailure
 from graphflow.store.address import Address
 from graphflow.store.contract import RunHead
 from graphflow.store.owner import is_gone
+
+if TYPE_CHECKING:
+    from graphflow.agent import Agent
 
 
 def list_runs(count: int, *, url: str | None) -> None:
@@ -128,15 +132,24 @@ async def _show_redis(reference: str, address: Address, face: Face) -> None:
 async def _explain(reference: str, node: str, agent: str | None, address: Address, face: Face) -> None:
     async with looking_at(address) as looker:
         head = await looker.head(reference)
-        if not agent and not head.code:
-            raise typer.BadParameter(
-                f"run {head.id} does not say where its agent is; add --agent FILE[:AGENT]"
-            )
-        plan = load_agent(agent or head.code).compile(list(await looker.store.state(head.id)))
+        plan = _agent_of(head, agent).compile(list(await looker.store.state(head.id)))
         if node not in plan.by_name:
             raise typer.BadParameter(f"the graph has no node {node!r}; it has {', '.join(plan.by_name)}")
         run = await looker.store.load(head.id, plan)
     face.say(explain(plan, run, node))
+
+
+def _agent_of(head: RunHead, reference: str | None) -> Agent:
+    if reference is not None:
+        return load_agent(reference)
+    if not head.code:
+        raise typer.BadParameter(f"run {head.id} does not say where its agent is; add --agent FILE[:AGENT]")
+    try:
+        return load_agent(head.code)
+    except typer.BadParameter as error:
+        raise typer.BadParameter(
+            f"{error.message}; name the agent's file with --agent FILE[:AGENT]"
+        ) from error
 
 
 def _owner_now(head: RunHead) -> str:

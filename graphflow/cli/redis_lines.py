@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from graphflow.settings import load_settings
-from graphflow.store.address import Address
+from graphflow.store.address import Address, find_address
 from graphflow.store.cli_client import redis_cli_arguments
 from graphflow.store.embedded import EmbeddedServer
 from graphflow.store.keys import RunKeys, StoreKeys
@@ -23,6 +26,23 @@ def run_keys(run_id: str) -> RunKeys:
 def redis_cli_line(address: Address, *words: str) -> str:
     """A command for the shell. A password is asked for, never shown."""
     return f"{_redis_cli(address)} {shlex.join(words)}"
+
+
+def own_client_line(address: Address, *words: str) -> str:
+    """The same through `graphflow redis-cli`, which needs no redis-cli and starts an embedded server for the look."""
+    is_found = find_address(None, os.environ, Path.cwd()) == address
+    options = [] if is_found else ["--url", address.masked]
+    return shlex.join(["graphflow", "redis-cli", *options, *words])
+
+
+def lines_for_look(address: Address, run_id: str) -> Iterator[str]:
+    """How to look at a run that has just begun; nothing for a store inside this process."""
+    if address.kind == "memory":
+        return
+    words = ("hgetall", run_keys(run_id).run)
+    yield f"look at it: {redis_cli_line(address, *words)}"
+    if not (shutil.which("redis-cli") or shutil.which("valkey-cli")):
+        yield f"no redis-cli here? {own_client_line(address, *words)}"
 
 
 def lines_for_run(address: Address, run_id: str, *, maps: Sequence[str], state_key: str) -> Iterator[str]:
@@ -43,7 +63,7 @@ def lines_for_run(address: Address, run_id: str, *, maps: Sequence[str], state_k
         yield redis_cli_line(address, *words)
     if address.kind == "embedded":
         yield "# when nothing runs in this folder its server is down; this starts it for one look"
-        yield f"graphflow redis-cli {shlex.join(('hgetall', keys.run))}"
+        yield own_client_line(address, "hgetall", keys.run)
 
 
 def _redis_cli(address: Address) -> str:

@@ -21,7 +21,7 @@ import typer
 from graphflow.cli.faces import FAILURES_SHOWN, Face, NodeRow, items_text, plain, value_text
 from graphflow.cli.frames import last_user_frame
 from graphflow.cli.loading import load_agent, split_reference
-from graphflow.cli.redis_lines import redis_cli_line, run_keys
+from graphflow.cli.redis_lines import lines_for_look
 from graphflow.cli.signals import Interrupted, Interruptions
 from graphflow.errors import RunNotFound, StoreError
 from graphflow.graph.tasks import Task
@@ -130,7 +130,8 @@ def drive(agent: Agent, task: Task, run_id: str | None, face: Face) -> RunResult
 async def _drive(agent: Agent, task: Task, run_id: RunId, face: Face) -> RunResult:
     async with agent.cache.store() as store:
         face.say(f"run {run_id}")
-        face.say(f"look at it: {redis_cli_line(agent.cache.address, 'hgetall', run_keys(run_id).run)}")
+        for line in lines_for_look(agent.cache.address, run_id):
+            face.say(line)
         go_on = f"go on with: {resume_command(sys.argv[1:], run_id)}"
         try:
             with face.progress() as show:

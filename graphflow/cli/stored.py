@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graphflow.cli.faces import NodeRow, items_text
 from graphflow.errors import CorruptState, RunNotFound
+from graphflow.ids import RunId
 from graphflow.result import RunFailure
 from graphflow.run import NodeStatus
 from graphflow.settings import load_settings
@@ -23,9 +24,6 @@ from graphflow.store.contract import RunHead, Store
 from graphflow.store.fields import failure_from_text, item_failure_from_text, time_from_text
 from graphflow.store.keys import StoreKeys
 from graphflow.store.redis_store import RedisStore
-
-if TYPE_CHECKING:
-    import redis.asyncio
 
 LATEST = "@last"
 
@@ -45,16 +43,17 @@ class StoredNode:
 class Looker:
     """Reads a store; `store` is the same store as the engine knows it."""
 
-    def __init__(self, address: Address, store: Store, client: redis.asyncio.Redis, keys: StoreKeys) -> None:
+    def __init__(self, address: Address, store: Store, client: Any, keys: StoreKeys) -> None:
         self.address = address
         self.store = store
+        #: redis-py, whose types differ from version to version.
         self._client = client
         self._keys = keys
 
     async def head(self, reference: str) -> RunHead:
         """The run of an id, or the latest run for `@last`. RunNotFound."""
         if reference != LATEST:
-            return await self.store.head(reference)  # type: ignore[arg-type]
+            return await self.store.head(RunId(reference))
         latest = await self.store.recent(1)
         if not latest:
             raise RunNotFound(LATEST, self.store.masked_url)
@@ -65,7 +64,7 @@ class Looker:
         keys = self._keys.run(run_id)
         with self._reading(keys.plan):
             described = json.loads(await self._client.get(keys.plan) or '{"nodes": []}')["nodes"]
-            statuses = await self._client.hgetall(keys.nodes)  # type: ignore[misc]
+            statuses = await self._client.hgetall(keys.nodes)
             async with self._client.pipeline(transaction=False) as pipe:
                 for node in described:
                     pipe.hmget(keys.node(node["name"]), [*_NODE_FIELDS, *_attempt_fields(node)])
@@ -82,8 +81,8 @@ class Looker:
         """The first failed items of a map."""
         key = self._keys.run(run_id).map_failed(node)
         with self._reading(key):
-            indexes = sorted(map(int, await self._client.hkeys(key)))[:limit]  # type: ignore[misc]
-            texts = await self._client.hmget(key, [str(index) for index in indexes]) if indexes else []  # type: ignore[misc]
+            indexes = sorted(map(int, await self._client.hkeys(key)))[:limit]
+            texts = await self._client.hmget(key, [str(index) for index in indexes]) if indexes else []
             return [
                 RunFailure(node, index, failure.summary, attempts, failure.traceback)
                 for index, text in zip(indexes, texts, strict=True)

@@ -8,13 +8,11 @@ of what is stored in `fields.py` and `writes.py`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any
 
 from graphflow.engine.plan import Plan, bits
 from graphflow.errors import (
@@ -24,31 +22,22 @@ from graphflow.errors import (
     RunExists,
     RunNotFound,
     SchemaTooNew,
-    StoreError,
-    StoreFull,
-    StoreUnreachable,
     StoreWentBack,
-    WritesRefused,
 )
 from graphflow.events import Event, event_from_fields
 from graphflow.failpoints import failpoint
 from graphflow.ids import RunId
 from graphflow.run import Failure, NodeStatus, Run
 from graphflow.store.address import Address
-from graphflow.store.connection import open_client, open_sync_client, translate_errors
 from graphflow.store.contract import Batch, CommitReply, Lease, RunHead
 from graphflow.store.fields import Changes, item_failure_from_text, task_text, time_text
 from graphflow.store.keys import RunKeys, StoreKeys
 from graphflow.store.loading import Fields, StoredRun, has_gaps, head_from, run_from, unfinished_indexes
 from graphflow.store.owner import current_owner, is_gone
-from graphflow.store.scripts import Argument, script
+from graphflow.store.patient_client import PatientClient
+from graphflow.store.renewer import RedisRenewer
+from graphflow.store.scripts import Argument
 from graphflow.store.writes import Tally, WriteBatch, WriteList
-
-if TYPE_CHECKING:
-    import redis
-    import redis.asyncio
-
-T = TypeVar("T")
 
 #: The layout that this file reads and writes.
 SCHEMA = 1
@@ -56,7 +45,7 @@ SCHEMA = 1
 EVENTS_KEPT = 100_000
 #: Seconds for which a call goes on asking a store that does not answer or takes no writes.
 PATIENCE_SECONDS = 30.0
-#: Fields of a hash, entries of a stream or runs read at a time.
+#: Fields of a hash, or runs, read at a time.
 PAGE = 500
 #: Milliseconds that one read waits for new events at most.
 MAX_BLOCK_MS = 2_000
@@ -86,15 +75,13 @@ class RedisStore:
         self.masked_url = address.masked
         self._address = address
         self._keys = StoreKeys(prefix)
-        self._patience_seconds = patience_seconds
-        self._connected: redis.asyncio.Redis | None = None
-        self._waiting: redis.asyncio.Redis | None = None
+        self._redis = PatientClient(address, patience_seconds)
         self._drives: dict[RunId, _Drive] = {}
 
     # Opening and closing
 
     async def open(self) -> None:
-        self._connected = await open_client(self._address, role="run")
+        await self._redis.open()
         try:
             await self._check_schema()
         except BaseException:
@@ -102,12 +89,8 @@ class RedisStore:
             raise
 
     async def aclose(self) -> None:
-        clients = (self._waiting, self._connected)
-        self._waiting = self._connected = None
         self._drives.clear()
-        for client in clients:
-            if client is not None:
-                await client.aclose()
+        await self._redis.aclose()
 
     async def __aenter__(self) -> RedisStore:
         await self.open()
@@ -116,19 +99,13 @@ class RedisStore:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    @property
-    def _client(self) -> redis.asyncio.Redis:
-        if self._connected is None:
-            raise StoreError(f"the store at {self.masked_url} is not open; await open() first")
-        return self._connected
-
     async def _check_schema(self) -> None:
-        with self._reading(self._keys.meta):
-            found = await self._client.hget(self._keys.meta, "schema")
-            if found is None:
-                await self._client.hset(self._keys.meta, "schema", str(SCHEMA))
-            elif int(found) > SCHEMA:
-                raise SchemaTooNew(int(found), SCHEMA)
+        meta = self._keys.meta
+        found = await self._redis.command(lambda client: client.hget(meta, "schema"), meta)
+        if found is None:
+            await self._redis.command(lambda client: client.hsetnx(meta, "schema", str(SCHEMA)), meta)
+        elif int(found) > SCHEMA:
+            raise SchemaTooNew(int(found), SCHEMA)
 
     # Creating and taking runs
 
@@ -138,27 +115,31 @@ class RedisStore:
         # The indexes first: a run that is in no index would never be found, an id without a run is passed over.
         await self._index(run.id, now)
         writes = _creation(run, plan, keys, {"agent": agent, "code": code, "created": time_text(now)})
-        answer = await self._run_script("create", writes.keys, [op, EVENTS_KEPT, *writes.arguments])
+        answer = await self._redis.script("create", writes.keys, [op, EVENTS_KEPT, *writes.arguments])
         failpoint("create.after_reply")
         if answer[0] == "exists":
+            await self._unindex_if_over(run.id)
             raise RunExists(run.id)
 
     async def _index(self, run_id: RunId, now: float) -> None:
-        async def index() -> None:
-            async with self._client.pipeline(transaction=False) as pipe:
-                pipe.zadd(self._keys.runs, {run_id: int(now)}, nx=True)
-                pipe.zadd(self._keys.open_runs, {run_id: int(now)}, nx=True)
-                await pipe.execute()
+        runs, open_runs, entry = self._keys.runs, self._keys.open_runs, {run_id: int(now)}
+        await self._redis.command(lambda client: client.zadd(runs, entry, nx=True), runs)
+        await self._redis.command(lambda client: client.zadd(open_runs, entry, nx=True), open_runs)
 
-        await self._patiently(index)
+    async def _unindex_if_over(self, run_id: RunId) -> None:
+        """Of a run that is over, take back what `_index` did; if it ends after this look, its last commit does."""
+        if (await self.head(run_id)).status.is_final:
+            await self._redis.command(
+                lambda client: client.zrem(self._keys.open_runs, run_id), self._keys.open_runs
+            )
 
     async def acquire(self, run_id: RunId, seconds: float) -> Lease:
         keys, owner = self._keys.run(run_id), current_owner()
         nonce = secrets.token_hex(4)
         length = max(1, round(seconds * 1000))
-        answer = await self._run_script("acquire", [keys.run, keys.lease], [owner, length, nonce, ""])
+        answer = await self._redis.script("acquire", [keys.run, keys.lease], [owner, length, nonce, ""])
         if answer[0] == "held" and is_gone(answer[1]):
-            answer = await self._run_script(
+            answer = await self._redis.script(
                 "acquire", [keys.run, keys.lease], [owner, length, nonce, answer[3]]
             )
         if answer[0] == "held":
@@ -177,7 +158,7 @@ class RedisStore:
         drive = self._drives.get(lease.run_id)
         if drive is not None and drive.token == lease.token:
             del self._drives[lease.run_id]
-        await self._run_script("release", [keys.run, keys.lease], [lease.token])
+        await self._redis.script("release", [keys.run, keys.lease], [lease.token])
 
     # Driving a run
 
@@ -207,7 +188,7 @@ class RedisStore:
 
     async def _stored_run(self, keys: RunKeys, plan: Plan) -> StoredRun:
         maps = [node.index for node in plan.nodes if node.map is not None]
-        hashes = await self._hashes(
+        hashes = await self._redis.hashes(
             [
                 *(keys.run, keys.state, keys.revisions, keys.nodes),
                 *(keys.node(node.name) for node in plan.nodes),
@@ -221,9 +202,9 @@ class RedisStore:
         )
 
     async def _unfinished(self, keys: RunKeys, name: str, stored: Fields) -> set[int]:
-        items = await self._fields_of(keys.map_in(name)) if has_gaps(stored) else ()
-        done = await self._fields_of(keys.map_out(name))
-        failed = await self._fields_of(keys.map_failed(name))
+        items = await self._redis.field_names(keys.map_in(name)) if has_gaps(stored) else ()
+        done = await self._redis.field_names(keys.map_out(name))
+        failed = await self._redis.field_names(keys.map_failed(name))
         return unfinished_indexes(keys.map(name), stored, items, done, failed)
 
     def batch(self, plan: Plan, run_id: RunId) -> WriteBatch:
@@ -245,14 +226,16 @@ class RedisStore:
             large = "1" if batch.opens_map else "0"
             fixed: list[Argument] = [lease.token, expected, revision, drive.op, op, large, EVENTS_KEPT]
             failpoint("commit.before_send")
-            answer = await self._run_script("commit", writes.keys, fixed + writes.arguments)
+            answer = await self._redis.script("commit", writes.keys, fixed + writes.arguments)
             failpoint("commit.after_reply")
             if answer[0] != "ok":
                 raise self._refusal(lease, expected, answer)
             drive.op = op
             drive.taken = 0
         if batch.ends_run:
-            await self._run_command(lambda client: client.zrem(self._keys.open_runs, lease.run_id))
+            await self._redis.command(
+                lambda client: client.zrem(self._keys.open_runs, lease.run_id), self._keys.open_runs
+            )
         return CommitReply(inbox=answer[1])
 
     def _refusal(self, lease: Lease, expected: int, answer: list[Any]) -> Exception:
@@ -268,7 +251,7 @@ class RedisStore:
             raise LeaseLost(lease.run_id)
         key = self._keys.run(lease.run_id).inbox
         async with drive.inbox_lock:
-            requests: list[str] = await self._run_command(
+            requests: list[str] = await self._redis.command(
                 lambda client: client.lrange(key, drive.taken, -1), key
             )
             drive.taken += len(requests)
@@ -278,7 +261,7 @@ class RedisStore:
 
     async def head(self, run_id: RunId) -> RunHead:
         keys = self._keys.run(run_id)
-        (fields,) = await self._hashes([keys.run])
+        (fields,) = await self._redis.hashes([keys.run])
         if not fields:
             raise RunNotFound(run_id, self.masked_url)
         return head_from(run_id, keys, fields)
@@ -289,7 +272,7 @@ class RedisStore:
         while len(found) < count:
             ids = await self._recent_ids(start, start + page - 1)
             keys = [self._keys.run(run_id) for run_id in ids]
-            hashes = await self._hashes([each.run for each in keys])
+            hashes = await self._redis.hashes([each.run for each in keys])
             for run_id, each, fields in zip(ids, keys, hashes, strict=True):
                 if fields:
                     found.append(head_from(run_id, each, fields))
@@ -300,7 +283,7 @@ class RedisStore:
 
     async def _recent_ids(self, first: int, last: int) -> list[RunId]:
         key = self._keys.runs
-        ids: list[RunId] = await self._run_command(lambda client: client.zrevrange(key, first, last), key)
+        ids: list[RunId] = await self._redis.command(lambda client: client.zrevrange(key, first, last), key)
         return ids
 
     async def items(self, run_id: RunId, node_name: str, indexes: Sequence[int]) -> list[str]:
@@ -308,7 +291,7 @@ class RedisStore:
         texts: list[str] = []
         for start in range(0, len(indexes), PAGE):
             page = indexes[start : start + PAGE]
-            for index, text in zip(page, await self._values(key, page), strict=True):
+            for index, text in zip(page, await self._redis.values(key, page), strict=True):
                 if text is None:
                     raise CorruptState(key, f"item {index} is missing")
                 texts.append(text)
@@ -317,33 +300,33 @@ class RedisStore:
     async def results(self, run_id: RunId, node_name: str) -> AsyncIterator[tuple[int, str]]:
         keys = self._keys.run(run_id)
         key = keys.map_out(node_name)
-        span = await self._run_command(
+        span = await self._redis.command(
             lambda client: client.hget(keys.map(node_name), "span"), keys.map(node_name)
         )
         for start in range(0, int(span or 0), PAGE):
             page = range(start, min(start + PAGE, int(span)))
-            for index, text in zip(page, await self._values(key, page), strict=True):
+            for index, text in zip(page, await self._redis.values(key, page), strict=True):
                 if text is not None:
                     yield index, text
 
     async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[int, Failure, int]]:
         key = self._keys.run(run_id).map_failed(node_name)
-        indexes = sorted(map(int, await self._fields_of(key)))
+        indexes = sorted(map(int, await self._redis.field_names(key)))
         found: list[tuple[int, Failure, int]] = []
         for start in range(0, len(indexes), PAGE):
             page = indexes[start : start + PAGE]
-            for index, text in zip(page, await self._values(key, page), strict=True):
+            for index, text in zip(page, await self._redis.values(key, page), strict=True):
                 if text is not None:
                     found.append((index, *item_failure_from_text(text)))
         return found
 
     async def state_text(self, run_id: RunId, key: str) -> str | None:
         state = self._keys.run(run_id).state
-        text: str | None = await self._run_command(lambda client: client.hget(state, key), state)
+        text: str | None = await self._redis.command(lambda client: client.hget(state, key), state)
         return text
 
     async def state(self, run_id: RunId) -> dict[str, str]:
-        (fields,) = await self._hashes([self._keys.run(run_id).state])
+        (fields,) = await self._redis.hashes([self._keys.run(run_id).state])
         return fields
 
     async def events(
@@ -351,110 +334,20 @@ class RedisStore:
     ) -> list[tuple[str, Event]]:
         key = self._keys.run(run_id).events
         if block_ms:
-            entries = await self._wait_for_entries(key, after, min(block_ms, MAX_BLOCK_MS))
+            entries = await self._redis.wait_for_entries(key, after, min(block_ms, MAX_BLOCK_MS))
         else:
-            entries = await self._run_command(lambda client: client.xrange(key, f"({after}", count=PAGE), key)
+            entries = await self._redis.entries(key, after)
         try:
             return [(entry, event_from_fields(fields)) for entry, fields in entries]
         except (KeyError, ValueError) as error:
             raise CorruptState(key, f"an entry is no event: {error!r}") from error
 
-    async def _wait_for_entries(
-        self, key: str, after: str, block_ms: int
-    ) -> list[tuple[str, dict[str, str]]]:
-        if self._waiting is None:
-            self._waiting = await open_client(self._address, role="events")
-        client = self._waiting
-        with self._reading(key):
-            streams = cast("list[Any]", await client.xread({key: after}, count=PAGE, block=block_ms))
-        return streams[0][1] if streams else []
-
     async def post(self, run_id: RunId, request: str) -> bool:
         keys = self._keys.run(run_id)
-        answer = await self._run_script("post", [keys.run, keys.inbox], [secrets.token_hex(8), request])
+        answer = await self._redis.script("post", [keys.run, keys.inbox], [secrets.token_hex(8), request])
         if answer[0] == "gone":
             raise RunNotFound(run_id, self.masked_url)
         return bool(answer[0] == "ok")
-
-    # Asking Redis
-
-    async def _hashes(self, keys: Sequence[str]) -> list[dict[str, str]]:
-        async def read() -> list[Any]:
-            async with self._client.pipeline(transaction=False) as pipe:
-                for key in keys:
-                    pipe.hgetall(key)
-                return await pipe.execute(raise_on_error=False)
-
-        hashes = await self._patiently(read)
-        for key, found in zip(keys, hashes, strict=True):
-            if isinstance(found, Exception):
-                with self._reading(key):
-                    raise found
-        return hashes
-
-    async def _values(self, key: str, indexes: Sequence[int]) -> list[str | None]:
-        fields = [str(index) for index in indexes]
-        values: list[str | None] = await self._run_command(lambda client: client.hmget(key, fields), key)
-        return values
-
-    async def _fields_of(self, key: str) -> list[str]:
-        fields: list[str] = await self._run_command(lambda client: client.hkeys(key), key)
-        return fields
-
-    async def _run_command(self, command: Callable[[redis.asyncio.Redis], Any], key: str = "") -> Any:
-        async def ask() -> Any:
-            with _type_checked(key):
-                return await command(self._client)
-
-        return await self._patiently(ask)
-
-    async def _run_script(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
-        """Asked again in the same words, a script answers as it did before."""
-        asked = script(name)
-        return await self._patiently(lambda: asked.run(self._client, keys, arguments))
-
-    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """The answer, asked for until there is one; what may be asked twice only."""
-        give_up = time.monotonic() + self._patience_seconds
-        delay = 0.02
-        while True:
-            try:
-                with translate_errors(self._address):
-                    return await ask()
-            except (StoreUnreachable, WritesRefused, StoreFull):
-                if time.monotonic() + delay > give_up:
-                    raise
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-            delay = min(1.0, delay * 2)
-
-    @contextlib.contextmanager
-    def _reading(self, key: str) -> Iterator[None]:
-        with translate_errors(self._address), _type_checked(key):
-            yield
-
-
-class RedisRenewer:
-    """Renews leases from one thread; connects with the first renewal."""
-
-    def __init__(self, address: Address, keys: StoreKeys) -> None:
-        self._address = address
-        self._keys = keys
-        self._client: redis.Redis | None = None
-
-    def renew(self, lease: Lease) -> int | None:
-        failpoint("lease.renew")
-        keys = self._keys.run(lease.run_id)
-        with translate_errors(self._address):
-            if self._client is None:
-                self._client = open_sync_client(self._address, role="lease")
-            length = max(1, round(lease.seconds * 1000))
-            answer = script("renew").run_sync(self._client, [keys.lease, keys.inbox], [lease.token, length])
-        return answer[1] if answer[0] == "ok" else None
-
-    def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
 
 
 def _creation(run: Run, plan: Plan, keys: RunKeys, origin: dict[str, str]) -> WriteList:
@@ -474,19 +367,6 @@ def _creation(run: Run, plan: Plan, keys: RunKeys, origin: dict[str, str]) -> Wr
     writes.set_fields(keys.state, dict(run.state))
     writes.set_fields(keys.nodes, {node.name: run.nodes[node.index].status.value for node in plan.nodes})
     return writes
-
-
-@contextlib.contextmanager
-def _type_checked(key: str) -> Iterator[None]:
-    """A command that meets a key of another type is a CorruptState of that key."""
-    from redis.exceptions import ResponseError
-
-    try:
-        yield
-    except ResponseError as error:
-        if str(error).startswith("WRONGTYPE"):
-            raise CorruptState(key, "it is of another type") from error
-        raise
 
 
 def _now() -> float:

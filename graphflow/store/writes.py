@@ -51,6 +51,9 @@ class WriteList:
 
     def put_all(self, command: str, key: str, arguments: Sequence[Argument]) -> None:
         """Any number of fields, or of fields with their values, as writes of the allowed size."""
+        if 0 < len(arguments) <= MAX_ARGUMENTS:
+            self.put(command, key, arguments)
+            return
         for start in range(0, len(arguments), MAX_ARGUMENTS):
             self.put(command, key, arguments[start : start + MAX_ARGUMENTS])
 
@@ -153,6 +156,9 @@ class WriteBatch:
                 event.token = token
             writes.put("XADD", keys.events, [part for pair in event_fields(event).items() for part in pair])
         if self.ends_run:
+            # The lease with it: a process that dies right after this commit will never give it back.
+            writes.put("HDEL", keys.run, ["owner"])
+            writes.put("UNLINK", keys.lease)
             writes.put("UNLINK", keys.inbox)
         return writes
 

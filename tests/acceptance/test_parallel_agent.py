@@ -65,9 +65,10 @@ def test_old_keys_in_the_database_change_nothing(redis_url: str) -> None:
         connection.set("subtasks", '[{"id": "foreign", "status": "pending"}]')
         connection.hset("gf:run:{someone-elses}:state", "subtasks", '[{"id": "old", "status": "pending"}]')
 
-    outcome = naive_agent(redis_url).run_task_sync(numbers(20))
+        outcome = naive_agent(redis_url).run_task_sync(numbers(20))
 
-    assert_is_right(outcome)
+        assert_is_right(outcome)
+        assert connection.delete("subtasks", "gf:run:{someone-elses}:state") == 2
 
 
 def test_same_agent_answers_twice_in_a_row(redis_url: str) -> None:

@@ -472,7 +472,7 @@ async def _expire_lease(url: str, run_id: RunId) -> None:
 @pytest.mark.parametrize("failures", [1, 3])
 def test_every_write_whose_reply_is_lost_takes_effect_once(with_store, monkeypatch, failures):
     async def body(store: RedisStore) -> None:
-        real = store._client.execute_command
+        real = store._redis.client.execute_command
         scripts = [script(name) for name in ("create", "acquire", "post", "commit", "release")]
         names = {form: each.name for each in scripts for form in (each.sha, each.text)}
         lost = dict.fromkeys(names.values(), 0)
@@ -487,7 +487,7 @@ def test_every_write_whose_reply_is_lost_takes_effect_once(with_store, monkeypat
                     raise RedisConnectionError("connection lost")
             return reply
 
-        monkeypatch.setattr(store._client, "execute_command", execute)
+        monkeypatch.setattr(store._redis.client, "execute_command", execute)
         driver = await Driver.start(store, chain_plan())
         assert await store.post(driver.run.id, "stop")
         reply = await driver.commit(Begin())
@@ -756,7 +756,7 @@ def test_recent_runs_come_latest_first_and_those_that_are_gone_not_at_all(any_re
             for run in runs:
                 await store.create(run, chain_plan(), agent="numbers", code="")
                 await asyncio.sleep(0.002)
-            await store._client.delete(store._keys.run(runs[2].id).run)
+            await store._redis.client.delete(store._keys.run(runs[2].id).run)
 
             assert [head.id for head in await store.recent(2)] == [runs[3].id, runs[1].id]
             assert [head.id for head in await store.recent(10)] == [runs[3].id, runs[1].id, runs[0].id]
@@ -806,7 +806,7 @@ def test_text_that_cannot_be_read_is_named(redis_url, name, field, text):
             driver = await Driver.start(store, chain_plan())
             start = StoreKeys().run(driver.run.id).run
             key = start if name == "run" else f"{start}:{name}"
-            await store._client.hset(key, field, text)
+            await store._redis.client.hset(key, field, text)
 
             with pytest.raises(CorruptState) as error:
                 await driver.loaded()
@@ -842,7 +842,7 @@ def test_task_of_unknown_types_is_plain_data_at_a_look(redis_url):
             run = new_run(chain_plan())
             await store.create(run, chain_plan(), agent="numbers", code="")
             key = StoreKeys().run(run.id).run
-            await store._client.hset(
+            await store._redis.client.hset(
                 key, "task", '{"type":"numbers","params":{"report":{"$type":"Elsewhere","title":"Tides"}}}'
             )
 

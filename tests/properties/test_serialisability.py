@@ -113,6 +113,36 @@ def test_runs_that_read_what_others_tell_them_to_commit_after_three_conflicts(
     assert max(attempt.conflicts for attempt in committed) <= 3
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 4), st.randoms(use_true_random=False))
+def test_run_that_reads_another_key_at_each_repeat_commits_after_three_conflicts(
+    slots: int, rng: random.Random
+) -> None:
+    state = MemoryState(**{f"k{number}": 0 for number in range(10)})
+    scheduler = MiniScheduler(state, slots, rng.randrange)
+
+    async def wander(cache: Transaction) -> None:
+        await cache.get(f"k{wanderer.conflicts}")
+        for _ in range(20):
+            await Pause()
+
+    async def write_all(cache: Transaction) -> None:
+        for number in range(10):
+            await cache.increment(f"k{number}")
+
+    def start_another(attempt: Attempt) -> None:
+        if attempt is not wanderer and not wanderer.is_done:
+            scheduler.add(write_all, "writer")
+
+    scheduler.on_commit = start_another
+    wanderer = scheduler.add(wander, "wanderer")
+    for _ in range(slots):
+        scheduler.add(write_all, "writer")
+    scheduler.run()
+
+    assert wanderer.conflicts <= 3
+
+
 def counting(pauses_before_write: int = 1, second_read: bool = False) -> Body:
     async def count(cache: Transaction) -> int:
         value: int = await cache.get("counter")

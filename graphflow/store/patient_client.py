@@ -1,0 +1,148 @@
+"""How is Redis asked? Until there is an answer: only what has the same effect once and twice is asked here.
+
+Reads are such by nature, scripts by their operation ids. A lost reply therefore means to ask again, as does a server
+that restarts, has no memory left or cannot write for a while; after the client's patience its error is raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from graphflow.errors import CorruptState, StoreError, StoreFull, StoreUnreachable, WritesRefused
+from graphflow.store.address import Address
+from graphflow.store.connection import open_client, translate_errors
+from graphflow.store.scripts import Argument, script
+
+if TYPE_CHECKING:
+    import redis.asyncio
+
+T = TypeVar("T")
+
+#: Seconds between the first two times that something is asked; each further wait is twice as long.
+FIRST_WAIT_SECONDS = 0.02
+MAX_WAIT_SECONDS = 1.0
+#: Entries of a stream read at a time.
+PAGE_ENTRIES = 500
+
+
+class PatientClient:
+    """A client of one event loop. Every method raises a StoreError, of a key of another type CorruptState."""
+
+    def __init__(self, address: Address, patience_seconds: float) -> None:
+        self._address = address
+        self._patience_seconds = patience_seconds
+        self._connected: redis.asyncio.Redis | None = None
+        self._waiting: redis.asyncio.Redis | None = None
+
+    async def open(self) -> None:
+        """Connect, without patience: a store that is not there is to be told at once."""
+        self._connected = await open_client(self._address, role="run")
+
+    async def aclose(self) -> None:
+        clients = (self._waiting, self._connected)
+        self._waiting = self._connected = None
+        for client in clients:
+            if client is not None:
+                await client.aclose()
+
+    @property
+    def client(self) -> redis.asyncio.Redis:
+        if self._connected is None:
+            raise StoreError(f"the store at {self._address.masked} is not open; await open() first")
+        return self._connected
+
+    async def command(self, command: Callable[[redis.asyncio.Redis], Any], key: str) -> Any:
+        """The answer to one command on `key`."""
+
+        async def ask() -> Any:
+            with _type_checked(key):
+                return await command(self.client)
+
+        return await self._answer(ask)
+
+    async def script(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
+        asked = script(name)
+        return await self._answer(lambda: asked.run(self.client, keys, arguments))
+
+    async def hashes(self, keys: Sequence[str]) -> list[dict[str, str]]:
+        """Hashes as they are, in one round trip; empty where there is none."""
+
+        async def ask() -> list[Any]:
+            async with self.client.pipeline(transaction=False) as pipe:
+                for key in keys:
+                    pipe.hgetall(key)
+                return await pipe.execute(raise_on_error=False)
+
+        hashes = await self._answer(ask)
+        for key, found in zip(keys, hashes, strict=True):
+            if isinstance(found, Exception):
+                with translate_errors(self._address), _type_checked(key):
+                    raise found
+        return hashes
+
+    async def values(self, key: str, fields: Sequence[int]) -> list[str | None]:
+        """Some fields of a hash; None for those that are not there."""
+        values: list[str | None] = await self.command(
+            lambda client: client.hmget(key, list(map(str, fields))), key
+        )
+        return values
+
+    async def field_names(self, key: str) -> list[str]:
+        names: list[str] = await self.command(lambda client: client.hkeys(key), key)
+        return names
+
+    async def entries(self, key: str, after: str) -> list[tuple[str, dict[str, str]]]:
+        """A page of a stream's entries after `after`."""
+        entries: list[tuple[str, dict[str, str]]] = await self.command(
+            lambda client: client.xrange(key, f"({after}", count=PAGE_ENTRIES), key
+        )
+        return entries
+
+    async def wait_for_entries(self, key: str, after: str, block_ms: int) -> list[tuple[str, dict[str, str]]]:
+        """The same, waiting for the first. On connections of its own: others' commands would wait behind it."""
+        if self._waiting is None:
+            self._waiting = await open_client(self._address, role="events")
+        with translate_errors(self._address), _type_checked(key):
+            streams = cast(
+                "list[Any]", await self._waiting.xread({key: after}, count=PAGE_ENTRIES, block=block_ms)
+            )
+        return streams[0][1] if streams else []
+
+    async def _answer(self, ask: Callable[[], Awaitable[T]]) -> T:
+        give_up = time.monotonic() + self._patience_seconds
+        wait = FIRST_WAIT_SECONDS
+        while True:
+            try:
+                return await ask()
+            except Exception as error:
+                translated = self._translated(error)
+                if not isinstance(translated, (StoreUnreachable, WritesRefused, StoreFull)):
+                    raise translated from error
+                if time.monotonic() + wait > give_up:
+                    raise translated from error
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+            wait = min(MAX_WAIT_SECONDS, wait * 2)
+
+    def _translated(self, error: Exception) -> Exception:
+        try:
+            with translate_errors(self._address):
+                raise error
+        except Exception as translated:
+            return translated
+
+
+@contextlib.contextmanager
+def _type_checked(key: str) -> Iterator[None]:
+    from redis.exceptions import ResponseError
+
+    try:
+        yield
+    except ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):
+            raise CorruptState(key, "it is of another type") from error
+        raise
