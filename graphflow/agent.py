@@ -25,7 +25,7 @@ from graphflow.errors import PlanMismatch, RunExists, TaskMismatch
 from graphflow.events import Event, RunFinished
 from graphflow.graph.flow import names_of
 from graphflow.graph.functions import function_name
-from graphflow.graph.modules import FunctionModule, ModuleConfig, ModuleType
+from graphflow.graph.modules import END, FunctionModule, ModuleConfig, ModuleType
 from graphflow.graph.nodes import Node, NodeConfig, NodeOptions
 from graphflow.graph.tasks import Task
 from graphflow.ids import RunId, check_run_id, new_run_id
@@ -146,14 +146,17 @@ class Agent:
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         **options: Unpack[NodeOptions],
     ) -> Callable[[_Function], _Function]:
-        """Make a function flow control: it returns a name out of `to`, a list of names, END, or None to fall through."""
+        """Make a function flow control: it returns a name out of `to`, a list of names, END, or None to fall through.
+
+        END need not be listed; with an empty `to` the function ends the run or falls through.
+        """
 
         def decorate(function: _Function) -> _Function:
             module = FunctionModule(
                 name=name or function_name(function),
                 type=ModuleType.FLOW_CONTROL,
                 function=function,
-                to=[to] if isinstance(to, str) else list(to),
+                to=names_of(to if isinstance(to, str) else list(to)) or [END],
                 config=ModuleConfig(timeout=timeout),
             )
             self._add_function(
@@ -215,11 +218,7 @@ class Agent:
         def run() -> RunResult:
             return asyncio.run(self.run_task(task, state=state, run_id=run_id))
 
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return run()
-        return _in_thread(run)
+        return _in_thread(run) if _is_in_loop() else run()
 
     async def resume(self, run_id: str) -> RunResult:
         """Go on with a run that was interrupted; a finished one's result comes back. RunNotFound, PlanMismatch."""
@@ -365,6 +364,14 @@ class _Watch:
     def __init__(self) -> None:
         self.run_id: RunId | None = None
         self.committed = asyncio.Event()
+
+
+def _is_in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _in_thread(function: Callable[[], _Result]) -> _Result:

@@ -113,7 +113,7 @@ class RunResult:
         return key in self.run.state or _is_map(self.plan, key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self else default
+        return self[key] if key in self else default  # noqa: SIM401 - this is that get
 
     def keys(self) -> list[str]:
         return sorted(self.run.state)

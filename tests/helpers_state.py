@@ -5,7 +5,8 @@ drawn schedule drives by hand. One attempt goes through these stations:
 
 1. Admission, when a slot is free. If the line is not empty and its kind needs a ticket, it takes one (once; repeats
    keep it). With a ticket that may not start yet it waits, holding no slot. When it starts: `started`, new Transaction.
-2. The body runs. A read that finds an earlier read overtaken raises Overtaken. The slot is free when the body ends.
+2. The body runs. A read that finds an earlier read overtaken raises Overtaken. When the body ends, the slot is free and
+   the transaction takes no more calls (`end`): a task that the body left behind must not change what is committed.
 3. Validation, when the outcome is taken, in order of arrival, against the mirror with all outcomes before it applied.
    Not valid, or Overtaken: `conflict` with the footprint, close, back to 1 with the same ticket. This comes before any
    look at exceptions: an exception over stale reads is a conflict too.
@@ -78,7 +79,7 @@ class MemoryState:
     def task(self) -> Task:
         return self.task_value.model_copy(deep=True)
 
-    async def set_now(self, key: str, text: str) -> None:
+    async def set_now(self, key: str, text: str, asker: object) -> None:
         if self.on_set_now is None:
             self.change({key: text})
         else:
@@ -231,6 +232,8 @@ class MiniScheduler:
             attempt.overtaken = True
         except Exception as error:
             attempt.error = error
+        assert attempt.transaction is not None
+        attempt.transaction.end()
         self.running.remove(attempt)
         self._take(attempt)
 

@@ -49,8 +49,8 @@ class Reporter(AgentModule):
     name = "reporter"
 
     async def process(self, cache, semaphore):
-        history = await cache.get("history")
-        return {"status": "success", "result": f"found {await cache.get('guess')} with {len(history)} guesses"}
+        guess, history = await cache.get("guess"), await cache.get("history")
+        return {"status": "success", "result": f"found {guess} with {len(history)} guesses"}
 
 
 def compare(secret, guess):

@@ -1,55 +1,52 @@
-"""Branch and merge, retry, and on_error: what happens when the way through a graph depends on data, or something fails."""
+"""Branch and merge, retry, on_error: the way through a graph depends on data, and on what fails."""
 
-from graphflow import Agent, NonRetryableException, RunResult, Task
+from graphflow import Agent, NonRetryableException, Task
 
-# A branch and a merge: exactly one of two nodes runs, and what follows takes whichever there is.
+# A branch and a merge: one of two nodes runs, and what follows takes whichever there is.
 
 shipping = Agent()
 
 
 @shipping.node
-def parcel(task):
+def kilos(task):
     return task.params["kilos"]
 
 
-@shipping.decide(after="parcel", to=["letter", "freight"])
-def size(parcel):
-    return "letter" if parcel < 2 else "freight"
+@shipping.decide(after="kilos", to=["letter", "freight"])
+def size(kilos):
+    return "letter" if kilos < 2 else "freight"
 
 
 @shipping.node(dependencies=["size"])
-def letter(parcel):
-    return f"letter of {parcel} kg: 3 EUR"
+def letter(kilos):
+    return f"letter of {kilos} kg: 3 EUR"
 
 
 @shipping.node(dependencies=["size"])
-def freight(parcel):
-    return f"freight of {parcel} kg: {10 + 2 * parcel} EUR"
+def freight(kilos):
+    return f"freight of {kilos} kg: {10 + 2 * kilos} EUR"
+
+
+@shipping.node(condition="kilos > 30")  # a condition skips a node without a failure
+def permit(kilos):
+    return f"permit for {kilos} kg"
 
 
 @shipping.node
-def offer(letter, freight):  # the one that was skipped is None
-    return letter or freight
+def offer(letter, freight, permit):  # what was skipped is None
+    return ", ".join(part for part in (letter, freight, permit) if part)
 
 
-# A condition skips a node; what depends on it alone is skipped with it.
-
-
-@shipping.node(condition="parcel > 30")
-def permit(parcel):
-    return "needs a permit"
-
-
-# Retry: an attempt that raises is repeated, up to max_retries attempts in total.
+# Retry: a run that raises is repeated after a pause, up to `max_retries` attempts in total.
 
 fetching = Agent()
-replies = {"page": iter([ConnectionError("connection reset"), ConnectionError("connection reset"), "hello"])}
+replies = iter([ConnectionError("reset by peer"), ConnectionError("reset by peer"), "hello"])
 
 
 @fetching.node(max_retries=3)
 def page():
-    reply = next(replies["page"])
-    if isinstance(reply, Exception):
+    reply = next(replies)
+    if isinstance(reply, ConnectionError):
         raise reply
     return reply
 
@@ -59,12 +56,14 @@ def length(page):
     return len(page)
 
 
-# on_error: a node that runs when another has failed for good. The failures are in the state key `errors`.
+# on_error: the named node runs when this one has failed for good, and finds the failure in the state key `errors`.
+# A decision then leads back: `charge` starts again and the run ends complete. A node that a decision names waits to be
+# chosen, so `start=True` tells `charge` to begin.
 
 charging = Agent()
 
 
-@charging.node(start=True, on_error="choose_other_card")  # a decision names it, so it must be told to begin
+@charging.node(start=True, on_error="choose_other_card")
 async def charge(cache):
     card = await cache.get("card")
     if card == "expired":
@@ -79,11 +78,11 @@ async def choose_other_card(errors, cache):
 
 
 @charging.decide(after="choose_other_card", to="charge")
-def try_again():
+def charge_again():
     return "charge"
 
 
-# Without a way back the handler only cleans up: the run has a failure that nothing made good.
+# Without a way back the handler only cleans up. Something failed and was not made good: the run ends partial.
 
 storing = Agent()
 
@@ -99,30 +98,28 @@ def discard(errors):
 
 
 @storing.node
-def log_entry():
-    return "stored one file"
+def log():
+    return "one line logged"
 
 
-def run(agent: Agent, type: str, **options) -> RunResult:
-    return agent.run_task_sync(Task(type=type, params=options.pop("params", {})), **options)
+def main():
+    for weight in (1, 40):
+        outcome = shipping.run_task_sync(Task(type="shipping", params={"kilos": weight}))
+        skipped = [name for name, node in outcome.node_results.items() if node.status == "skipped"]
+        print(f"{outcome['offer']} (skipped: {', '.join(skipped)})")
 
+    outcome = fetching.run_task_sync(Task(type="fetching"))
+    attempts = outcome.node_results["page"].attempts
+    print(f"{outcome.status}: {outcome['length']} characters, {attempts} attempts")
 
-def main() -> None:
-    for kilos in (1, 40):
-        outcome = run(shipping, "shipping", params={"kilos": kilos})
-        nodes = ", ".join(f"{name} {node.status}" for name, node in outcome.node_results.items())
-        print(f"{outcome['offer']} ({nodes})")
+    outcome = charging.run_task_sync(Task(type="charging"), state={"card": "expired"})
+    visits = outcome.node_results["charge"].visits
+    print(f"{outcome.status}: {outcome['charge']}, {visits} visits")
+    print(f"  handled: {outcome['choose_other_card']}")
 
-    outcome = run(fetching, "fetching")
-    print(f"{outcome.status}: {outcome['length']} characters after {outcome.node_results['page'].attempts} attempts")
-
-    outcome = run(charging, "charging", state={"card": "expired"})
-    print(f"{outcome.status}: {outcome['charge']}, {outcome.node_results['charge'].visits} visits")
-    print(f"handled: {outcome['choose_other_card']}")
-
-    outcome = run(storing, "storing")
-    print(f"{outcome.status}: {outcome.result}; {outcome['discard']}")
-    print(f"failures: {outcome.failures[0]}")
+    outcome = storing.run_task_sync(Task(type="storing"))
+    print(f"{outcome.status}: {outcome['log']}, {outcome['discard']}")
+    print(f"  {outcome.error}")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ import asyncio
 import shlex
 import shutil
 import sys
+from datetime import datetime
 
 from graphflow import Agent, RedisCache, Task
+from graphflow.events import ItemsFinished
 
-RUN_ID = "prices-today"
+RUN_ID = f"prices-{datetime.now():%H-%M-%S}"
 KEY = f"gf:run:{{{RUN_ID}}}"
 
 agent = Agent(cache=RedisCache("embedded://"), max_concurrent_tasks=2)
@@ -53,7 +55,7 @@ async def look_while_it_runs():
     await show("hgetall", f"{KEY}:nodes")  # each node, one word
     await show("hgetall", f"{KEY}:map:price")  # how far the map is
     await show("hget", f"{KEY}:state", "products")  # a value of the state, as JSON
-    await show("xrevrange", f"{KEY}:events", "+", "-", "count", "2")  # the last facts
+    await show("xrevrange", f"{KEY}:events", "+", "-", "count", "1")  # the last fact
     await show("--scan", "--pattern", f"{KEY}*")  # every key of the run
     await show("client", "list")  # who is connected
 
@@ -65,23 +67,20 @@ async def look_afterwards():
 
 
 async def main():
-    run = asyncio.create_task(agent.run_task(Task(type="prices", params={"count": 10}), run_id=RUN_ID))
-    async with asyncio.timeout(30):
-        await until_four_items_are_done()
-
-    print("While it runs:\n")
-    await look_while_it_runs()
-    looked.set()
-    outcome = await run
+    task = Task(type="prices", params={"count": 10})
+    done = 0
+    async for event in agent.stream(task, run_id=RUN_ID):
+        if not isinstance(event, ItemsFinished):
+            continue
+        done += event.count
+        if done == 4:
+            print("While it runs:\n")
+            await look_while_it_runs()
+            looked.set()
 
     print("When it is over:\n")
     await look_afterwards()
-    print(outcome.status, outcome.result)
-
-
-async def until_four_items_are_done():
-    while await ask(OWN_CLIENT, "hget", f"{KEY}:map:price", "done") != "4\n":
-        await asyncio.sleep(0.05)
+    print(task.status, task.result)
 
 
 if __name__ == "__main__":

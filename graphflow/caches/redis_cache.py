@@ -27,7 +27,11 @@ class RedisCache:
         self._address: Address | None = None
 
     def __repr__(self) -> str:
-        return f"RedisCache({self._settings.redis_url or 'default'!r})" if self._address is None else f"RedisCache({self.address.masked!r})"
+        return (
+            f"RedisCache({self._settings.redis_url or 'default'!r})"
+            if self._address is None
+            else f"RedisCache({self.address.masked!r})"
+        )
 
     @property
     def address(self) -> Address:

@@ -53,7 +53,7 @@ class Transaction:
     __slots__ = (
         "_checked",
         "_claimed",
-        "_closed",
+        "_ended",
         "_has_scopes",
         "_immediate",
         "_item",
@@ -83,7 +83,7 @@ class Transaction:
         self._immediate: set[str] | None = None
         self._has_scopes = False
         self._item: tuple[int, str] | None = None
-        self._closed = False
+        self._ended = False
 
     # What modules call: reading
 
@@ -184,7 +184,7 @@ class Transaction:
         text = self._encoded(name, value)
         if immediate:
             self._check_immediate_is_allowed(name)
-            await self._view.set_now(name, text)
+            await self._view.set_now(name, text, self)
         else:
             self._replace(name, text)
 
@@ -297,16 +297,19 @@ class Transaction:
             lost=frozenset(name for name, is_lost in reads.items() if is_lost),
         )
 
+    def end(self) -> None:
+        """The module's body is over: every later call, of a task that it left behind, raises TransactionClosed."""
+        self._ended = True
+
     def close(self) -> None:
-        """End it: every later call of the module raises TransactionClosed, and what it claimed is free again.
+        """End it for good: what it claimed is free again.
 
         Call it when the view shows what was committed: only then may another run claim the same item.
         """
-        if self._closed:
-            return
-        self._closed = True
-        for claimed in self._claimed or ():
-            self._view.claims.release(claimed.key, claimed.index)
+        self._ended = True
+        claimed, self._claimed = self._claimed or (), None
+        for item in claimed:
+            self._view.claims.release(item.key, item.index)
 
     # Reads that are checked
 
@@ -457,7 +460,7 @@ class Transaction:
             )
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._ended:
             raise TransactionClosed
 
 

@@ -47,8 +47,9 @@ class StateView(Protocol):
     def task(self) -> Task:
         """A fresh copy."""
 
-    async def set_now(self, key: str, text: str) -> None:
-        """Set a key in a transaction of its own; returns when it is committed."""
+    async def set_now(self, key: str, text: str, asker: object) -> None:
+        """Set a key in a transaction of its own; returns when it is committed. `asker` is the module run's own
+        transaction, whose place in the line counts."""
 
 
 class Reads:

@@ -43,7 +43,7 @@ def list_runs(count: int, *, url: str | None) -> None:
         ]
         for head in heads
     ]
-    face.table(["RUN", "STATUS", "PROGRESS", "STARTED", "DRIVEN BY"], rows)
+    face.table(["RUN", "STATUS", "PROGRESS", "STARTED", "OWNER"], rows)
 
 
 def show_run(reference: str, *, url: str | None) -> None:
@@ -114,7 +114,7 @@ def _show_head(head: RunHead, face: Face) -> None:
     if head.status.is_final:
         return
     if owner := _owner_now(head):
-        face.field("driven by", owner)
+        face.field("owner", owner)
     else:
         face.say(f"nobody drives it; the command that started it goes on with --id {head.id}")
 

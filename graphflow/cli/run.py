@@ -10,6 +10,7 @@ import os
 import random
 import shlex
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks at the run's progress.
 LOOK_SECONDS = 0.2
+#: Seconds that threads have to end after a stop before it is said that they still run.
+THREAD_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +127,24 @@ def drive(agent: Agent, task: Task, run_id: str | None, face: Face) -> RunResult
         try:
             return interruptions.run(_drive(agent, task, own_id, face))
         except Interrupted as interrupted:
+            if _threads_hang():
+                face.say("waiting for functions that still run in threads; the same signal again ends them")
             raise typer.Exit(interrupted.exit_code) from None
 
 
+def _threads_hang() -> bool:
+    """Whether threads that the interpreter waits for do not end in a moment."""
+    give_up = time.monotonic() + THREAD_SECONDS
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(max(0.0, give_up - time.monotonic()))
+            if thread.is_alive():
+                return True
+    return False
+
+
 async def _drive(agent: Agent, task: Task, run_id: RunId, face: Face) -> RunResult:
+    agent.compile()  # a graph that is wrong is refused before anything is said or started
     async with agent.cache.store() as store:
         face.say(f"run {run_id}")
         for line in lines_for_look(agent.cache.address, run_id):

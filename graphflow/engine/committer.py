@@ -55,19 +55,27 @@ class Committer:
     def is_full(self) -> bool:
         return self._batch.operations >= COMMIT_OPERATIONS or self._batch.size >= COMMIT_BYTES
 
-    def resolve(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Turn what the module run buffered into final texts on the state as it is now; what does not apply fails it."""
+    def resolved(self, attempt: Attempt, outcome: Outcome) -> Outcome:
+        """The outcome with what the module run buffered as final texts on the state as it is now; what does not apply
+        fails it. The outcome itself stays as it is: parked, it is resolved again on another state."""
         if outcome.failure is not None:
-            return
+            return outcome
         assert attempt.transaction is not None
         try:
-            outcome.writes = attempt.transaction.resolve(self._mirror)
+            writes = attempt.transaction.resolve(self._mirror)
         except StateError as error:
-            outcome.failure = Failure(type(error).__name__, str(error), retryable=False)
-            outcome.result = None
-            return
+            failure = Failure(type(error).__name__, str(error), retryable=False)
+            return Outcome(outcome.node, outcome.module, outcome.visit, failure=failure)
         if attempt.is_function and not attempt.is_item:
-            outcome.writes[attempt.node.name] = outcome.result
+            writes[attempt.node.name] = outcome.result
+        return Outcome(
+            outcome.node,
+            outcome.module,
+            outcome.visit,
+            outcome.result,
+            decision=outcome.decision,
+            writes=writes,
+        )
 
     def fold(self, outcome: Input, attempt: Attempt | None = None) -> bool:
         """Fold one outcome into the mirror and the batch. False if it would disturb an older running ticket: then

@@ -151,7 +151,7 @@ class MapDriver:
         assert isinstance(outcome, Outcome)
         assert attempt.index is not None
         committer = self._scheduler.committer
-        committer.resolve(attempt, outcome)
+        outcome = committer.resolved(attempt, outcome)
         if items is None or outcome.failure is not None or outcome.result is None:
             self._finish(attempt, items, outcome)
             return True

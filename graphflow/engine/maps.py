@@ -152,6 +152,8 @@ def _filter(node: PlanNode, transaction: Transaction, mirror: Mirror) -> Any:
         return lambda item, index: bool(where(item))
     for name in where.names:
         transaction.note_read(name)
+        if mirror.is_node(name):
+            transaction.note_node_read(name)
     for name in where.node_names:
         transaction.note_node_read(name)
     draft = mirror.draft()

@@ -16,7 +16,7 @@ class Mirror:
     """Answers the reads of the module runs of one run, each a look-up in memory."""
 
     def __init__(
-        self, plan: Plan, run: Run, store: Store, set_now: Callable[[str, str], Awaitable[None]]
+        self, plan: Plan, run: Run, store: Store, set_now: Callable[[str, str, object], Awaitable[None]]
     ) -> None:
         self._plan = plan
         self._run = run
@@ -50,6 +50,9 @@ class Mirror:
     def node_revision(self, name: str) -> int:
         return self._run.nodes[self._plan.by_name[name]].changed
 
+    def is_node(self, name: str) -> bool:
+        return name in self._plan.by_name
+
     def is_map(self, name: str) -> bool:
         index = self._plan.by_name.get(name)
         return index is not None and self._plan.nodes[index].map is not None
@@ -63,8 +66,8 @@ class Mirror:
     def task(self) -> Task:
         return self._run.task.model_copy(deep=True)
 
-    async def set_now(self, key: str, text: str) -> None:
-        await self._set_now(key, text)
+    async def set_now(self, key: str, text: str, asker: object) -> None:
+        await self._set_now(key, text, asker)
 
     def draft(self) -> Draft:
         """The run as expressions see it."""

@@ -151,7 +151,9 @@ class PlanNode:
     @property
     def waits(self) -> bool:
         """Whether only a choice starts it: it has no dependencies, or `start=False` and none of them may choose it."""
-        return not self.dependencies or (self.only_chosen and set(self.choosers).isdisjoint(self.dependencies))
+        return not self.dependencies or (
+            self.only_chosen and set(self.choosers).isdisjoint(self.dependencies)
+        )
 
     @property
     def awaited(self) -> tuple[int, ...]:

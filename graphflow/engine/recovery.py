@@ -44,7 +44,7 @@ async def finish_run(
                 logger.info("run %s is driven by %s; waiting for it", run_id, held.owner)
             run = await _wait_for_other(store, plan, run_id, held)
         else:
-            run = await _drive(store, heartbeat, plan, lease, on_commit)
+            run = await _drive(store, heartbeat, plan, lease, on_commit) or await _over(store, plan, run_id)
         if run is not None:
             return run
 
@@ -52,6 +52,11 @@ async def finish_run(
 async def _wait_for_other(store: Store, plan: Plan, run_id: RunId, held: LeaseHeld) -> Run | None:
     """The run if it is over, or None when it is time to try for its lease again."""
     await asyncio.sleep(min(POLL_SECONDS, max(0.02, held.seconds_left)))
+    return await _over(store, plan, run_id)
+
+
+async def _over(store: Store, plan: Plan, run_id: RunId) -> Run | None:
+    """The run if it is over; a lease is not taken for that."""
     head = await store.head(run_id)
     return await store.load(run_id, plan) if head.status.is_final else None
 

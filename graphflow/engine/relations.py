@@ -25,12 +25,13 @@ def relate(sketch: Sketch) -> list[int]:
         node.supervises = node.is_pure_flow and apart and node.node.start is not True
 
     above = reachable([tuple(node.dependencies) for node in nodes])
+    before = _before(nodes, above)
     for node in nodes:
         named = node.targets if node.on_error is None else {*node.targets, node.on_error}
         for number in named - {node.number}:
             target = nodes[number]
-            # Who depends on the target cannot be awaited by it: such a decision leads back.
-            if _may_wait(target) and not above[node.number] >> number & 1:
+            # Who comes after the target cannot be awaited by it: such a decision leads back.
+            if _may_wait(target) and not before[node.number] >> number & 1:
                 if node.supervises:
                     target.named_by_supervisor = True
                 else:
@@ -97,6 +98,19 @@ def can_start(sketch: Sketch, *, after_failures: bool) -> set[int]:
                 settling.add(number)
         grew = len(started) + len(settling) > before
     return started
+
+
+def _before(nodes: list[SketchNode], above: list[int]) -> list[int]:
+    """For each node the mask of all that it depends on, and of all whose failure leads to it or to these.
+
+    An on_error node that is above the failed one (asimov's retry_from) does not come after it.
+    """
+    return reachable(
+        [
+            (*node.dependencies, *(failed for failed in node.handles if not above[failed] >> node.number & 1))
+            for node in nodes
+        ]
+    )
 
 
 def _may_wait(node: SketchNode) -> bool:

@@ -23,7 +23,7 @@ from graphflow.engine.committer import Committer, now
 from graphflow.engine.heartbeat import Heartbeat
 from graphflow.engine.map_driver import MapDriver
 from graphflow.engine.mirror import Mirror
-from graphflow.engine.plan import Plan, bits
+from graphflow.engine.plan import Plan, PlanNode, bits
 from graphflow.engine.slots import Slots
 from graphflow.engine.tickets import TicketLine
 from graphflow.errors import GraphflowError, LeaseLost
@@ -52,6 +52,8 @@ class Arrival:
 
     outcome: Input | None
     attempt: Attempt | None = None
+    #: The attempt in whose name state is set at once: its place in the line counts.
+    asker: Attempt | None = None
     #: Set when the outcome is committed.
     committed: asyncio.Future[None] | None = None
 
@@ -168,7 +170,7 @@ class Scheduler:
         """Validate against all outcomes before this one, then fold; what has lost is repeated."""
         attempt, outcome = arrival.attempt, arrival.outcome
         if attempt is None:
-            self._fold_or_park(arrival)
+            self._take_from_outside(arrival)
             return
         assert attempt.transaction is not None
         if attempt.stopping:
@@ -180,18 +182,19 @@ class Scheduler:
                 self._parked.append(arrival)
         else:
             if isinstance(outcome, Outcome):
-                self.committer.resolve(attempt, outcome)
-            if self._fold_or_park(arrival):
+                outcome = self.committer.resolved(attempt, outcome)
+            if self.committer.fold(outcome, attempt):
                 self.leave(attempt)
+            else:
+                self._parked.append(arrival)
 
-    def _fold_or_park(self, arrival: Arrival) -> bool:
+    def _take_from_outside(self, arrival: Arrival) -> None:
+        """What no attempt has come to: a start, a timer, state set at once."""
         assert arrival.outcome is not None
-        if not self.committer.fold(arrival.outcome, arrival.attempt):
+        if not self.committer.fold(arrival.outcome, arrival.asker):
             self._parked.append(arrival)
-            return False
-        if arrival.committed is not None:
+        elif arrival.committed is not None:
             self._committing.append(arrival.committed)
-        return True
 
     def _react(self, transition: Transition) -> None:
         """Do outside the mirror what a transition asks for."""
@@ -212,7 +215,7 @@ class Scheduler:
             if self.slots.free <= 0:
                 break
             attempt = self._ready.popleft()
-            if not self.may_start(attempt):
+            if self._is_crowded(attempt.node, admitted) or not self.may_start(attempt):
                 self._ready.append(attempt)
                 continue
             self.slots.free -= 1
@@ -220,6 +223,13 @@ class Scheduler:
             if self.run.nodes[attempt.node.index].modules[attempt.module].status is NodeStatus.READY:
                 self.committer.fold(Started(attempt.node.index, attempt.module))
         return admitted
+
+    def _is_crowded(self, node: PlanNode, admitted: list[Attempt]) -> bool:
+        """Whether as many modules of the node are under way as its max_concurrency allows."""
+        limit = node.config.max_concurrency
+        if limit is None or node.map is not None:
+            return False
+        return self.slots.running(node.index) + sum(attempt.node is node for attempt in admitted) >= limit
 
     def may_start(self, attempt: Attempt) -> bool:
         """Whether its ticket, if it needs one, lets it start."""
@@ -264,9 +274,7 @@ class Scheduler:
         self._maps.refill_soon()
 
     def _unpark(self) -> None:
-        self._arrived.extendleft(
-            Arrival(each.outcome, each.attempt, each.committed) for each in reversed(self._parked)
-        )
+        self._arrived.extendleft(reversed(self._parked))
         self._parked.clear()
         self.wake()
 
@@ -294,9 +302,10 @@ class Scheduler:
         self._broken = self._broken or error
         self._wake.set()
 
-    async def _set_now(self, key: str, text: str) -> None:
+    async def _set_now(self, key: str, text: str, asker: object) -> None:
         committed = self._loop.create_future()
-        self._arrived.append(Arrival(StateSet({key: text}), committed=committed))
+        attempt = self.slots.attempt_of(asker)
+        self._arrived.append(Arrival(StateSet({key: text}), asker=attempt, committed=committed))
         self._wake.set()
         await committed
 

@@ -47,6 +47,13 @@ class Slots:
     def is_idle(self) -> bool:
         return not self._running
 
+    def running(self, index: int) -> int:
+        """How many attempts of the node are under way."""
+        return sum(attempt.node.index == index for attempt in self._running)
+
+    def attempt_of(self, transaction: object) -> Attempt | None:
+        return next((attempt for attempt in self._running if attempt.transaction is transaction), None)
+
     def launch(self, attempt: Attempt) -> None:
         """Run the attempt, for which the caller has taken a slot out of `free`; the slot is free again at its end."""
         attempt.transaction = Transaction(self._mirror)
@@ -85,6 +92,8 @@ class Slots:
         finally:
             self.free += 1
             self._running.discard(attempt)
+            assert attempt.transaction is not None
+            attempt.transaction.end()
         self._ended(attempt, outcome)
 
     async def _run_body(self, attempt: Attempt) -> Outcome:

@@ -33,16 +33,18 @@ class InlineExecutor:
             self._pool = ThreadPoolExecutor(self._max_threads, thread_name_prefix="graphflow")
         context = contextvars.copy_context()
         call = asyncio.get_running_loop().run_in_executor(
-            self._pool, lambda: context.run(_without_stop_iteration, function, args, kwargs)
+            self._pool, lambda: context.run(_call, function, args, kwargs)
         )
         return await call
 
 
-def _without_stop_iteration(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """A StopIteration cannot be set on a future: the caller would wait for ever."""
+def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a coroutine may not be told as it is becomes a RuntimeError.
+
+    A StopIteration cannot be set on a future, so the caller would wait for ever; a GeneratorExit, thrown into the
+    coroutines that wait, would close them.
+    """
     try:
         return function(*args, **kwargs)
-    except StopIteration as error:
-        raise RuntimeError(f"function raised StopIteration({error.value!r})") from error
+    except (StopIteration, GeneratorExit) as error:
+        raise RuntimeError(f"function raised {type(error).__name__}({error})") from error

@@ -13,7 +13,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import from_json, to_json
 
 from graphflow.codec import decode, decode_plain, encode
 from graphflow.engine.plan import Plan, PlanNode
@@ -26,8 +26,7 @@ Changes = dict[str, str | None]
 
 #: What `chosen` holds if a decision chose nothing; no name of a node.
 _NONE_CHOSEN = "(none)"
-_ACTIVE = frozenset({NodeStatus.READY, NodeStatus.RUNNING, NodeStatus.WAITING})
-_TASK_FIELDS = frozenset({"type", "objective", "params", "metadata", "id"})
+_TASK_FIELDS = ("type", "objective", "params", "metadata", "id")
 
 
 # Times, failures, tasks
@@ -58,15 +57,7 @@ def failure_text(failure: Failure, attempts: int | None = None) -> str:
         fields["retryable"] = False
     if attempts is not None:
         fields["attempts"] = attempts
-    try:
-        return to_json(fields).decode()
-    except PydanticSerializationError:
-        # A message of the user's may hold what UTF-8 has not.
-        return to_json({name: _storable(value) for name, value in fields.items()}).decode()
-
-
-def _storable(value: Any) -> Any:
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    return to_json(fields).decode()
 
 
 def failure_from_text(text: str) -> Failure:
@@ -83,7 +74,8 @@ def item_failure_from_text(text: str) -> tuple[Failure, int]:
 
 
 def task_text(task: Task) -> str:
-    return encode(task.model_dump(include=set(_TASK_FIELDS)), "task")
+    # Not model_dump: it would make plain data of registered types.
+    return encode({name: getattr(task, name) for name in _TASK_FIELDS}, "task")
 
 
 def task_from_text(text: str, key: str, *, rebuild: bool = True) -> Task:
@@ -191,7 +183,7 @@ def _number_reader(fields: Mapping[str, str]) -> Callable[[str], int]:
 
 def _settled_as(status: NodeStatus) -> NodeStatus:
     """How a node of this status last settled, if nothing else is said."""
-    return NodeStatus.PENDING if status in _ACTIVE else status
+    return NodeStatus.PENDING if status.is_active else status
 
 
 def _last(state: NodeState) -> str | None:

@@ -3,7 +3,7 @@
 All keys of a run share the hash tag `{ID}`, so that one script may touch them; the prefix `gf` is a setting. Every value
 is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field that is not there has its default.
 
-    gf:meta                      HASH    schema, version
+    gf:meta                      HASH    schema: the number of this layout
     gf:runs                      ZSET    run id by creation (ms since 1970); a hint, the run itself decides
     gf:runs:open                 ZSET    the same for runs that are not over; a hint, too
     gf:run:{ID}                  HASH    agent code task status revision op plan_hash created started updated finished
@@ -25,7 +25,7 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
 
 What needs a word: `revision` counts outcomes, `op` names the last commit, `leases` counts how often the run was taken,
 `posted` holds the last requests' operation ids. In a node, `last` is how it settled before its present visit, `chosen`
-the names that its last decision chose (`-` for none); `result` is that of its last module; `status:0` is left out where
+the names that its last decision chose (`(none)` if there were none); `result` is that of its last module; `status:0` is left out where
 it is the node's own. In a map, `span` is its last index plus one. Node names hold no colon, so no two keys meet.
 """
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 from pydantic_core import from_json
 
 from graphflow.engine.plan import Plan
+from graphflow.engine.readiness import recount
 from graphflow.errors import CorruptState, PlanMismatch
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
@@ -24,7 +25,6 @@ from graphflow.store.keys import RunKeys
 
 T = TypeVar("T")
 Fields = Mapping[str, str]
-_ACTIVE = frozenset({NodeStatus.READY, NodeStatus.RUNNING, NodeStatus.WAITING})
 
 
 @dataclass(slots=True)
@@ -89,8 +89,7 @@ def run_from(run_id: RunId, keys: RunKeys, stored: StoredRun, plan: Plan) -> Run
         keys.revisions, lambda: {key: int(revision) for key, revision in stored.revisions.items()}
     )
     run.nodes = [_node_from(index, keys, stored, plan) for index in range(len(plan.nodes))]
-    run.active = sum(1 << index for index, state in enumerate(run.nodes) if state.status in _ACTIVE)
-    run.fresh = _fresh(plan, run.nodes)
+    recount(plan, run)
     run.maps = {
         index: _understood(keys.map(plan.nodes[index].name), partial(_map_from, fields))
         for index, fields in stored.maps.items()
@@ -99,23 +98,23 @@ def run_from(run_id: RunId, keys: RunKeys, stored: StoredRun, plan: Plan) -> Run
     return run
 
 
+def has_gaps(stored: Fields) -> bool:
+    """Whether indexes are missing among a map's items, because `where` left some out."""
+    return stored.get("span") != stored.get("total")
+
+
 def unfinished_indexes(
-    key: str, stored: Fields, items: Iterable[str], done: Iterable[str], failed: Iterable[str]
+    key: str, stored: Fields, items: Iterable[str] | None, done: Iterable[str], failed: Iterable[str]
 ) -> set[int]:
-    """The indexes among `items` (all up to the span, if none are given) without a record."""
+    """The indexes of the items without a record; `items` is None where there are no gaps. `key` is the map's."""
 
     def read() -> set[int]:
-        indexes = set(map(int, items)) or set(range(int(stored["span"])))
+        indexes = set(range(int(stored["span"]))) if items is None else set(map(int, items))
         indexes.difference_update(map(int, done))
         indexes.difference_update(map(int, failed))
         return indexes
 
     return _understood(key, read)
-
-
-def has_gaps(stored: Fields) -> bool:
-    """Whether indexes are missing among a map's items, because `where` left some out."""
-    return stored["span"] != stored["total"]
 
 
 def _node_from(index: int, keys: RunKeys, stored: StoredRun, plan: Plan) -> NodeState:
@@ -133,15 +132,6 @@ def _map_from(fields: Fields) -> MapState:
         failed=int(fields["failed"]),
         retried=int(fields["retried"]),
     )
-
-
-def _fresh(plan: Plan, nodes: list[NodeState]) -> int:
-    """The nodes with something awaited that settled after they were considered, or that may start again."""
-    mask = 0
-    for node, state in zip(plan.nodes, nodes, strict=True):
-        if state.reopened or any(nodes[other].settled > state.considered for other in node.awaited):
-            mask |= node.bit
-    return mask
 
 
 def _held(fields: Fields) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ class PatientClient:
         self._patience_seconds = patience_seconds
         self._connected: redis.asyncio.Redis | None = None
         self._waiting: redis.asyncio.Redis | None = None
+        self._opening = asyncio.Lock()
 
     async def open(self) -> None:
         """Connect, without patience: a store that is not there is to be told at once."""
@@ -105,8 +106,9 @@ class PatientClient:
 
     async def wait_for_entries(self, key: str, after: str, block_ms: int) -> list[tuple[str, dict[str, str]]]:
         """The same, waiting for the first. On connections of its own: others' commands would wait behind it."""
-        if self._waiting is None:
-            self._waiting = await open_client(self._address, role="events")
+        async with self._opening:
+            if self._waiting is None:
+                self._waiting = await open_client(self._address, role="events")
         with translate_errors(self._address), _type_checked(key):
             streams = cast(
                 "list[Any]", await self._waiting.xread({key: after}, count=PAGE_ENTRIES, block=block_ms)

@@ -122,7 +122,8 @@ class RedisStore:
             raise RunExists(run.id)
 
     async def _index(self, run_id: RunId, now: float) -> None:
-        runs, open_runs, entry = self._keys.runs, self._keys.open_runs, {run_id: int(now)}
+        runs, open_runs = self._keys.runs, self._keys.open_runs
+        entry: dict[str, int] = {run_id: int(now)}
         await self._redis.command(lambda client: client.zadd(runs, entry, nx=True), runs)
         await self._redis.command(lambda client: client.zadd(open_runs, entry, nx=True), open_runs)
 
@@ -202,7 +203,7 @@ class RedisStore:
         )
 
     async def _unfinished(self, keys: RunKeys, name: str, stored: Fields) -> set[int]:
-        items = await self._redis.field_names(keys.map_in(name)) if has_gaps(stored) else ()
+        items = await self._redis.field_names(keys.map_in(name)) if has_gaps(stored) else None
         done = await self._redis.field_names(keys.map_out(name))
         failed = await self._redis.field_names(keys.map_failed(name))
         return unfinished_indexes(keys.map(name), stored, items, done, failed)

@@ -434,6 +434,10 @@ def test_failure_hands_over_to_the_error_handler_with_the_errors_key(agent: Agen
     def handler(errors: list[dict[str, Any]]) -> str:
         return f"{errors[0]['node']}: {errors[0]['error']}"
 
+    @agent.node
+    def beside() -> str:
+        return "fine"
+
     outcome = agent.run_task_sync(task())
 
     assert outcome["handler"] == "fragile: ValueError: broke"
@@ -458,7 +462,7 @@ def test_error_handler_is_skipped_when_nothing_failed(agent: Agent) -> None:
 
 
 def test_node_that_succeeds_after_its_error_handler_makes_the_run_complete(agent: Agent) -> None:
-    @agent.node(max_retries=2, retry_on_failure=True, on_error="repair")
+    @agent.node(start=True, on_error="repair")
     async def fragile(cache: Any) -> str:
         if not await cache.get("repaired", False):
             raise NonRetryableException("broke")

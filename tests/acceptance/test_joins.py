@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from graphflow import Agent, NodeStatus, RunStatus
+from graphflow import (
+    Agent,
+    FlowControlConfig,
+    FlowControlModule,
+    FlowDecision,
+    ModuleType,
+    Node,
+    NodeStatus,
+    RunStatus,
+)
 from tests.acceptance.support import agent_on, task
 from tests.helpers import run
 
@@ -279,28 +288,24 @@ def test_join_below_a_loop_waits_for_the_new_results_of_all_its_parents(agent: A
     assert joined == [(1, 1), (2, 2), (3, 3)]
 
 
-def test_node_that_nothing_will_start_is_named_instead_of_waited_for(agent: Agent) -> None:
-    @agent.node
-    def start() -> str:
-        return "go"
-
-    @agent.decide(after="start", to=["a", "b"])
-    def choose() -> str:
-        return "a"
+def test_node_that_waits_for_what_nothing_starts_is_named_instead_of_waited_for(agent: Agent) -> None:
+    never = FlowDecision(next_node="helper", condition="begin == 'later'")
+    flow = FlowControlModule(flow_config=FlowControlConfig(decisions=[never]))
+    agent.add_node(Node(name="supervisor", type=ModuleType.FLOW_CONTROL, modules=[flow]))
 
     @agent.node
-    def a(start: str) -> str:
-        return "a"
+    def begin() -> str:
+        return "now"
 
     @agent.node
-    def b(start: str, c: str) -> str:
-        return "b"
+    def helper() -> str:
+        return "helped"
 
-    @agent.node(start=False)
-    def c() -> str:
-        return "c"
+    @agent.node
+    def end(begin: str, helper: str) -> str:
+        return helper
 
     outcome = run(asyncio.wait_for(agent.run_task(task()), 10))
 
-    assert outcome["a"] == "a"
-    assert "b" not in outcome
+    assert outcome.status is RunStatus.FAILED
+    assert "stalled: 'end' waits for 'helper'" in (outcome.error or "")

@@ -59,7 +59,7 @@ class Redis:
     def everything(self):
         """Every key of the run with its content."""
         found = {}
-        for key in self.client.scan_iter(match=f"{self.keys.run.replace('[', '')}*", count=1000):
+        for key in self.client.scan_iter(match=f"{self.keys.run}*", count=1000):
             kind = self.client.type(key)
             readers = {
                 "hash": self.client.hgetall,

@@ -42,6 +42,10 @@ def task_of(form: Form) -> Task:
     return Task(type="numbers", objective="double them", params={"data": list(range(COUNTS[form]))})
 
 
+def items_of(form: Form) -> int:
+    return COUNTS[form] // CHUNK_SIZE
+
+
 def answer_of(form: Form) -> list[int]:
     return [number * 2 for number in range(COUNTS[form])]
 

@@ -17,7 +17,7 @@ from typing import Any
 import redis
 
 from graphflow.failpoints import ENVIRONMENT_VARIABLE
-from tests.faults.graphs import Form
+from tests.faults.graphs import Form, executions
 
 ROOT = Path(__file__).parents[2]
 #: Seconds after which a run that should have ended counts as hanging.
@@ -36,6 +36,8 @@ class Job:
     log: Path
     delay: float | None = None
     lease_seconds: float = 10.0
+    #: Processes wait here for each other before they start the run.
+    barrier: Path | None = None
 
     def start(self, failpoints: str = "") -> Victim:
         return Victim(self, failpoints)
@@ -49,6 +51,10 @@ class Victim:
         command += [job.url, job.run_id, job.form, str(job.log), "--lease-seconds", str(job.lease_seconds)]
         if job.delay is not None:
             command += ["--delay", str(job.delay)]
+        if job.barrier is not None:
+            command += ["--barrier", str(job.barrier)]
+        #: What it logged, once it has ended.
+        self.errors = ""
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -79,26 +85,27 @@ class Victim:
 
     def finish(self) -> dict[str, Any]:
         """What the run came to, as the process printed it at its end."""
-        output, errors = self.end()
-        assert self.process.returncode == 0, f"the victim failed with {self.process.returncode}:\n{errors}"
+        output = self._end()
+        assert self.process.returncode == 0, f"the victim failed with {self.process.returncode}:\n{self.errors}"
         for complaint in COMPLAINTS:
-            assert complaint not in errors, errors
+            assert complaint not in self.errors, self.errors
         outcome: dict[str, Any] = json.loads(output.splitlines()[-1])
         return outcome
 
     def died(self) -> bool:
         """Wait for the end: whether it was a SIGKILL, by itself or by a failpoint."""
-        self.end()
+        self._end()
         return self.process.returncode == -signal.SIGKILL
 
-    def end(self) -> tuple[str, str]:
-        """Wait for the process: its output and its log."""
+    def _end(self) -> str:
+        """Wait for the process; what it printed."""
         try:
-            return self.process.communicate(timeout=PATIENCE_SECONDS)
+            output, self.errors = self.process.communicate(timeout=PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            _, errors = self.process.communicate()
-            raise AssertionError(f"the victim does not end:\n{errors}") from None
+            _, self.errors = self.process.communicate()
+            raise AssertionError(f"the victim does not end:\n{self.errors}") from None
+        return output
 
 
 @contextmanager
@@ -117,9 +124,9 @@ def run_field(client: redis.Redis, run_id: str, field: str) -> str | None:
     return value
 
 
-def wait_items_begun(log: Path, count: int) -> None:
-    """Wait until at least `count` bodies have begun."""
+def wait_bodies_begun(log: Path, count: int) -> None:
+    """Wait until at least `count` bodies have begun over the run's whole life."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not log.exists() or log.read_text().count("\n") < count:
-        assert time.monotonic() < deadline, f"fewer than {count} items begun in {PATIENCE_SECONDS} s"
-        time.sleep(0.005)
+    while executions(log).total() < count:
+        assert time.monotonic() < deadline, f"fewer than {count} bodies begun in {PATIENCE_SECONDS} s"
+        time.sleep(0.003)

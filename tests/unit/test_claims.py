@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from pydantic_core import from_json
 
-from graphflow.caches import claims as claims_module
 from graphflow.caches.claims import ClaimedItem
 from graphflow.caches.transaction import Transaction
 from graphflow.codec import register_type
@@ -228,10 +228,9 @@ def test_long_list_is_decoded_once_and_not_per_claim(monkeypatch: pytest.MonkeyP
 
     def counting(text: str) -> Any:
         decoded.append(len(text))
-        return original(text)
+        return from_json(text)
 
-    original = claims_module.from_json
-    monkeypatch.setattr(claims_module, "from_json", counting)
+    monkeypatch.setattr("graphflow.caches.claims.from_json", counting)
     for _ in range(20):
         cache = Transaction(state)
         taken(cache, where={"status": "pending"}).set(status="done")

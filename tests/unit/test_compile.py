@@ -194,7 +194,7 @@ def test_start_false_leaves_the_start_to_decisions_even_with_dependencies():
     report = plan.node("report")
     assert (report.starts, report.only_chosen) == (False, True)
     assert named(plan, report.dependencies) == {"a"}
-    assert named(plan, report.awaited) == {"choose"}
+    assert (report.waits, named(plan, report.choosers)) == (True, {"choose"})
 
 
 def test_writer_and_critic_by_jumps_alone_are_told_about_start():

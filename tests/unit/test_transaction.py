@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from graphflow.errors import (
 from graphflow.graph.cache import Cache
 from graphflow.graph.tasks import Task
 from tests.helpers_state import MemoryState
+
+Use = Callable[[Transaction], Awaitable[Any]]
 
 
 def runs_async(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
@@ -189,7 +191,7 @@ async def test_deleted_and_recreated_key_is_another_one() -> None:
 @runs_async
 async def test_next_read_after_an_overtaken_one_ends_the_run_at_once() -> None:
     state = MemoryState(a=1, b=1)
-    reads = [
+    reads: list[Use] = [
         lambda cache: cache.get("b"),
         lambda cache: cache.get("a"),
         lambda cache: cache.exists("b"),
@@ -732,6 +734,24 @@ async def test_closed_transaction_refuses_every_call() -> None:
 
 
 @runs_async
+async def test_ended_transaction_refuses_calls_and_can_still_be_committed() -> None:
+    state = MemoryState(items=[{}])
+    cache = Transaction(state)
+    claimed = await cache.claim("items")
+    assert claimed is not None
+    claimed.set(done=True)
+    cache.end()
+
+    with pytest.raises(TransactionClosed):
+        await cache.set("late", 1)
+    with pytest.raises(TransactionClosed):
+        claimed.set(late=True)
+    assert await Transaction(state).claim("items") is None
+    commit(state, cache)
+    assert state.values() == {"items": [{"done": True}]}
+
+
+@runs_async
 async def test_prefix_block_of_a_closed_transaction_refuses_as_well() -> None:
     cache = Transaction(MemoryState())
 
@@ -745,14 +765,15 @@ async def test_prefix_block_of_a_closed_transaction_refuses_as_well() -> None:
 async def test_fresh_transaction_is_empty_until_it_is_used() -> None:
     state = MemoryState(items=[1])
     state.set_node("n", 1)
-    for use in (
+    uses: list[Use] = [
         lambda cache: cache.get("a", None),
         lambda cache: cache.set("a", 1),
         lambda cache: cache.append("a", 1),
         lambda cache: cache.keys(),
         lambda cache: cache.claim("items"),
         lambda cache: cache.node_result("n", None),
-    ):
+    ]
+    for use in uses:
         cache = Transaction(state)
         assert cache.is_empty
         await use(cache)

@@ -1,0 +1,122 @@
+"""Drives the installed command as people do: a process in a folder of its own, with that folder's embedded server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import redis
+
+from tests.helpers import wait_until
+
+#: Seconds that any command here may take.
+PATIENCE_SECONDS = 60.0
+
+DOUBLES = """
+import time
+from pathlib import Path
+
+from graphflow import Agent
+
+agent = Agent()
+
+@agent.node
+def chunks(task):
+    print("chunks prints this")
+    return list(range(task.params.get("count", 3)))
+
+@agent.node(map_over="chunks", max_retries=2)
+def double(chunk, task):
+    with Path("executions").open("a") as log:
+        print(chunk, file=log)
+    time.sleep(task.params.get("seconds", 0))
+    if chunk in task.params.get("bad", []):
+        raise ValueError(f"chunk {chunk} is bad")
+    return chunk * 2
+
+@agent.node
+def combine(double, task):
+    if task.params.get("text") == "broken":
+        raise LookupError("combine is broken")
+    return {"sum": sum(double), "text": task.params.get("text")}
+
+@agent.node
+def report(combine):
+    return combine
+"""
+
+
+def doubles_file(folder: Path) -> Path:
+    file = folder / "doubles.py"
+    file.write_text(DOUBLES)
+    return file
+
+
+def graphflow(
+    folder: Path, *words: str, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        command(*words),
+        cwd=folder,
+        env=environment(env),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+    )
+
+
+@contextlib.contextmanager
+def started(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """The command, under way; killed with the block if it has not ended. Both its outputs are one."""
+    process = subprocess.Popen(
+        command(*words),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "graphflow", *words]
+
+
+def environment(more: dict[str, str] | None = None) -> dict[str, str]:
+    return {**os.environ, "GRAPHFLOW_REDIS_URL": "embedded://", **(more or {})}
+
+
+def socket_of(folder: Path) -> Path:
+    return folder / ".graphflow" / "redis.sock"
+
+
+def wait_for_field(folder: Path, key: str, field: str, at_least: int) -> None:
+    """Wait until a number in a hash of the folder's store is large enough."""
+
+    def reached() -> bool:
+        with redis.Redis(unix_socket_path=str(socket_of(folder)), decode_responses=True) as client:
+            try:
+                return int(client.hget(key, field) or 0) >= at_least
+            except redis.ConnectionError:
+                return False
+
+    wait_until(reached, what=f"{key} {field} >= {at_least}", timeout_seconds=30)
+
+
+def run_id_of(output: str) -> str:
+    """From the first line: `run ID`."""
+    word, run_id = output.splitlines()[0].split()
+    assert word == "run"
+    return run_id
