@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphflow.engine.plan import Plan, PlanNode
-from graphflow.engine.readiness import ReadNode, blocked_since, edge_status
+from graphflow.engine.readiness import ReadNode, blocked_since, chose, edge_status
 from graphflow.run import NodeState, NodeStatus, Run
 
 
@@ -33,28 +33,25 @@ def explain(plan: Plan, run: Run, name: str) -> str:
         return f"{name} was stopped in visit {state.visits}, before it came to an end"
     if node.supervises:
         return f"{name} never decided for anything: {_quiet_supervisor(run)}"
-    return (
-        f"{name} {'never ran' if run.status.is_final else 'has not started'}: {_why_pending(plan, run, node)}"
-    )
+    how_far = "never ran" if run.status.is_final else "has not started"
+    return f"{name} {how_far}: {_why_pending(plan, run, node)}"
 
 
 def skip_reason(plan: Plan, read: ReadNode, index: int) -> str:
     """Why a node that was skipped, or is about to be, was."""
     node = plan.nodes[index]
-    if node.waits:
+    if node.choosers and not any(chose(plan.nodes[place], read(place), index) for place in node.choosers):
         names = " or ".join(plan.nodes[chooser].name for chooser in node.choosers)
         return f"nothing chose it: it waits to be chosen by {names}"
     for dependency in node.dependencies:
         other, state = plan.nodes[dependency], read(dependency)
         if other.decides and edge_status(other, state, index) is NodeStatus.SKIPPED:
-            return f"{other.name} {'did not choose it' if state.status is NodeStatus.SUCCEEDED else 'was skipped and chose nothing'}"
-    if all(read(dependency).status is NodeStatus.SKIPPED for dependency in node.dependencies):
-        return "all that it depends on was skipped"
-    return (
-        f"its condition was false: {node.condition.text}"
-        if node.condition
-        else "nothing that it depends on succeeded"
-    )
+            was_skipped = state.status is NodeStatus.SKIPPED
+            return f"{other.name} {'was skipped and chose nothing' if was_skipped else 'did not choose it'}"
+    skipped = all(read(dependency).status is NodeStatus.SKIPPED for dependency in node.dependencies)
+    if node.condition is not None and not (skipped and node.dependencies):
+        return f"its condition was false: {node.condition.text}"
+    return "all that it depends on was skipped"
 
 
 def stall_reason(plan: Plan, read: ReadNode, held: tuple[str, ...]) -> str | None:

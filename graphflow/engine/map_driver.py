@@ -32,6 +32,10 @@ class MapDriver:
         self._loop = asyncio.get_running_loop()
         self._random = random.Random()
         self._maps: dict[int, MapItems] = {}
+        #: Maps that the commit under way opens: their items can be read when it is stored.
+        self._unstored: set[int] = set()
+        #: Results that the commit under way stores, of maps that an expression reads.
+        self._unstored_results: dict[int, list[tuple[int, str]]] = {}
         self._loading: set[asyncio.Task[None]] = set()
         self._refill_due = False
 
@@ -56,13 +60,23 @@ class MapDriver:
 
     def react(self, transition: Transition) -> None:
         for index, change in transition.maps.items():
+            if self._plan.maps_in_expressions >> index & 1:
+                self._unstored_results.setdefault(index, []).extend(change.done)
             if self._run.nodes[index].status is not NodeStatus.RUNNING:
                 self.drop(index)
             elif change.opened is not None:
-                self._open(index)
+                self._unstored.add(index)
+
+    def stored(self) -> None:
+        """What was folded is stored now."""
+        for index in self._unstored:
+            self._open(index)
+        self._unstored.clear()
+        self._unstored_results.clear()
 
     def drop(self, index: int) -> None:
         """The map's visit is over; items that have not started leave the line."""
+        self._unstored.discard(index)
         items = self._maps.pop(index, None)
         if items is not None:
             for attempt in items.take_queue():
@@ -190,7 +204,7 @@ class MapDriver:
             return False
         outcome = items.take_finished()
         await self._add_results(items, outcome)
-        self._scheduler.committer.fold(outcome)
+        self._scheduler.arrive(outcome)
         return True
 
     async def _add_results(self, items: MapItems, outcome: ItemOutcomes) -> None:
@@ -199,7 +213,8 @@ class MapDriver:
         is_last = left == len(outcome.done) + len(outcome.failed)
         if is_last and self._plan.maps_in_expressions & items.node.bit:
             stored = self._scheduler.store.results(self._run.id, items.node.name)
-            outcome.results = await merged_results(stored, outcome.done)
+            unstored = self._unstored_results.get(items.node.index, [])
+            outcome.results = await merged_results(stored, [*unstored, *outcome.done])
 
     def _items_of(self, attempt: Attempt) -> MapItems | None:
         """The items that this attempt belongs to; None if their visit is over."""

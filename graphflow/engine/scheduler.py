@@ -140,6 +140,7 @@ class Scheduler:
         launches = [] if self.run.status.is_final else self._admit()
         futures, self._committing = self._committing, []
         if await self.committer.commit():
+            self._maps.stored()
             self._on_commit()
         for future in futures:
             if not future.done():

@@ -39,6 +39,10 @@ class _HiredisPacking(_AsyncConnection):
         # redis-py names some commands by two words ("SCRIPT LOAD"); on the wire they are two arguments.
         words: Sequence[Any] = name.split() if isinstance(name, (str, bytes)) else (name,)
         try:
+            return [hiredis.pack_command((*words, *arguments))]
+        except TypeError:
+            pass
+        try:
             return [hiredis.pack_command((*words, *map(_packable, arguments)))]
         except TypeError as exc:
             raise DataError(str(exc)) from exc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import redis
 
+from graphflow.store.embedded import EmbeddedServer
 from tests.helpers import wait_until
 
 #: Seconds that any command here may take.
@@ -88,6 +90,14 @@ def started(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
         finally:
             if process.poll() is None:
                 process.kill()
+            if process.wait() == -signal.SIGKILL:
+                _end_server(folder)
+
+
+def _end_server(folder: Path) -> None:
+    """A process that was killed leaves its server up; whoever leaves it next as its last user ends it."""
+    with EmbeddedServer(folder / ".graphflow"):
+        pass
 
 
 def command(*words: str) -> list[str]:

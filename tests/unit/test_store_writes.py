@@ -12,12 +12,14 @@ from graphflow.run import (
     Begin,
     Failure,
     ItemOutcomes,
-    ItemsStored, MapChange,
+    ItemsStored,
+    MapChange,
     ModuleState,
     NodeState,
     NodeStatus,
     Started,
     StateSet,
+    Transition,
 )
 from graphflow.store.fields import (
     failure_from_text,
@@ -153,7 +155,11 @@ def test_map_opened_again_within_a_batch_writes_the_last_visit_only():
     assert batch.opens_map
     assert [arguments for _, key, arguments in found if key == KEYS.map_in("double")] == [[], [5, "new"]]
     assert [command for command, key, _ in found if key == KEYS.map_out("double")] == ["UNLINK"]
-    assert ("HSET", KEYS.map("double"), ["visit", "2", "total", "1", "span", "6", "failed", "0", "retried", "0", "done", "0"]) in found
+    assert (
+        "HSET",
+        KEYS.map("double"),
+        ["visit", "2", "total", "1", "span", "6", "failed", "0", "retried", "0", "done", "0"],
+    ) in found
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+"""Connections that break around a script: what became of the call is found out, and nothing happens twice."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from graphflow.result import RunResult
+from graphflow.store.scripts import script
+from tests.faults.graphs import AGGREGATES, FORMS, Form, agent_of, answer_of, executions, items_of, task_of
+from tests.faults.harness import looking_at
+from tests.faults.invariants import check_run
+from tests.faults.proxy import ChaosProxy, calls_of
+from tests.helpers import run
+from tests.servers import RealServer
+
+SCRIPTS = ("create", "acquire", "commit", "renew", "release")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts_are_known(redis_server: RealServer) -> None:
+    """So that the call that is cut is never the one that Redis answers with NOSCRIPT."""
+    with looking_at(redis_server.url) as client:
+        for name in SCRIPTS:
+            client.script_load(script(name).text)
+
+
+class Scene:
+    """One run of a form through a proxy."""
+
+    def __init__(self, server: RealServer, folder: Path, form: Form) -> None:
+        self.server = server
+        self.run_id = folder.name
+        self.form = form
+        self.log = folder / "bodies.log"
+
+    async def drive(self, proxy: ChaosProxy) -> RunResult:
+        # So short a lease that it is renewed several times within the run.
+        agent = agent_of(self.form, proxy.url, self.log, lease_seconds=0.3 if self.form == "map" else 1.0)
+        return await agent.run_task(task_of(self.form), run_id=self.run_id)
+
+    def check(self, outcome: RunResult) -> None:
+        assert (outcome.status, outcome.error) == ("complete", None)
+        assert outcome[AGGREGATES[self.form][1]] == answer_of(self.form)
+        with looking_at(self.server.url) as client:
+            check_run(client, self.run_id, self.form)
+        found = executions(self.log)
+        assert set(found) == set(range(items_of(self.form)))
+        if self.form == "map":
+            assert set(found.values()) == {1}, "a broken connection costs no item"
+
+
+@pytest.fixture
+def scene(form: Form, redis_server: RealServer, tmp_path: Path) -> Scene:
+    assert redis_server.socket_path is not None
+    return Scene(redis_server, tmp_path, form)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("calls", [1, 2, 3])
+@pytest.mark.parametrize("after", [True, False], ids=["reply-lost", "call-lost"])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_run_completes_although_the_first_calls_of_a_script_are_cut(
+    name: str, after: bool, calls: int, scene: Scene
+) -> None:
+    async def main() -> RunResult:
+        async with ChaosProxy(str(scene.server.socket_path)) as proxy:
+            proxy.cut(calls_of(name), after=after, turns=range(1, calls + 1))
+            outcome = await scene.drive(proxy)
+            # A naive run may be over before its lease was renewed so often.
+            assert proxy.broken == calls or name == "renew"
+            return outcome
+
+    scene.check(run(main()))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("after", [True, False], ids=["reply-lost", "call-lost"])
+def test_run_completes_although_every_second_call_of_each_script_is_cut(after: bool, scene: Scene) -> None:
+    async def main() -> RunResult:
+        async with ChaosProxy(str(scene.server.socket_path)) as proxy:
+            for name in SCRIPTS:
+                proxy.cut(calls_of(name), after=after, turns=range(1, 1000, 2))
+            outcome = await scene.drive(proxy)
+            assert proxy.broken > 5
+            return outcome
+
+    scene.check(run(main()))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_run_goes_on_by_itself_when_a_server_that_refused_connections_takes_them_again(scene: Scene) -> None:
+    async def main() -> RunResult:
+        async with ChaosProxy(str(scene.server.socket_path)) as proxy:
+            driving = asyncio.create_task(scene.drive(proxy))
+            while executions(scene.log).total() < 2:
+                await asyncio.sleep(0.003)
+            await proxy.refuse(0.7)
+            return await driving
+
+    scene.check(run(main()))
