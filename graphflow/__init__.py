@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         RunNotFound,
         StoreUnreachable,
     )
+    from graphflow.executors.inline import is_cancelled
     from graphflow.graph.cache import Cache
     from graphflow.graph.flow import FlowControlConfig, FlowControlModule, FlowDecision
     from graphflow.graph.modules import END, AgentModule, ModuleConfig, ModuleType
@@ -50,6 +51,7 @@ _HOMES = {
         "RunNotFound",
         "StoreUnreachable",
     ),
+    "graphflow.executors.inline": ("is_cancelled",),
     "graphflow.graph.cache": ("Cache",),
     "graphflow.graph.flow": ("FlowControlConfig", "FlowControlModule", "FlowDecision"),
     "graphflow.graph.modules": ("END", "AgentModule", "ModuleConfig", "ModuleType"),
@@ -80,6 +82,7 @@ __all__ = [
     "RunFailure",
     "NodeResult",
     "NodeStatus",
+    "is_cancelled",
     # its state
     "Cache",
     "RedisCache",

@@ -27,8 +27,9 @@ from graphflow.graph.flow import names_of
 from graphflow.graph.functions import function_name
 from graphflow.graph.modules import END, FunctionModule, ModuleConfig, ModuleType
 from graphflow.graph.nodes import Node, NodeConfig, NodeOptions
-from graphflow.graph.tasks import Task
+from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import RunId, check_run_id, new_run_id
+from graphflow.requests import cancel_request
 from graphflow.result import NodeResult, RunResult, run_result
 from graphflow.run import NodeState, Run
 from graphflow.settings import DEFAULT_LEASE_SECONDS, DEFAULT_MAX_CONCURRENT_TASKS, DEFAULT_TIMEOUT_SECONDS
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Result = TypeVar("_Result")
 
+#: Seconds that module runs under way get to end when the agent is drained.
+DEFAULT_DRAIN_SECONDS = 10.0
 #: Seconds after which `stream` looks for events that another process committed.
 STREAM_POLL_SECONDS = 0.2
 
@@ -267,6 +270,26 @@ class Agent:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(watch.committed.wait(), STREAM_POLL_SECONDS)
 
+    async def cancel(self, run_id: str, reason: str = "cancelled") -> RunStatus:
+        """End a run from any process; returns its final status, once it has one.
+
+        Modules under way see CancelledError within a third of the lease, sync ones `graphflow.is_cancelled()`; what
+        they had buffered is dropped. A run that is over stays as it is. RunNotFound, PlanMismatch.
+        """
+        async with self._sessions.open() as session:
+            head = await session.store.head(check_run_id(run_id))
+            if not await session.store.post(head.id, cancel_request(reason)):
+                return (await session.store.head(head.id)).status
+            plan = self.compile(list(await session.store.state(head.id)))
+            if head.plan_hash != plan.hash:
+                raise PlanMismatch(head.id, head.plan_hash, plan.hash)
+            return (await finish_run(session, plan, head.id, lease_seconds=self.lease_seconds)).status
+
+    def drain(self, grace_seconds: float = DEFAULT_DRAIN_SECONDS) -> None:
+        """Stop driving runs: nothing more starts, what runs gets `grace_seconds` to end and be committed, and each run
+        is given back; `run_task` then raises RunInterrupted. For signal handlers and other threads."""
+        self._sessions.drain(grace_seconds)
+
     async def state(self, run_id: str) -> dict[str, Any]:
         """The state of a stored run, finished or not: a copy, by state key."""
         async with self._sessions.open() as session:
@@ -319,8 +342,7 @@ class Agent:
             run = await session.store.load(head.id, plan)
         else:
             run = await finish_run(
-                session.store,
-                session.heartbeat,
+                session,
                 plan,
                 head.id,
                 lease_seconds=self.lease_seconds,

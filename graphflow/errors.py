@@ -1,39 +1,40 @@
 """Every error graphflow raises, in one tree. A user's failure is data in the outcome; ours is an exception.
 
-    GraphflowError
-    ├── InvalidGraph            the graph cannot be compiled; every problem in one error
-    ├── InvalidName             a run, node, type or prefix has a name that cannot be used
-    ├── ExpressionError         an expression does not parse
-    ├── EvaluationError         an expression cannot be evaluated on this state
-    │   └── BudgetExceeded      it would take too many steps or too much memory
-    ├── StateError              what a module did with its cache
-    │   ├── MissingKey          a key that is read is not in the state; also a KeyError
-    │   ├── UnstorableValue     not JSON and not a registered type
-    │   ├── UnknownType         a stored value is of a type that this process has not registered
-    │   ├── ValueTooLarge       over max_value_bytes
-    │   ├── TransactionTooLarge over max_transaction_bytes
-    │   ├── WrongType           append to what is no list, increment of what is no number
-    │   ├── TransactionClosed   the module run that owned this cache has ended
-    │   └── OutsideRun          state asked for where no run is
-    ├── RunError                about one run
-    │   ├── RunNotFound
-    │   ├── RunExists
-    │   ├── TaskMismatch        this run id belongs to another task
-    │   ├── PlanMismatch        this run was started with another graph
-    │   ├── LeaseHeld           another process drives the run
-    │   └── LeaseLost           another process took the run over
-    ├── StoreError              about the store
-    │   ├── InvalidAddress      a store URL cannot be read
-    │   ├── StoreUnreachable
-    │   ├── StoreFull
-    │   ├── WritesRefused       read-only, or its disk or its replicas fail
-    │   ├── AccessDenied        wrong password, or no right to a command
-    │   ├── StoreWentBack       it lost what it had acknowledged
-    │   ├── CorruptState        a key has the wrong type or unreadable content
-    │   ├── SchemaTooNew
-    │   └── EmbeddedServerError the embedded server could not be started
-    ├── MissingExtra            an optional dependency is not installed
-    └── NonRetryableException   raised by a module: fail at once, do not try again
+GraphflowError
+├── InvalidGraph            the graph cannot be compiled; every problem in one error
+├── InvalidName             a run, node, type or prefix has a name that cannot be used
+├── ExpressionError         an expression does not parse
+├── EvaluationError         an expression cannot be evaluated on this state
+│   └── BudgetExceeded      it would take too many steps or too much memory
+├── StateError              what a module did with its cache
+│   ├── MissingKey          a key that is read is not in the state; also a KeyError
+│   ├── UnstorableValue     not JSON and not a registered type
+│   ├── UnknownType         a stored value is of a type that this process has not registered
+│   ├── ValueTooLarge       over max_value_bytes
+│   ├── TransactionTooLarge over max_transaction_bytes
+│   ├── WrongType           append to what is no list, increment of what is no number
+│   ├── TransactionClosed   the module run that owned this cache has ended
+│   └── OutsideRun          state asked for where no run is
+├── RunError                about one run
+│   ├── RunNotFound
+│   ├── RunExists
+│   ├── TaskMismatch        this run id belongs to another task
+│   ├── PlanMismatch        this run was started with another graph
+│   ├── LeaseHeld           another process drives the run
+│   ├── LeaseLost           another process took the run over
+│   └── RunInterrupted      this process was asked to stop driving
+├── StoreError              about the store
+│   ├── InvalidAddress      a store URL cannot be read
+│   ├── StoreUnreachable
+│   ├── StoreFull
+│   ├── WritesRefused       read-only, or its disk or its replicas fail
+│   ├── AccessDenied        wrong password, or no right to a command
+│   ├── StoreWentBack       it lost what it had acknowledged
+│   ├── CorruptState        a key has the wrong type or unreadable content
+│   ├── SchemaTooNew
+│   └── EmbeddedServerError the embedded server could not be started
+├── MissingExtra            an optional dependency is not installed
+└── NonRetryableException   raised by a module: fail at once, do not try again
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class InvalidGraph(GraphflowError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        super().__init__(f"the graph has {count}:\n" + "\n".join(f"  - {problem}" for problem in self.problems))
+        super().__init__(
+            f"the graph has {count}:\n" + "\n".join(f"  - {problem}" for problem in self.problems)
+        )
 
 
 class InvalidName(GraphflowError, ValueError):
@@ -98,7 +101,9 @@ class MissingKey(StateError, KeyError):
         self.key = key
         self.nearest = tuple(nearest)
         hint = f"; the nearest keys are {', '.join(map(repr, self.nearest))}" if self.nearest else ""
-        super().__init__(f"the state has no key {key!r}{hint}; give a default to read a key that may be missing")
+        super().__init__(
+            f"the state has no key {key!r}{hint}; give a default to read a key that may be missing"
+        )
 
     __str__ = Exception.__str__  # KeyError would show the message quoted
 
@@ -113,7 +118,10 @@ class UnstorableValue(StateError):
         place = f"{key!r}" if not path else f"{key!r} at {path}"
         super().__init__(
             f"cannot store {place}: "
-            + (reason or f"a value of type {type_name} is neither JSON nor registered; convert it, or register_type({type_name})")
+            + (
+                reason
+                or f"a value of type {type_name} is neither JSON nor registered; convert it, or register_type({type_name})"
+            )
         )
 
 
@@ -197,7 +205,8 @@ class RunNotFound(RunError):
     def __init__(self, run_id: str, store: str) -> None:
         self.store = store
         super().__init__(
-            run_id, f"no run {run_id!r} in {store}; `graphflow list` shows what is there, --url looks elsewhere"
+            run_id,
+            f"no run {run_id!r} in {store}; `graphflow list` shows what is there, --url looks elsewhere",
         )
 
 
@@ -213,7 +222,8 @@ class TaskMismatch(RunError):
 
     def __init__(self, run_id: str, difference: str) -> None:
         super().__init__(
-            run_id, f"run {run_id!r} was started for another task ({difference}); choose another run_id for this one"
+            run_id,
+            f"run {run_id!r} was started for another task ({difference}); choose another run_id for this one",
         )
 
 
@@ -236,7 +246,9 @@ class LeaseHeld(RunError):
     def __init__(self, run_id: str, owner: str, seconds_left: float) -> None:
         self.owner = owner
         self.seconds_left = seconds_left
-        super().__init__(run_id, f"run {run_id!r} is driven by {owner}; its lease ends in {seconds_left:.1f} s")
+        super().__init__(
+            run_id, f"run {run_id!r} is driven by {owner}; its lease ends in {seconds_left:.1f} s"
+        )
 
 
 class LeaseLost(RunError):
@@ -247,6 +259,16 @@ class LeaseLost(RunError):
             run_id,
             f"this process no longer drives run {run_id!r}{f' ({detail})' if detail else ''}; "
             "whoever took it over goes on from the last commit",
+        )
+
+
+class RunInterrupted(RunError):
+    """This process was asked to stop (`Agent.drain`) before the run was over; the run can be resumed."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            run_id,
+            f"run {run_id!r} was interrupted and given back; start it again under this run_id to resume it",
         )
 
 
@@ -323,14 +345,18 @@ class CorruptState(StoreError):
 
     def __init__(self, key: str, detail: str) -> None:
         self.key = key
-        super().__init__(f"key {key!r} is not as graphflow left it: {detail}; restore it, or start the run anew")
+        super().__init__(
+            f"key {key!r} is not as graphflow left it: {detail}; restore it, or start the run anew"
+        )
 
 
 class SchemaTooNew(StoreError):
     """The store was written by a newer graphflow."""
 
     def __init__(self, found: int, known: int) -> None:
-        super().__init__(f"the store has schema {found}, this graphflow knows up to {known}; upgrade graphflow-engine")
+        super().__init__(
+            f"the store has schema {found}, this graphflow knows up to {known}; upgrade graphflow-engine"
+        )
 
 
 class EmbeddedServerError(StoreError):

@@ -103,20 +103,21 @@ class RunResult:
         return self.status is RunStatus.COMPLETE
 
     def __getitem__(self, key: str) -> Any:
-        if _is_map(self.plan, key) and key not in self.run.state:
+        if key in self.run.state:
+            return decode(self.run.state[key], key)
+        if self._has_map(key):
             return self.read_map(key)
-        if key not in self.run.state:
-            raise KeyError(self._why_missing(key))
-        return decode(self.run.state[key], key)
+        raise KeyError(self._why_missing(key))
 
     def __contains__(self, key: str) -> bool:
-        return key in self.run.state or _is_map(self.plan, key)
+        return key in self.run.state or self._has_map(key)
 
     def get(self, key: str, default: Any = None) -> Any:
         return self[key] if key in self else default  # noqa: SIM401 - this is that get
 
     def keys(self) -> list[str]:
-        return sorted(self.run.state)
+        maps = (node.name for node in self.plan.nodes if self._has_map(node.name))
+        return sorted({*self.run.state, *maps})
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
@@ -125,6 +126,13 @@ class RunResult:
         """In one sentence, why the node is where it is."""
         return explain(self.plan, self.run, node)
 
+    def _has_map(self, key: str) -> bool:
+        """Whether it is a map node that succeeded: then its results are read as a state key is."""
+        index = self.plan.by_name.get(key)
+        if index is None or self.plan.nodes[index].map is None:
+            return False
+        return self.run.nodes[index].settled_as is NodeStatus.SUCCEEDED
+
     def _why_missing(self, key: str) -> str:
         if key in self.plan.by_name:
             return self.explain(key)
@@ -132,11 +140,6 @@ class RunResult:
         if writers:
             return f"{key} was not set: {self.explain(writers[0])}"
         return f"no state key {key!r}; there are: {', '.join(self.keys()) or 'none'}"
-
-
-def _is_map(plan: Plan, name: str) -> bool:
-    index = plan.by_name.get(name)
-    return index is not None and plan.nodes[index].map is not None
 
 
 def run_result(

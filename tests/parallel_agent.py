@@ -112,7 +112,14 @@ def naive_agent(
             ],
         )
     )
-    agent.add_node(Node(name="splitter", type=ModuleType.PLANNER, modules=[TaskSplitter()], node_config=NodeConfig(max_retries=max_retries)))
+    agent.add_node(
+        Node(
+            name="splitter",
+            type=ModuleType.PLANNER,
+            modules=[TaskSplitter()],
+            node_config=NodeConfig(max_retries=max_retries),
+        )
+    )
     for name in names:
         agent.add_node(
             Node(

@@ -317,7 +317,8 @@ class Simulation:
             return
         for node in self.plan.nodes:
             if not self.run.active >> node.index & 1:
-                verdict = readiness(self.plan, self.run.nodes.__getitem__, self.run.active, node.index)
+                masks = self.run.active, self.run.fresh
+                verdict = readiness(self.plan, self.run.nodes.__getitem__, *masks, node.index)
                 assert verdict is Verdict.WAIT, f"{node.name!r} was overlooked: {verdict.name}"
 
     def _take_up(self, transition: Transition) -> None:

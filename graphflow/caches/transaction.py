@@ -297,6 +297,10 @@ class Transaction:
             lost=frozenset(name for name, is_lost in reads.items() if is_lost),
         )
 
+    @property
+    def has_ended(self) -> bool:
+        return self._ended
+
     def end(self) -> None:
         """The module's body is over: every later call, of a task that it left behind, raises TransactionClosed."""
         self._ended = True

@@ -63,6 +63,10 @@ class Attempt:
         module = self.node.modules[self.module].module
         return module.display_name if isinstance(module, FunctionModule) else type(module).__qualname__
 
+    def is_unwanted(self) -> bool:
+        """Whether nobody waits for what it comes to any more. Called from threads."""
+        return self.stopping or (self.transaction is not None and self.transaction.has_ended)
+
     def again(self) -> Attempt:
         """The same try once more, with the same place in the line."""
         return Attempt(self.node, self.module, self.visit, self.index, self.text, self.ticket)

@@ -20,7 +20,7 @@ from graphflow.engine.tickets import TicketLine
 from graphflow.errors import StateError
 from graphflow.failpoints import failpoint
 from graphflow.run import Failure, Input, Outcome, Run, Transition
-from graphflow.store.contract import Batch, Lease, Store
+from graphflow.store.contract import Batch, CommitReply, Lease, Store
 
 #: Writes and bytes after which a commit takes no further outcome.
 COMMIT_OPERATIONS = 1_000
@@ -88,16 +88,15 @@ class Committer:
         self._on_transition(transition)
         return True
 
-    async def commit(self) -> bool:
-        """Send what was folded; False if there was nothing. LeaseLost, StoreWentBack or another StoreError."""
+    async def commit(self) -> CommitReply | None:
+        """Send what was folded; None if there was nothing. LeaseLost, StoreWentBack or another StoreError."""
         batch, expected = self._batch, self._expected
         if batch.is_empty:
-            return False
+            return None
         self._batch = self._store.batch(self._plan, self._run.id)
         self._expected = self._run.revision
         failpoint("commit.before")
-        await self._store.commit(self._lease, batch, expected=expected, revision=self._expected)
-        return True
+        return await self._store.commit(self._lease, batch, expected=expected, revision=self._expected)
 
     def _disturbs(self, transition: Transition, attempt: Attempt | None) -> bool:
         results = [

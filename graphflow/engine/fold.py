@@ -235,7 +235,8 @@ class Fold:
             bit = candidates & -candidates
             self._look ^= bit
             index = bit.bit_length() - 1
-            match readiness(self.plan, self.draft.node, self.transition.active, index):
+            masks = self.transition.active, self.transition.fresh
+            match readiness(self.plan, self.draft.node, *masks, index):
                 case Verdict.START:
                     self.start(index)
                 case Verdict.SKIP:

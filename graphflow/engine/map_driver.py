@@ -44,6 +44,11 @@ class MapDriver:
         """Nothing of it will come without a slot: no page is being read and no refill is due."""
         return not self._loading and not self._refill_due
 
+    @property
+    def has_finished(self) -> bool:
+        """Items wait for their commit."""
+        return any(items.has_finished for items in self._maps.values())
+
     # Maps come and go
 
     def enter(self, index: int) -> bool:
@@ -101,6 +106,8 @@ class MapDriver:
     def refill(self) -> None:
         """Start items in free slots, a burst at a time; the rest when the loop has had a turn."""
         self._refill_due = False
+        if self._scheduler.is_draining:
+            return
         slots = self._scheduler.slots
         burst = 0
         for items in list(self._maps.values()):
@@ -198,7 +205,7 @@ class MapDriver:
             self._scheduler.after(backoff_seconds(attempts, self._random.random()), self.put_back, again)
 
     async def fold_finished(self) -> bool:
-        """Fold one batch of finished items; False if there are none."""
+        """Hand in one batch of finished items to be folded; False if there are none."""
         items = next((items for items in self._maps.values() if items.has_finished), None)
         if items is None:
             return False

@@ -22,17 +22,19 @@ class Verdict(Enum):
     SKIP = auto()
 
 
-def readiness(plan: Plan, read: ReadNode, active: int, index: int) -> Verdict:
-    """The verdict on a node that is not active. `active` is the mask of the nodes that are."""
+def readiness(plan: Plan, read: ReadNode, active: int, fresh: int, index: int) -> Verdict:
+    """The verdict on a node that is not active. `active` and `fresh` are the run's masks."""
     node, state = plan.nodes[index], read(index)
     if state.status is NodeStatus.FAILED and not state.reopened:
         return Verdict.WAIT
     if node.waits:
         return _by_choosers(plan, read, active, node, state)
-    return _by_dependencies(plan, read, active, node, state)
+    return _by_dependencies(plan, read, active, fresh, node, state)
 
 
-def _by_dependencies(plan: Plan, read: ReadNode, active: int, node: PlanNode, state: NodeState) -> Verdict:
+def _by_dependencies(
+    plan: Plan, read: ReadNode, active: int, fresh: int, node: PlanNode, state: NodeState
+) -> Verdict:
     tolerant = node.config.run_when == "settled"
     any_new = new_counts = any_counts = failed = unchosen = False
     for index in node.dependencies:
@@ -40,7 +42,9 @@ def _by_dependencies(plan: Plan, read: ReadNode, active: int, node: PlanNode, st
         if active >> index & 1 or (tolerant and _is_being_handled(plan, read, active, index)):
             return Verdict.WAIT
         status, since = edge_status(dependency, other, node.index), other.settled
-        if since <= state.considered:
+        # A dependency is about to be replaced if it, or what is above it, has something new to consider. Joined with
+        # anything else, the node would run on two passes of a loop at once.
+        if since <= state.considered or (dependency.ancestors | dependency.bit) & fresh:
             if dependency.ancestors & active:
                 return Verdict.WAIT
             blocked = blocked_since(plan, read, index)

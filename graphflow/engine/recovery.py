@@ -10,10 +10,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from graphflow.engine.heartbeat import Heartbeat
 from graphflow.engine.plan import Plan
 from graphflow.engine.scheduler import Scheduler
-from graphflow.errors import LeaseHeld, LeaseLost, StoreError, StoreWentBack
+from graphflow.engine.session import Session
+from graphflow.errors import LeaseHeld, LeaseLost, RunInterrupted, StoreError, StoreWentBack
 from graphflow.ids import RunId
 from graphflow.run import Run
 from graphflow.store.contract import Lease, Store
@@ -25,28 +25,31 @@ POLL_SECONDS = 0.25
 
 
 async def finish_run(
-    store: Store,
-    heartbeat: Heartbeat,
+    session: Session,
     plan: Plan,
     run_id: RunId,
     *,
     lease_seconds: float,
-    on_commit: Callable[[], None],
+    on_commit: Callable[[], None] = lambda: None,
 ) -> Run:
-    """The run when it is over: driven here, or by the process that holds its lease."""
+    """The run when it is over: driven here, or by the process that holds its lease.
+
+    RunInterrupted if the session is drained before that.
+    """
     reported = ""
-    while True:
+    while session.draining is None:
         try:
-            lease = await store.acquire(run_id, lease_seconds)
+            lease = await session.store.acquire(run_id, lease_seconds)
         except LeaseHeld as held:
             if reported != held.owner:
                 reported = held.owner
                 logger.info("run %s is driven by %s; waiting for it", run_id, held.owner)
-            run = await _wait_for_other(store, plan, run_id, held)
+            run = await _wait_for_other(session.store, plan, run_id, held)
         else:
-            run = await _drive(store, heartbeat, plan, lease, on_commit) or await _over(store, plan, run_id)
+            run = await _drive(session, plan, lease, on_commit) or await _over(session.store, plan, run_id)
         if run is not None:
             return run
+    raise RunInterrupted(run_id)
 
 
 async def _wait_for_other(store: Store, plan: Plan, run_id: RunId, held: LeaseHeld) -> Run | None:
@@ -61,20 +64,23 @@ async def _over(store: Store, plan: Plan, run_id: RunId) -> Run | None:
     return await store.load(run_id, plan) if head.status.is_final else None
 
 
-async def _drive(
-    store: Store, heartbeat: Heartbeat, plan: Plan, lease: Lease, on_commit: Callable[[], None]
-) -> Run | None:
-    """The run when it is over, or None if another process took it or the store lost what it had acknowledged."""
+async def _drive(session: Session, plan: Plan, lease: Lease, on_commit: Callable[[], None]) -> Run | None:
+    """The run when it is over; None if it was given back, taken over, or the store lost what it had acknowledged."""
     try:
-        run = await store.load(lease.run_id, plan)
+        run = await session.store.load(lease.run_id, plan)
         if not run.status.is_final:
-            await Scheduler(plan, run, store, lease, on_commit=on_commit).drive(heartbeat)
-        return run
+            scheduler = Scheduler(plan, run, session.store, lease, on_commit=on_commit)
+            session.schedulers.add(scheduler)
+            try:
+                await scheduler.drive(session.heartbeat)
+            finally:
+                session.schedulers.discard(scheduler)
+        return run if run.status.is_final else None
     except (LeaseLost, StoreWentBack) as error:
         logger.warning("%s", error)
         return None
     finally:
-        await asyncio.shield(_release(store, lease))
+        await asyncio.shield(_release(session.store, lease))
 
 
 async def _release(store: Store, lease: Lease) -> None:

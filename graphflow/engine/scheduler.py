@@ -29,6 +29,7 @@ from graphflow.engine.tickets import TicketLine
 from graphflow.errors import GraphflowError, LeaseLost
 from graphflow.executors.inline import InlineExecutor
 from graphflow.graph.tasks import RunStatus
+from graphflow.requests import input_from_request
 from graphflow.run import (
     Begin,
     Input,
@@ -91,6 +92,11 @@ class Scheduler:
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._timer_number = 0
         self._broken: BaseException | None = None
+        #: Requests may wait in the inbox; some may have come before this process did.
+        self._has_requests = True
+        #: Nothing more is started.
+        self.is_draining = False
+        self._gave_up = False
         self._wake = asyncio.Event()
 
     # The loop
@@ -101,16 +107,32 @@ class Scheduler:
         heartbeat.keep(
             self._lease,
             lost=lambda: _call_in(self._loop, self.break_off, lost),
-            inbox=lambda waiting: None,
+            inbox=lambda waiting: _call_in(self._loop, self._look_into_inbox),
         )
         try:
             with self._executor:
                 self._enter()
-                while not self.run.status.is_final:
+                while not self.run.status.is_final and not self._is_drained:
                     await self._turn()
         finally:
             heartbeat.drop(self._lease)
             await self._stop_everything()
+
+    def drain(self, grace_seconds: float) -> None:
+        """Start nothing more; `drive` returns when what runs has been committed, or dropped after `grace_seconds`."""
+        self.is_draining = True
+        self.after(grace_seconds, self._give_up_draining)
+        self.wake()
+
+    @property
+    def _is_drained(self) -> bool:
+        if not self.is_draining:
+            return False
+        return self._gave_up or (self.slots.is_idle and not self._arrived and not self._maps.has_finished)
+
+    def _give_up_draining(self) -> None:
+        self._gave_up = True
+        self.wake()
 
     def _enter(self) -> None:
         """Put what the loaded run has in flight at the entrance that first-time work uses."""
@@ -136,12 +158,15 @@ class Scheduler:
 
     async def _turn(self) -> None:
         await self._wait()
+        await self._read_inbox()
         await self._fold_arrived()
-        launches = [] if self.run.status.is_final else self._admit()
+        launches = [] if self.run.status.is_final or self.is_draining else self._admit()
         futures, self._committing = self._committing, []
-        if await self.committer.commit():
+        if (reply := await self.committer.commit()) is not None:
             self._maps.stored()
             self._on_commit()
+            if reply.inbox:
+                self._look_into_inbox()
         for future in futures:
             if not future.done():
                 future.set_result(None)
@@ -156,6 +181,18 @@ class Scheduler:
         self._wake.clear()
         if self._broken is not None:
             raise self._broken
+
+    async def _read_inbox(self) -> None:
+        """Requests from outside go before what has arrived from within."""
+        if not self._has_requests:
+            return
+        self._has_requests = False
+        for text in reversed(await self.store.take_requests(self._lease)):
+            request = input_from_request(text)
+            if request is None:
+                logger.warning("run %s: a request that this version does not know is left out", self.run.id)
+            else:
+                self._arrived.appendleft(Arrival(request))
 
     async def _fold_arrived(self) -> None:
         while not self.run.status.is_final:
@@ -297,6 +334,10 @@ class Scheduler:
             action(*arguments)
 
         self._timers[number] = self._loop.call_later(max(0.0, seconds), fire, context=self.slots.context)
+
+    def _look_into_inbox(self) -> None:
+        self._has_requests = True
+        self._wake.set()
 
     def break_off(self, error: BaseException) -> None:
         """End the driving with this error at the next turn."""

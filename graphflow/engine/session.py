@@ -8,15 +8,25 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from graphflow.engine.heartbeat import Heartbeat
+from graphflow.engine.scheduler import Scheduler
 from graphflow.store.contract import Store
 
 
 @dataclass(slots=True)
 class Session:
-    """A store that is open, with the heartbeat of the leases that were taken through it."""
+    """A store that is open, with the heartbeat of the leases that were taken through it and the runs driven in it."""
 
     store: Store
     heartbeat: Heartbeat
+    schedulers: set[Scheduler] = field(default_factory=set)
+    #: Seconds that what runs gets to end; None while runs are started.
+    draining: float | None = None
+
+    def drain(self, grace_seconds: float) -> None:
+        """Start nothing more in any run; each is given back when what runs in it has been committed."""
+        self.draining = grace_seconds
+        for scheduler in self.schedulers:
+            scheduler.drain(grace_seconds)
 
 
 @dataclass(slots=True)
@@ -32,6 +42,11 @@ class Sessions:
 
     make_store: Callable[[], Store]
     _by_loop: dict[asyncio.AbstractEventLoop, _Shared] = field(default_factory=dict)
+
+    def drain(self, grace_seconds: float) -> None:
+        """Drain the sessions of the running loop and of others, from this thread."""
+        for loop, shared in list(self._by_loop.items()):
+            loop.call_soon_threadsafe(shared.session.drain, grace_seconds)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Session]:

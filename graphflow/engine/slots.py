@@ -12,7 +12,7 @@ from graphflow.engine.attempt import Attempt, failure_from, run_attempt
 from graphflow.engine.maps import read_items
 from graphflow.engine.mirror import Mirror
 from graphflow.engine.plan import Plan
-from graphflow.executors.inline import InlineExecutor
+from graphflow.executors.inline import InlineExecutor, watch_for_stop
 from graphflow.run import Input, ItemsStored, Outcome
 
 logger = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ class Slots:
 
     async def _execute(self, attempt: Attempt) -> None:
         outcome: Input | None = None
+        watch_for_stop(attempt.is_unwanted)
         try:
             outcome = await (self._read_source(attempt) if attempt.reads_source else self._run_body(attempt))
         except Overtaken:

@@ -10,6 +10,25 @@ from typing import Any
 
 from graphflow.graph.functions import is_async
 
+_stop_requested: contextvars.ContextVar[Callable[[], bool]] = contextvars.ContextVar(
+    "graphflow_stop_requested"
+)
+
+
+def is_cancelled() -> bool:
+    """Whether the module run that calls this is no longer wanted: its run was cancelled, or its time is up.
+
+    For sync module bodies, which cannot be interrupted from outside: look at it between two pieces of work. False
+    outside a module run.
+    """
+    asked = _stop_requested.get(None)
+    return asked is not None and asked()
+
+
+def watch_for_stop(asked: Callable[[], bool]) -> None:
+    """From here on, in this context, `is_cancelled` answers with `asked`."""
+    _stop_requested.set(asked)
+
 
 class InlineExecutor:
     """Open it as a context manager: its threads end with the block, without waiting for bodies that hang."""
@@ -32,10 +51,19 @@ class InlineExecutor:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._max_threads, thread_name_prefix="graphflow")
         context = contextvars.copy_context()
-        call = asyncio.get_running_loop().run_in_executor(
-            self._pool, lambda: context.run(_call, function, args, kwargs)
-        )
-        return await call
+        call = self._pool.submit(context.run, _call, function, args, kwargs)
+        try:
+            return await asyncio.wrap_future(call)
+        except asyncio.CancelledError:
+            if not call.done():
+                self._leave_pool()
+            raise
+
+    def _leave_pool(self) -> None:
+        """One of its threads goes on with a body that nobody waits for and must not take the place of another."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+            self._pool = None
 
 
 def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import redis
@@ -20,7 +21,11 @@ def task(kind: str = "test", **params: Any) -> Task:
 
 
 def module_node(
-    name: str, *modules: AgentModule, dependencies: list[str] | None = None, start: bool | None = None, **config: Any
+    name: str,
+    *modules: AgentModule,
+    dependencies: list[str] | None = None,
+    start: bool | None = None,
+    **config: Any,
 ) -> Node:
     """A node of module objects; `config` are the fields of NodeConfig."""
     return Node(
@@ -49,3 +54,10 @@ def client(url: str) -> Iterator[redis.Redis]:
 def keys_of_run(url: str, run_id: str) -> list[str]:
     with client(url) as connection:
         return sorted(connection.scan_iter(match=f"gf:run:{{{run_id}}}*", count=10_000))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition while the event loop goes on; TimeoutError if it does not come true in 10 seconds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for may be in Redis or a plain variable
+            await asyncio.sleep(0.002)

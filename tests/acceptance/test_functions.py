@@ -29,7 +29,14 @@ def test_parameters_are_filled_by_name(agent: Agent) -> None:
 
     @agent.node(inputs=["later"])
     async def gather(
-        task: Any, cache: Any, semaphore: asyncio.Semaphore, settings: str, limit: int, given: str, later: Any = 5, own: int = 7
+        task: Any,
+        cache: Any,
+        semaphore: asyncio.Semaphore,
+        settings: str,
+        limit: int,
+        given: str,
+        later: Any = 5,
+        own: int = 7,
     ) -> list[Any]:
         async with semaphore:
             return [task.params["x"], await cache.get("given"), settings, limit, given, later, own]
@@ -288,16 +295,16 @@ def test_function_over_its_timeout_is_tried_again(agent: Agent) -> None:
     assert agent.run_task_sync(task())["sleeps_once"] == "the second time"
 
 
-def test_sync_function_over_its_timeout_frees_its_slot(redis_url: str) -> None:
+def test_sync_function_over_its_timeout_frees_its_slot_and_its_thread(redis_url: str) -> None:
     agent = agent_on(redis_url, max_concurrent_tasks=1)
     release = threading.Event()
 
-    @agent.node(timeout=0.1, max_retries=1)
+    @agent.node(timeout=0.1, max_retries=2)
     def blocks() -> None:
         release.wait(10)
 
-    @agent.node
-    async def other() -> str:
+    @agent.node(timeout=5)
+    def other() -> str:
         return "ran"
 
     outcome = agent.run_task_sync(task())
@@ -306,6 +313,7 @@ def test_sync_function_over_its_timeout_frees_its_slot(redis_url: str) -> None:
     assert outcome.status is RunStatus.PARTIAL
     assert outcome["other"] == "ran"
     assert "timeout=0.1" in outcome.failures[0].error
+    assert outcome.seconds < 3
 
 
 def test_non_retryable_exception_fails_at_once(agent: Agent) -> None:
@@ -441,7 +449,9 @@ def test_failure_hands_over_to_the_error_handler_with_the_errors_key(agent: Agen
     outcome = agent.run_task_sync(task())
 
     assert outcome["handler"] == "fragile: ValueError: broke"
-    assert outcome["errors"] == [{"node": "fragile", "item": None, "error": "ValueError: broke", "attempts": 2}]
+    assert outcome["errors"] == [
+        {"node": "fragile", "item": None, "error": "ValueError: broke", "attempts": 2}
+    ]
     assert outcome.status is RunStatus.PARTIAL
 
 
@@ -593,7 +603,13 @@ def test_stop_on_success_leaves_out_the_modules_after_it(agent: Agent) -> None:
 
 def test_parallel_modules_run_at_the_same_time(agent: Agent) -> None:
     agent.add_node(
-        module_node("talk", Says(word="one", wait=0.15), Says(word="two", wait=0.15), Says(word="three"), parallel=True)
+        module_node(
+            "talk",
+            Says(word="one", wait=0.15),
+            Says(word="two", wait=0.15),
+            Says(word="three"),
+            parallel=True,
+        )
     )
 
     outcome = agent.run_task_sync(task())
@@ -605,7 +621,9 @@ def test_parallel_modules_run_at_the_same_time(agent: Agent) -> None:
 
 def test_other_parallel_modules_finish_before_the_node_fails(agent: Agent) -> None:
     agent.add_node(
-        module_node("talk", Says(word="broken", fails=True), Says(word="two", wait=0.05), parallel=True, max_retries=1)
+        module_node(
+            "talk", Says(word="broken", fails=True), Says(word="two", wait=0.05), parallel=True, max_retries=1
+        )
     )
 
     outcome = agent.run_task_sync(task())

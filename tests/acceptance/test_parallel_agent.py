@@ -188,7 +188,9 @@ def test_map_form_names_the_item_that_always_fails(redis_url: str) -> None:
     outcome = agent.run_task_sync(numbers(20))
 
     assert outcome.status is RunStatus.PARTIAL
-    assert [(failure.node, failure.item, failure.attempts) for failure in outcome.failures] == [("double", 2, 2)]
+    assert [(failure.node, failure.item, failure.attempts) for failure in outcome.failures] == [
+        ("double", 2, 2)
+    ]
     assert outcome.failures[0].error == "ValueError: never seven"
     assert "double" in (outcome.error or "")
     assert outcome["combine"] == [number for number in DOUBLED if number not in (12, 14, 16)]

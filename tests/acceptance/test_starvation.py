@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from graphflow import AgentModule, RunStatus
-from tests.acceptance.support import agent_on, module_node, task
+from tests.acceptance.support import agent_on, module_node, task, until
 
 
 @pytest.mark.parametrize("pause", [0, 0.002])
-def test_32_modules_that_read_and_write_one_counter_lose_nothing_and_repeat_few(redis_url: str, pause: float) -> None:
+def test_32_modules_that_read_and_write_one_counter_lose_nothing_and_repeat_few(
+    redis_url: str, pause: float
+) -> None:
     executions = 0
 
     class Count(AgentModule):
@@ -81,11 +83,15 @@ def test_32_modules_that_claim_get_different_items(redis_url: str) -> None:
 
     assert outcome.status is RunStatus.COMPLETE
     assert sorted(outcome.result.values()) == list(range(32))
-    assert {item["by"] for item in outcome["items"] if not item["free"]} == {f"claim_{number}" for number in range(32)}
+    assert {item["by"] for item in outcome["items"] if not item["free"]} == {
+        f"claim_{number}" for number in range(32)
+    }
     assert executions == 32
 
 
-def test_slow_reader_beside_writers_that_never_stop_commits_after_at_most_three_conflicts(redis_url: str) -> None:
+def test_slow_reader_beside_writers_that_never_stop_commits_after_at_most_three_conflicts(
+    redis_url: str,
+) -> None:
     executions = 0
     agent = agent_on(redis_url, max_total_iterations=100_000, max_concurrent_tasks=5)
 
@@ -132,8 +138,7 @@ def test_items_that_read_a_key_repeat_at_most_once_each_after_a_write_of_it(redi
 
     @agent.node
     async def write(cache: Any) -> None:
-        while len(executions) < 60:
-            await asyncio.sleep(0.005)
+        await until(lambda: len(executions) >= 60)
         await cache.set("config", "new")
 
     outcome = agent.run_task_sync(task(), state={"items": list(range(100)), "config": "old"})
@@ -181,7 +186,9 @@ def test_exception_over_a_stale_read_is_a_conflict_and_no_failure(redis_url: str
         nonlocal executions
         executions += 1
         first = await cache.get("x")
-        while executions == 1 and await cache.peek("y") == 0:
+        for _ in range(1_000 if executions == 1 else 0):
+            if await cache.peek("y"):
+                break
             await asyncio.sleep(0.002)
         if first != await cache.peek("y"):
             raise ValueError("x and y differ")
@@ -189,8 +196,7 @@ def test_exception_over_a_stale_read_is_a_conflict_and_no_failure(redis_url: str
 
     @agent.node
     async def both(cache: Any) -> None:
-        while executions == 0:
-            await asyncio.sleep(0.002)
+        await until(lambda: executions)
         await cache.set("x", 1)
         await cache.set("y", 1)
 

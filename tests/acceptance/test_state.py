@@ -60,9 +60,13 @@ def test_value_that_cannot_be_stored_fails_its_module_and_writes_nothing(
     assert run(agent.state(outcome.run_id)) == {}
 
 
-@pytest.mark.parametrize("value", [Strange(), math.nan, "x" * (8 * 1024 * 1024)], ids=["object", "nan", "over 8 MiB"])
+@pytest.mark.parametrize(
+    "value", [Strange(), math.nan, "x" * (8 * 1024 * 1024)], ids=["object", "nan", "over 8 MiB"]
+)
 @pytest.mark.parametrize("is_item", [False, True], ids=["node", "item"])
-def test_result_that_cannot_be_stored_fails_at_once_and_names_the_node(agent: Agent, value: Any, is_item: bool) -> None:
+def test_result_that_cannot_be_stored_fails_at_once_and_names_the_node(
+    agent: Agent, value: Any, is_item: bool
+) -> None:
     calls: list[int] = []
 
     def returns(item: int = 0) -> Any:
@@ -202,7 +206,9 @@ def test_cache_kept_after_its_module_run_refuses_every_call(agent: Agent) -> Non
 
 
 @pytest.mark.parametrize("operation", ["get", "set", "append", "claim", "keys"])
-def test_cache_of_an_agent_has_no_state_outside_a_run_and_says_where_it_is(agent: Agent, operation: str) -> None:
+def test_cache_of_an_agent_has_no_state_outside_a_run_and_says_where_it_is(
+    agent: Agent, operation: str
+) -> None:
     with pytest.raises(OutsideRun, match=r"state= to run_task"):
         getattr(agent.cache, operation)("key")
 
@@ -256,7 +262,9 @@ def _calls(url: str) -> int:
     with client(url) as connection:
         stats = connection.info("commandstats")
     return sum(
-        values["calls"] for name, values in stats.items() if name in ("cmdstat_evalsha", "cmdstat_eval", "cmdstat_fcall")
+        values["calls"]
+        for name, values in stats.items()
+        if name in ("cmdstat_evalsha", "cmdstat_eval", "cmdstat_fcall")
     )
 
 

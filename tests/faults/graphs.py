@@ -51,7 +51,13 @@ def answer_of(form: Form) -> list[int]:
 
 
 def agent_of(
-    form: Form, url: str, log: Path, *, delay: float | None = None, lease_seconds: float = 10.0, extra_node: bool = False
+    form: Form,
+    url: str,
+    log: Path,
+    *,
+    delay: float | None = None,
+    lease_seconds: float = 10.0,
+    extra_node: bool = False,
 ) -> Agent:
     """The agent of a form. `extra_node` makes another graph of it, which a run of the first must refuse."""
     build = naive_agent if form == "naive" else map_agent
@@ -67,7 +73,9 @@ def naive_agent(url: str, log: Path, delay: float, lease_seconds: float) -> Agen
             note(log, subtask["id"].removeprefix("subtask_"))
             return await super().work(subtask)
 
-    return parallel_agent.naive_agent(url, processor=NotingProcessor, delay=delay, lease_seconds=lease_seconds)
+    return parallel_agent.naive_agent(
+        url, processor=NotingProcessor, delay=delay, lease_seconds=lease_seconds
+    )
 
 
 def map_agent(url: str, log: Path, delay: float, lease_seconds: float) -> Agent:

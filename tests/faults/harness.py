@@ -86,7 +86,9 @@ class Victim:
     def finish(self) -> dict[str, Any]:
         """What the run came to, as the process printed it at its end."""
         output = self._end()
-        assert self.process.returncode == 0, f"the victim failed with {self.process.returncode}:\n{self.errors}"
+        assert self.process.returncode == 0, (
+            f"the victim failed with {self.process.returncode}:\n{self.errors}"
+        )
         for complaint in COMPLAINTS:
             assert complaint not in self.errors, self.errors
         outcome: dict[str, Any] = json.loads(output.splitlines()[-1])

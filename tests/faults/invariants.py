@@ -59,7 +59,9 @@ def _check_map(
 ) -> None:
     """Each item has exactly one record, and one event that tells of it."""
     counters = client.hgetall(f"{run}:map:{name}")
-    items, done, failed = (set(map(int, client.hkeys(f"{run}:map:{name}:{part}"))) for part in ("in", "out", "failed"))
+    items, done, failed = (
+        set(map(int, client.hkeys(f"{run}:map:{name}:{part}"))) for part in ("in", "out", "failed")
+    )
     assert int(counters["total"]) == len(items), counters
     assert int(counters["done"]) == len(done), counters
     assert int(counters["failed"]) == len(failed), counters
@@ -67,7 +69,10 @@ def _check_map(
     assert not done & failed
     told: list[int] = []
     for fields in events:
-        if fields["event"] == "ItemsFinished" and (fields["node"], fields["visit"]) == (name, counters["visit"]):
+        if fields["event"] == "ItemsFinished" and (fields["node"], fields["visit"]) == (
+            name,
+            counters["visit"],
+        ):
             indexes = indexes_of(fields["indexes"])
             assert len(indexes) == int(fields["count"])
             number, _, nonce = fields["token"].partition("-")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +57,8 @@ class Bench:
 
 
 @pytest.fixture(params=FORMS)
-def bench(request: pytest.FixtureRequest, redis_server: RealServer, tmp_path: Path) -> Iterator[Bench]:
-    yield Bench(redis_server.url, tmp_path, request.param)
+def bench(request: pytest.FixtureRequest, redis_server: RealServer, tmp_path: Path) -> Bench:
+    return Bench(redis_server.url, tmp_path, request.param)
 
 
 def test_run_whose_creator_died_before_it_knew_is_started_by_the_next(bench: Bench) -> None:

@@ -57,8 +57,12 @@ def test_every_run_killed_at_random_moments_comes_to_its_right_end(
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         killed = list(pool.map(kill_and_finish, range(runs)))
 
-    kills, hits, repeated = (sum(each) for each in zip(*((k.kills, k.hits, k.repeated) for k in killed), strict=True))
-    print(f"{form}: {runs} of {runs} right, {kills} kills, {hits} in the middle of a run, {repeated} bodies repeated")
+    kills, hits, repeated = (
+        sum(each) for each in zip(*((k.kills, k.hits, k.repeated) for k in killed), strict=True)
+    )
+    print(
+        f"{form}: {runs} of {runs} right, {kills} kills, {hits} in the middle of a run, {repeated} bodies repeated"
+    )
     assert kills >= runs, "every run was killed"
     assert hits > kills * 0.75, f"only {hits} of {kills} kills met a run in progress"
 
@@ -87,5 +91,7 @@ def _kill_and_finish(job: Job, moments: list[Moment]) -> Killed:
     found = executions(job.log)
     assert set(found) == set(range(items_of(job.form))), "every item has run"
     if job.form == "map":
-        assert max(found.values()) <= 1 + kills, f"an item was repeated more often than it was killed: {found}"
+        assert max(found.values()) <= 1 + kills, (
+            f"an item was repeated more often than it was killed: {found}"
+        )
     return Killed(kills, hits, sum(found.values()) - len(found))

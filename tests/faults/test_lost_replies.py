@@ -10,7 +10,7 @@ import pytest
 from graphflow.result import RunResult
 from graphflow.store.scripts import script
 from tests.faults.graphs import AGGREGATES, FORMS, Form, agent_of, answer_of, executions, items_of, task_of
-from tests.faults.harness import looking_at
+from tests.faults.harness import looking_at, wait_bodies_begun
 from tests.faults.invariants import check_run
 from tests.faults.proxy import ChaosProxy, calls_of
 from tests.helpers import run
@@ -95,8 +95,7 @@ def test_run_goes_on_by_itself_when_a_server_that_refused_connections_takes_them
     async def main() -> RunResult:
         async with ChaosProxy(str(scene.server.socket_path)) as proxy:
             driving = asyncio.create_task(scene.drive(proxy))
-            while executions(scene.log).total() < 2:
-                await asyncio.sleep(0.003)
+            await asyncio.to_thread(wait_bodies_begun, scene.log, 2)
             await proxy.refuse(0.7)
             return await driving
 

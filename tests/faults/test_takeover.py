@@ -18,7 +18,9 @@ from tests.servers import RealServer
 RIGHT = {"status": "complete", "error": None, "answer": answer_of("map")}
 
 
-def job_of(server: RealServer, folder: Path, *, lease_seconds: float = 10.0, delay: float | None = None) -> Job:
+def job_of(
+    server: RealServer, folder: Path, *, lease_seconds: float = 10.0, delay: float | None = None
+) -> Job:
     run_id = f"takeover-{folder.name}"
     return Job(server.url, run_id, "map", folder / "bodies.log", delay=delay, lease_seconds=lease_seconds)
 

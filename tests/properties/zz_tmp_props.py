@@ -21,7 +21,7 @@ from tests.simulation import Behaviour, Fail, Simulation, To, choose, new_run, p
 MAX_STEPS = 3_000
 LIMITLESS = 1_000_000
 
-quick = settings(deadline=None, max_examples=4000, suppress_health_check=list(HealthCheck))
+quick = settings(deadline=None, max_examples=2000, suppress_health_check=list(HealthCheck))
 
 
 @dataclass

@@ -15,7 +15,7 @@ PACKAGE = Path(graphflow.__file__).parent
 FLOORS = [
     ["errors", "ids", "settings", "failpoints", "expressions", "codec"],
     ["graph.tasks", "graph.modules", "graph.flow", "graph.nodes", "graph.cache", "graph.functions", "events"],
-    ["engine.plan", "run"],
+    ["engine.plan", "run", "requests"],
     [
         "engine.binding",
         "engine.compile",

@@ -1,0 +1,124 @@
+"""Conditions while a run goes on: large states, few evaluations, errors with their cause."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from graphflow import Agent, NodeStatus, RunStatus
+from graphflow.expressions import expression as expression_module
+from tests.acceptance.support import agent_on, task
+from tests.parallel_agent import ALL_DONE, PENDING, ParallelProcessor, naive_agent, numbers
+
+
+@pytest.fixture
+def agent(redis_url: str) -> Agent:
+    return agent_on(redis_url)
+
+
+@pytest.fixture
+def evaluations(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each expression is evaluated."""
+    counted: Counter[str] = Counter()
+    evaluate = expression_module.Expression.evaluate
+
+    def counting(self: expression_module.Expression, *args: Any, **kwargs: Any) -> Any:
+        counted[self.text] += 1
+        return evaluate(self, *args, **kwargs)
+
+    monkeypatch.setattr(expression_module.Expression, "evaluate", counting)
+    return counted
+
+
+def test_naive_list_of_100_000_subtasks_is_evaluated_once_per_change(
+    redis_url: str, evaluations: Counter[str]
+) -> None:
+    class MarksAll(ParallelProcessor):
+        async def process(self, cache, semaphore):  # type: ignore[no-untyped-def]
+            subtasks = await cache.get("subtasks")
+            if subtasks[0]["status"] == "pending":
+                done = [{"id": st["id"], "status": "completed", "results": st["data"]} for st in subtasks]
+                await cache.set("subtasks", done)
+                await cache.set("completed_subtasks", done)
+
+    outcome = naive_agent(redis_url, processor=MarksAll).run_task_sync(numbers(300_000))
+
+    assert outcome.status is RunStatus.COMPLETE, outcome.error
+    assert outcome["total_items_processed"] == 300_000
+    # Three decisions share the text of PENDING, the aggregator that of its decision. Missing, pending, done: no more.
+    assert evaluations[PENDING] <= 3
+    assert evaluations[ALL_DONE] <= 3
+
+
+def test_decisions_with_one_text_are_evaluated_once_per_change_of_what_they_read(
+    redis_url: str, evaluations: Counter[str]
+) -> None:
+    outcome = naive_agent(redis_url).run_task_sync(numbers(20))
+
+    assert outcome.status is RunStatus.COMPLETE
+    # The supervisor decides at the start, then after each of three rounds of processors.
+    assert evaluations[PENDING] <= 5
+
+
+def test_expressions_are_parsed_when_the_graph_is_compiled_and_not_while_it_runs(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import graphflow.engine.sketch as sketch
+
+    parsed: Counter[str] = Counter()
+    parse = sketch.parse_expression
+
+    def counting(text: str, *args: Any, **kwargs: Any) -> Any:
+        parsed[text] += 1
+        return parse(text, *args, **kwargs)
+
+    monkeypatch.setattr(sketch, "parse_expression", counting)
+    outcome = naive_agent(redis_url).run_task_sync(numbers(20))
+
+    assert outcome.status is RunStatus.COMPLETE
+    assert parsed == {PENDING: 3, ALL_DONE: 2}
+
+
+def test_condition_reads_state_node_results_and_the_task(agent: Agent) -> None:
+    agent.node(name="size")(lambda: 3)
+    conditions = {
+        "by_state": "limit == 7",
+        "by_result": "size == 3",
+        "by_node": "nodes.size > 2",
+        "by_task": "task.params.ready and task.type == 'test'",
+        "by_absence": "nothing_there == null",
+        "never": "nothing_there > 3",
+    }
+    for name, condition in conditions.items():
+        agent.node(name=name, dependencies=["size"], condition=condition)(lambda: "ran")
+
+    outcome = agent.run_task_sync(task(ready=True), state={"limit": 7})
+
+    assert outcome.status is RunStatus.COMPLETE
+    assert [name for name in conditions if name in outcome] == list(conditions)[:-1]
+    assert outcome.node_results["never"].status is NodeStatus.SKIPPED
+
+
+def test_type_error_between_present_values_fails_the_node_with_both_types(agent: Agent) -> None:
+    agent.node(name="reader", condition="text > 3")(lambda: "never")
+
+    outcome = agent.run_task_sync(task(), state={"text": "five"})
+
+    assert outcome.status is RunStatus.FAILED
+    assert outcome.failures[0].node == "reader"
+    assert "str" in outcome.failures[0].error
+    assert "int" in outcome.failures[0].error
+
+
+def test_condition_that_never_ends_is_stopped(agent: Agent) -> None:
+    agent.node(name="reader", condition="sum([i * j for i in range(9999) for j in range(9999)]) > 0")(
+        lambda: "never"
+    )
+
+    outcome = agent.run_task_sync(task())
+
+    assert outcome.status is RunStatus.FAILED
+    assert outcome.failures[0].error.startswith("BudgetExceeded")
+    assert outcome.seconds < 1
