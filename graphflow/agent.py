@@ -72,7 +72,7 @@ class Agent:
         self._own_name = name
         self._file = sys._getframe(1).f_globals.get("__file__")
         self._nodes: list[Node] = []
-        self._sessions = Sessions(self.cache.store)
+        self._sessions = Sessions(lambda: self.cache.store())
         #: Results by node of the latest run of this process.
         self.node_results: Mapping[str, NodeResult] = {}
 
@@ -370,13 +370,16 @@ class Agent:
             return [decode(text, name) async for _, text in session.store.results(run_id, name)]
 
     def _code(self) -> str:
-        """Where this agent is, as `module:variable` or `FILE:variable`; empty if it is not at the top of a file."""
+        """Where this agent is, as `package.module:variable` or `FILE:variable`; empty if it is not at the top of a file."""
         for module in list(sys.modules.values()):
             if getattr(module, "__file__", None) != self._file or self._file is None:
                 continue
             for name, value in list(vars(module).items()):
                 if value is self:
-                    return f"{self._file if module.__name__ == '__main__' else module.__name__}:{name}"
+                    # Only a module inside a package can be imported from anywhere.
+                    return (
+                        f"{module.__name__ if '.' in module.__name__ else Path(self._file).absolute()}:{name}"
+                    )
         return ""
 
 

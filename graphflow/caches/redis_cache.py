@@ -42,6 +42,11 @@ class RedisCache:
             self._address = find_address(self._settings.redis_url, os.environ, Path.cwd())
         return self._address
 
+    @property
+    def prefix(self) -> str:
+        """What every key begins with, without the colon after it."""
+        return self._settings.prefix
+
     def store(self) -> RedisStore:
         """A store at this address, not yet open; one for each event loop."""
         from graphflow.store.redis_store import RedisStore

@@ -135,6 +135,7 @@ def _plan_nodes(sketch: Sketch, placed: list[int]) -> tuple[PlanNode, ...]:
             ),
             handles=places(node.handles),
             only_chosen=node.only_chosen,
+            needs=sum(1 << place[number] for number in node.dependencies),
             awaited_by=sum(1 << follower for follower in followers[index]),
         )
         for index, node in enumerate(sketched)

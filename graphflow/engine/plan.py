@@ -131,6 +131,8 @@ class PlanNode:
     handles: tuple[int, ...] = ()
     #: Built with start=False: starts when a decision, a supervisor or an on_error names it, never by its dependencies.
     only_chosen: bool = False
+    #: Bit mask of its dependencies.
+    needs: int = 0
     #: Bit mask of its dependents and of the nodes that wait for it to choose them.
     awaited_by: int = 0
 

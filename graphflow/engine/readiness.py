@@ -35,11 +35,13 @@ def readiness(plan: Plan, read: ReadNode, active: int, fresh: int, index: int) -
 def _by_dependencies(
     plan: Plan, read: ReadNode, active: int, fresh: int, node: PlanNode, state: NodeState
 ) -> Verdict:
+    if node.needs & active:
+        return Verdict.WAIT
     tolerant = node.config.run_when == "settled"
     any_new = new_counts = any_counts = failed = unchosen = False
     for index in node.dependencies:
         dependency, other = plan.nodes[index], read(index)
-        if active >> index & 1 or (tolerant and _is_being_handled(plan, read, active, index)):
+        if tolerant and _is_being_handled(plan, read, active, index):
             return Verdict.WAIT
         status, since = edge_status(dependency, other, node.index), other.settled
         # A dependency is about to be replaced if it, or what is above it, has something new to consider. Joined with

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from graphflow.engine.plan import Plan
 from graphflow.engine.scheduler import Scheduler
 from graphflow.engine.session import Session
-from graphflow.errors import LeaseHeld, LeaseLost, RunInterrupted, StoreError, StoreWentBack
+from graphflow.errors import LeaseHeld, LeaseLost, RunInterrupted, StoreError, StoreUnreachable, StoreWentBack
 from graphflow.ids import RunId
 from graphflow.run import Run
 from graphflow.store.contract import Lease, Store
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at a run that another process drives.
 POLL_SECONDS = 0.25
+#: Seconds that giving a lease back may take.
+RELEASE_SECONDS = 2.0
 
 
 async def finish_run(
@@ -66,6 +68,7 @@ async def _over(store: Store, plan: Plan, run_id: RunId) -> Run | None:
 
 async def _drive(session: Session, plan: Plan, lease: Lease, on_commit: Callable[[], None]) -> Run | None:
     """The run when it is over; None if it was given back, taken over, or the store lost what it had acknowledged."""
+    answers = True
     try:
         run = await session.store.load(lease.run_id, plan)
         if not run.status.is_final:
@@ -79,13 +82,20 @@ async def _drive(session: Session, plan: Plan, lease: Lease, on_commit: Callable
     except (LeaseLost, StoreWentBack) as error:
         logger.warning("%s", error)
         return None
+    except StoreUnreachable:
+        answers = False
+        raise
     finally:
-        await asyncio.shield(_release(session.store, lease))
+        if answers:
+            await asyncio.shield(_release(session.store, lease))
 
 
 async def _release(store: Store, lease: Lease) -> None:
     """Give the lease back; if the store does not answer, it expires by itself."""
     try:
-        await store.release(lease)
-    except StoreError as error:
-        logger.warning("run %s: lease not given back: %s", lease.run_id, error)
+        async with asyncio.timeout(RELEASE_SECONDS):
+            await store.release(lease)
+    except (StoreError, TimeoutError) as error:
+        logger.warning(
+            "run %s: lease not given back: %s", lease.run_id, str(error) or "the store does not answer"
+        )

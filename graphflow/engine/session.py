@@ -72,5 +72,9 @@ class Sessions:
 
 async def _close(shared: _Shared) -> None:
     shared.opened.cancel()
-    await asyncio.to_thread(shared.session.heartbeat.close)
-    await shared.session.store.aclose()
+    # A connection that was being made is closed by whoever made it.
+    await asyncio.wait([shared.opened])
+    try:
+        await asyncio.to_thread(shared.session.heartbeat.close)
+    finally:
+        await shared.session.store.aclose()

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 import redis
 import redis.asyncio as redis_asyncio
+from redis import exceptions
 from redis.asyncio.client import Pipeline
-from redis.exceptions import DataError
 
 from graphflow.store.embedded import EmbeddedServer
 
@@ -31,8 +31,34 @@ _NO_LIMIT = sys.maxsize
 _SERVER_GONE = (FileNotFoundError, ConnectionRefusedError)
 
 
-class _HiredisPacking(_AsyncConnection):
-    """Packs commands in C. redis-py's sync connections do so by themselves, its asyncio ones pack in Python."""
+class _Sending(_AsyncConnection):
+    """Sends commands packed in C, and never loses a cancellation while it does.
+
+    redis-py's asyncio connections pack in Python, and send inside `asyncio.wait_for`, which on Python 3.11 drops a
+    cancellation that arrives in the tick in which the sending is done.
+    """
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if not self.is_connected:
+            await super().send_packed_command(command, check_health)
+            return
+        if check_health:
+            await self.check_health()  # type: ignore[no-untyped-call]
+        assert self._writer is not None
+        try:
+            async with asyncio.timeout(self.socket_timeout):
+                self._writer.writelines([command] if isinstance(command, bytes) else command)
+                await self._writer.drain()
+        except TimeoutError:
+            await self.disconnect(nowait=True)
+            raise exceptions.TimeoutError("Timeout writing to socket") from None
+        except OSError as exc:
+            await self.disconnect(nowait=True)
+            raise exceptions.ConnectionError(f"Error while writing to socket. {exc}.") from exc
+        except BaseException:
+            # Half a command may have been sent: nobody may use this connection again.
+            await self.disconnect(nowait=True)
+            raise
 
     def pack_command(self, *args: Any) -> list[bytes]:
         name, *arguments = args
@@ -45,18 +71,18 @@ class _HiredisPacking(_AsyncConnection):
         try:
             return [hiredis.pack_command((*words, *map(_packable, arguments)))]
         except TypeError as exc:
-            raise DataError(str(exc)) from exc
+            raise exceptions.DataError(str(exc)) from exc
 
 
-class TcpConnection(_HiredisPacking, redis_asyncio.Connection):
+class TcpConnection(_Sending, redis_asyncio.Connection):
     """redis:// and valkey://"""
 
 
-class TlsConnection(_HiredisPacking, redis_asyncio.SSLConnection):
+class TlsConnection(_Sending, redis_asyncio.SSLConnection):
     """rediss:// and valkeys://"""
 
 
-class UnixConnection(_HiredisPacking, redis_asyncio.UnixDomainSocketConnection):
+class UnixConnection(_Sending, redis_asyncio.UnixDomainSocketConnection):
     """unix://"""
 
 

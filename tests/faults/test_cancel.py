@@ -88,7 +88,7 @@ def test_cancelled_driving_does_not_wait_for_a_store_that_is_gone(
             refusing.cancel()
             return took
 
-    assert run(main()) < 5
+    assert run(main()) < 4
 
 
 def test_module_that_blocks_the_event_loop_does_not_lose_the_run(

@@ -21,7 +21,7 @@ from tests.simulation import Behaviour, Fail, Simulation, To, choose, new_run, p
 MAX_STEPS = 3_000
 LIMITLESS = 1_000_000
 
-quick = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+quick = settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
 
 
 @dataclass
@@ -93,7 +93,9 @@ def graphs(draw, *, failures=True, jumps=True, wild=False, one_source=False):
         if kind in ("work", "flow"):
             spec.after = draw(st.lists(st.sampled_from(earlier), min_size=1, max_size=3, unique=True))
         if kind == "work":
-            spec.condition = draw(st.none() | st.sampled_from([f"nodes.{name} % 2 == 1" for name in spec.after]))
+            spec.condition = draw(
+                st.none() | st.sampled_from([f"nodes.{name} % 2 == 1" for name in spec.after])
+            )
             spec.settled = draw(st.booleans()) and failures
         if kind != "flow" and failures:
             spec.fails = draw(st.sampled_from(["never", "never", "once", "always"]))
@@ -124,11 +126,17 @@ def draw_decisions(draw, specs, spec, wild):
     named = [other.name for other in later if spec.name in other.after or other.kind == "waiting" or wild]
     if not named:
         return
-    conditions = st.none() | st.sampled_from(["n > 1", "true", "false"] + [f"nodes.{name} % 2 == 1" for name in spec.after])
+    conditions = st.none() | st.sampled_from(
+        ["n > 1", "true", "false"] + [f"nodes.{name} % 2 == 1" for name in spec.after]
+    )
     if not wild:
         # What is not above the flow control may change while it decides.
-        conditions = st.none() | st.sampled_from(["true", "false"] + [f"nodes.{name} % 2 == 1" for name in spec.after])
-    targets = st.lists(st.sampled_from([*named, *(["END"] if wild else [])]), min_size=1, max_size=2, unique=True)
+        conditions = st.none() | st.sampled_from(
+            ["true", "false"] + [f"nodes.{name} % 2 == 1" for name in spec.after]
+        )
+    targets = st.lists(
+        st.sampled_from([*named, *(["END"] if wild else [])]), min_size=1, max_size=2, unique=True
+    )
     spec.decisions = draw(st.lists(st.tuples(targets, conditions), min_size=1, max_size=3))
     spec.default = draw(st.none() | targets)
 
@@ -146,7 +154,9 @@ def draw_handlers(draw, specs, wild):
         spec.on_error = f"h_{spec.name}"
         specs.append(Spec(spec.on_error, "handler", decides=[spec.name] if how == "back" else []))
         if draw(st.booleans()):
-            specs.append(Spec(f"c_{spec.name}", "work", [spec.name, spec.on_error], settled=draw(st.booleans())))
+            specs.append(
+                Spec(f"c_{spec.name}", "work", [spec.name, spec.on_error], settled=draw(st.booleans()))
+            )
 
 
 @st.composite
@@ -155,9 +165,16 @@ def supervised(draw):
     specs = draw(graphs(jumps=False))
     count = draw(st.integers(1, 3))
     names = [f"s{number}" for number in range(count)]
-    specs += [Spec(name, "supervised", fails=draw(st.sampled_from(["never", "once", "always"]))) for name in names]
+    specs += [
+        Spec(name, "supervised", fails=draw(st.sampled_from(["never", "once", "always"]))) for name in names
+    ]
     specs += [Spec("after_s", "work", draw(st.lists(st.sampled_from(names), min_size=1, unique=True)))]
-    reads = ["nodes.n0 % 2 == 0", "n0 == null", *(f"{name} < 2" for name in names), *(f"{name} == null" for name in names)]
+    reads = [
+        "nodes.n0 % 2 == 0",
+        "n0 == null",
+        *(f"{name} < 2" for name in names),
+        *(f"{name} == null" for name in names),
+    ]
     targets = st.lists(st.sampled_from([*names, *names, "n1", "END"]), min_size=1, max_size=2, unique=True)
     decisions = st.lists(st.tuples(targets, st.none() | st.sampled_from(reads)), min_size=1, max_size=3)
     for number in range(draw(st.integers(1, 2))):
@@ -181,7 +198,9 @@ def ancestors(specs, names):
 def compiled(specs, slots=100):
     """The plan, or None for a graph that is refused."""
     try:
-        return plan_of(*(spec.node for spec in specs), max_concurrent_tasks=slots, max_total_iterations=LIMITLESS)
+        return plan_of(
+            *(spec.node for spec in specs), max_concurrent_tasks=slots, max_total_iterations=LIMITLESS
+        )
     except InvalidGraph:
         return None
 
@@ -251,8 +270,15 @@ def assert_explained(simulation):
 
 
 @quick
-@given(graphs(), st.lists(st.integers(0, 2**32), min_size=2, max_size=2), st.booleans(), st.sampled_from([1, 2, 100]))
-def test_statuses_and_values_depend_neither_on_order_nor_on_batches_nor_on_slots(specs, seeds, batches, slots):
+@given(
+    graphs(),
+    st.lists(st.integers(0, 2**32), min_size=2, max_size=2),
+    st.booleans(),
+    st.sampled_from([1, 2, 100]),
+)
+def test_statuses_and_values_depend_neither_on_order_nor_on_batches_nor_on_slots(
+    specs, seeds, batches, slots
+):
     plan, narrow = compiled(specs), compiled(specs, slots)
     if plan is None or narrow is None:
         return
@@ -266,7 +292,10 @@ def test_statuses_and_values_depend_neither_on_order_nor_on_batches_nor_on_slots
 @quick
 @given(supervised(), st.lists(st.integers(0, 2**32), min_size=2, max_size=2), st.booleans())
 def test_what_supervised_runs_come_to_does_not_depend_on_the_order(specs, seeds, batches):
-    specs = [replace(spec, decisions=[(_without_n1(targets), text) for targets, text in spec.decisions]) for spec in specs]
+    specs = [
+        replace(spec, decisions=[(_without_n1(targets), text) for targets, text in spec.decisions])
+        for spec in specs
+    ]
     specs = [replace(spec, default=spec.default and _without_n1(spec.default)) for spec in specs]
     plan = compiled(specs)
     if plan is None:
@@ -302,7 +331,9 @@ class Snapshots(Simulation):
 @given(graphs(one_source=True, jumps=False, wild=True), st.integers(0, 2**32), st.integers(1, 3))
 def test_no_node_becomes_ready_on_a_mix_of_old_and_new_results(specs, seed, failing_pass):
     """All results of one pass of a loop carry its number; what a node starts from must be of one pass."""
-    kept = [spec for spec in specs if spec.kind in ("source", "work", "flow") and not spec.name.startswith("c_")]
+    kept = [
+        spec for spec in specs if spec.kind in ("source", "work", "flow") and not spec.name.startswith("c_")
+    ]
     specs = [replace(spec, condition=None, on_error=None) for spec in kept]
     plan = compiled(specs)
     if plan is None:
@@ -344,4 +375,8 @@ def test_replaying_the_inputs_gives_equal_transitions(specs, seed):
         assert replayed == transition
         apply(run, replayed, plan)
 
-    assert (run.status, run.nodes, run.state) == (simulation.run.status, simulation.run.nodes, simulation.run.state)
+    assert (run.status, run.nodes, run.state) == (
+        simulation.run.status,
+        simulation.run.nodes,
+        simulation.run.state,
+    )

@@ -35,6 +35,7 @@ from tests.simulation import (
     write,
 )
 
+
 class Folding:
     """A run folded by hand, one input at a time."""
 
@@ -58,7 +59,9 @@ class Folding:
     def succeed(self, name, result="null", *, module=0, decision=None, **writes):
         if self.state(name).modules[module].status is NodeStatus.READY:
             self.start(name, module)
-        outcome = Outcome(self.index(name), module, self.state(name).visits, result, decision=decision, writes=writes)
+        outcome = Outcome(
+            self.index(name), module, self.state(name).visits, result, decision=decision, writes=writes
+        )
         return self.fold(outcome)
 
     def fail(self, name, *, module=0, retryable=True):
@@ -89,7 +92,11 @@ def test_advance_leaves_the_run_as_it_is():
     transition = advance(folding.plan, folding.run, Begin(), 1.0, 0.5)
 
     assert transition.nodes[0].status == "ready"
-    assert (folding.run.nodes[0].status, folding.run.revision, folding.run.status) == ("pending", 0, "waiting")
+    assert (folding.run.nodes[0].status, folding.run.revision, folding.run.status) == (
+        "pending",
+        0,
+        "waiting",
+    )
 
 
 def test_revision_counts_outcomes_and_not_starts_or_retries():
@@ -154,7 +161,11 @@ def test_set_outside_a_transaction_gets_a_revision_of_its_own():
 
 def test_rule_1_roots_start_and_those_that_a_flow_control_names_wait():
     folding = Folding(
-        work("a"), work("named"), work("handler"), choose("f", "named", after=["a"]), work("b", on_error="handler")
+        work("a"),
+        work("named"),
+        work("handler"),
+        choose("f", "named", after=["a"]),
+        work("b", on_error="handler"),
     )
 
     transition = folding.begin()
@@ -206,7 +217,13 @@ def test_rule_1_failed_chooser_has_settled_without_choosing():
 
 
 def test_rule_1_root_that_a_supervisor_names_is_never_skipped():
-    folding = Folding(work("a"), choose("f", "w if wanted", "x", after=["a"]), work("w"), work("x"), choose("hub", "w if late"))
+    folding = Folding(
+        work("a"),
+        choose("f", "w if wanted", "x", after=["a"]),
+        work("w"),
+        work("x"),
+        choose("hub", "w if late"),
+    )
     folding.begin()
 
     folding.succeed("a", late="true")
@@ -218,12 +235,18 @@ def test_rule_1_root_that_a_supervisor_names_is_never_skipped():
 def test_rule_1_error_handler_is_skipped_when_there_was_nothing_to_handle():
     simulation = simulate(plan_of(work("a", on_error="h"), work("h"), work("after", "a", "h")))
 
-    assert (simulation.status("h"), simulation.status("after"), simulation.run.status) == ("skipped", "succeeded", "complete")
+    assert (simulation.status("h"), simulation.status("after"), simulation.run.status) == (
+        "skipped",
+        "succeeded",
+        "complete",
+    )
 
 
 def test_rule_1_node_with_dependencies_and_start_false_waits_for_a_decision():
     plan = plan_of(
-        work("combine"), work("enough", "combine", to=["combine", "report"]), work("report", "combine", start=False)
+        work("combine"),
+        work("enough", "combine", to=["combine", "report"]),
+        work("report", "combine", start=False),
     )
     enough = lambda view: To("combine" if view.visit < 3 else "report")  # noqa: E731
 
@@ -318,7 +341,11 @@ def test_rule_2_all_dependencies_skipped_means_skipped():
 
 
 def test_rule_3_condition_is_evaluated_each_time_the_node_is_considered():
-    plan = plan_of(work("plan"), work("odd", "plan", condition="n % 2 == 1"), choose("f", "plan if n < 3", after=["odd", "plan"]))
+    plan = plan_of(
+        work("plan"),
+        work("odd", "plan", condition="n % 2 == 1"),
+        choose("f", "plan if n < 3", after=["odd", "plan"]),
+    )
 
     simulation = simulate(plan, {"plan": count("n")})
 
@@ -388,7 +415,11 @@ def test_rule_4_parallel_modules_start_together():
 def test_rule_4_stop_on_success_leaves_the_later_modules_out():
     simulation = simulate(plan_of(work("a", modules=3, stop_on_success=True)))
 
-    assert [module.status.value for module in simulation.state("a").modules] == ["succeeded", "skipped", "skipped"]
+    assert [module.status.value for module in simulation.state("a").modules] == [
+        "succeeded",
+        "skipped",
+        "skipped",
+    ]
     assert simulation.run.status == "complete"
 
 
@@ -410,7 +441,11 @@ def test_rule_4_retry_repeats_the_failed_module_alone():
 
 def test_rule_5_every_true_decision_fires():
     simulation = simulate(
-        plan_of(work("a"), choose("f", "x if true", "y if 1 == 1", "z if false", after=["a"]), *(work(n, "f") for n in "xyz"))
+        plan_of(
+            work("a"),
+            choose("f", "x if true", "y if 1 == 1", "z if false", after=["a"]),
+            *(work(n, "f") for n in "xyz"),
+        )
     )
 
     assert simulation.visits("x", "y", "z") == (1, 1, 0)
@@ -419,7 +454,9 @@ def test_rule_5_every_true_decision_fires():
 def test_rule_5_select_first_takes_the_first_true_decision():
     simulation = simulate(
         plan_of(
-            work("a"), choose("f", "z if false", "x if true", "y if true", after=["a"], select="first"), *(work(n, "f") for n in "xyz")
+            work("a"),
+            choose("f", "z if false", "x if true", "y if true", after=["a"], select="first"),
+            *(work(n, "f") for n in "xyz"),
         )
     )
 
@@ -434,7 +471,9 @@ def test_rule_5_decision_without_a_condition_is_the_else(wanted, visits):
 
 
 def test_rule_5_default_fires_when_no_decision_is_true():
-    plan = plan_of(work("a"), choose("f", "x if no", after=["a"], default=["y", "z"]), *(work(n, "f") for n in "xyz"))
+    plan = plan_of(
+        work("a"), choose("f", "x if no", after=["a"], default=["y", "z"]), *(work(n, "f") for n in "xyz")
+    )
 
     assert simulate(plan).visits("x", "y", "z") == (0, 1, 1)
 
@@ -446,7 +485,11 @@ def test_rule_5_without_a_default_the_run_falls_through_to_all_dependents():
 
 
 def test_rule_5_node_decides_on_its_own_new_result():
-    plan = plan_of(work("judge", flow=flow("good if nodes.judge > 3", default="bad")), work("good", "judge"), work("bad", "judge"))
+    plan = plan_of(
+        work("judge", flow=flow("good if nodes.judge > 3", default="bad")),
+        work("good", "judge"),
+        work("bad", "judge"),
+    )
 
     assert simulate(plan, {"judge": lambda view: 5}).visits("good", "bad") == (1, 0)
 
@@ -565,7 +608,9 @@ def test_rule_6_decision_fires_again_only_when_what_it_reads_has_changed():
 
 
 def test_rule_6_refraction_looks_at_results_of_nodes_too():
-    plan = plan_of(choose("hub", "x if nodes.y == null or nodes.y < 3", "y if nodes.x != null"), work("x"), work("y"))
+    plan = plan_of(
+        choose("hub", "x if nodes.y == null or nodes.y < 3", "y if nodes.x != null"), work("x"), work("y")
+    )
 
     simulation = simulate(plan, {"x": lambda view: view.visit, "y": lambda view: min(view.visit, 2)})
 
@@ -607,7 +652,12 @@ def test_rule_6_default_reads_what_all_conditions_read():
 
 
 def test_rule_6_supervisor_whose_condition_cannot_be_evaluated_fails_and_decides_no_more():
-    plan = plan_of(choose("hub", "x if n + 'a' == 1"), choose("other", "y if n == 1"), work("x"), work("y", max_retries=1))
+    plan = plan_of(
+        choose("hub", "x if n + 'a' == 1"),
+        choose("other", "y if n == 1"),
+        work("x"),
+        work("y", max_retries=1),
+    )
 
     simulation = simulate(plan, {"y": fails()}, state={"n": 1})
 
@@ -626,7 +676,9 @@ def test_rule_6_failed_supervisor_decides_again_when_its_handler_has_repaired_th
 
 
 def test_rule_6_max_visits_of_a_supervisor_bounds_how_often_it_fires():
-    plan = plan_of(choose("hub", FlowDecision(next_node="x", condition="true", repeat=True), max_visits=3), work("x"))
+    plan = plan_of(
+        choose("hub", FlowDecision(next_node="x", condition="true", repeat=True), max_visits=3), work("x")
+    )
 
     simulation = simulate(plan)
 
@@ -653,7 +705,9 @@ def test_rule_7_failed_item_makes_the_run_partial():
 
 
 def test_rule_7_failed_items_without_a_successful_end_node_are_a_failed_run():
-    plan = plan_of(work("a"), work("m", "a", map_over="a", max_retries=1), work("end", "m", condition="never"))
+    plan = plan_of(
+        work("a"), work("m", "a", map_over="a", max_retries=1), work("end", "m", condition="never")
+    )
 
     simulation = simulate(plan, {"a": lambda view: [1, 2, 3], "m": lambda view: _fail_on(view, 2)})
 
@@ -661,7 +715,9 @@ def test_rule_7_failed_items_without_a_successful_end_node_are_a_failed_run():
 
 
 def test_rule_7_dependency_that_nothing_will_start_is_a_stall_that_names_it():
-    plan = plan_of(choose("hub", "x if n == null", "y if n == 'never'"), work("x"), work("y"), work("join", "x", "y"))
+    plan = plan_of(
+        choose("hub", "x if n == null", "y if n == 'never'"), work("x"), work("y"), work("join", "x", "y")
+    )
 
     simulation = simulate(plan, {"x": write(n=1)})
 
@@ -741,8 +797,14 @@ def test_rule_8_failure_is_handled_at_most_max_retries_times_in_a_row():
 
 
 def test_rule_8_decision_that_names_a_failed_node_is_an_event_once():
-    plan = plan_of(work("a", max_retries=1, start=True), work("p", "w", to=["a"]), work("w", to=["w"], start=True))
-    behaviours = {"a": fails(), "p": lambda view: To("a"), "w": lambda view: To("w") if view.visit < 4 else None}
+    plan = plan_of(
+        work("a", max_retries=1, start=True), work("p", "w", to=["a"]), work("w", to=["w"], start=True)
+    )
+    behaviours = {
+        "a": fails(),
+        "p": lambda view: To("a"),
+        "w": lambda view: To("w") if view.visit < 4 else None,
+    }
 
     simulation = simulate(plan, behaviours)
 
@@ -775,7 +837,10 @@ def test_rule_8_parallel_modules_finish_before_the_node_fails():
 
 def test_rule_8_clean_up_waits_until_the_failure_was_handled():
     plan = plan_of(
-        work("a", on_error="h", max_retries=1), work("h"), work("b", "a"), work("clean", "b", run_when="settled")
+        work("a", on_error="h", max_retries=1),
+        work("h"),
+        work("b", "a"),
+        work("clean", "b", run_when="settled"),
     )
 
     simulation = simulate(plan, {"a": fails()})
@@ -787,7 +852,10 @@ def test_rule_8_clean_up_waits_until_the_failure_was_handled():
 
 def test_rule_8_clean_up_runs_once_after_a_failure_that_was_repaired():
     plan = plan_of(
-        work("a", on_error="h", max_retries=1), work("h", to=["a"]), work("b", "a"), work("clean", "b", run_when="settled")
+        work("a", on_error="h", max_retries=1),
+        work("h", to=["a"]),
+        work("b", "a"),
+        work("clean", "b", run_when="settled"),
     )
 
     simulation = simulate(plan, {"a": fails(1), "h": lambda view: To("a")})
@@ -877,7 +945,10 @@ def test_rule_10_failed_items_are_left_out_and_all_failed_fails_the_node():
     folding.fold(ItemOutcomes(1, 1, failed=failed[2:]))
 
     assert (folding.statuses("m", "after"), folding.run.status) == ("failed pending", "failed")
-    assert folding.run.error == "node 'm' failed: AllItemsFailed: all 3 items failed; the last one, item 2: Boom: on 2"
+    assert (
+        folding.run.error
+        == "node 'm' failed: AllItemsFailed: all 3 items failed; the last one, item 2: Boom: on 2"
+    )
 
 
 def test_rule_10_on_item_error_fail_stops_the_map_at_the_first():
@@ -927,7 +998,9 @@ def test_rule_10_source_that_cannot_be_read_is_tried_again():
 
 def test_rule_10_failed_items_of_an_earlier_visit_do_not_make_the_run_partial():
     plan = plan_of(
-        work("source"), work("m", "source", map_over="source", max_retries=1), choose("f", "source if n < 2", after=["m"])
+        work("source"),
+        work("m", "source", map_over="source", max_retries=1),
+        choose("f", "source if n < 2", after=["m"]),
     )
 
     def item(view):
@@ -940,7 +1013,9 @@ def test_rule_10_failed_items_of_an_earlier_visit_do_not_make_the_run_partial():
 
 
 def test_rule_10_expression_reads_the_results_of_a_map():
-    plan = plan_of(work("source"), work("m", "source", map_over="source"), work("x", "m", condition="len(m) == 0"))
+    plan = plan_of(
+        work("source"), work("m", "source", map_over="source"), work("x", "m", condition="len(m) == 0")
+    )
 
     simulation = simulate(plan, {"source": lambda view: []})
 

@@ -73,7 +73,9 @@ def test_failed_node_says_after_how_many_attempts_and_why():
 
 
 def test_node_behind_a_failure_names_it_near_and_far():
-    simulation = simulate(plan_of(work("a", max_retries=1), work("b", "a"), work("c", "b"), work("d", "c")), {"a": fails()})
+    simulation = simulate(
+        plan_of(work("a", max_retries=1), work("b", "a"), work("c", "b"), work("d", "c")), {"a": fails()}
+    )
 
     assert said(simulation, "b") == "b never ran: a failed: Fail: boom"
     assert said(simulation, "d") == "d never ran: it waits for b, and a failed: Fail: boom"
@@ -88,7 +90,9 @@ def test_node_in_a_long_chain_is_explained_without_recursion():
 
 
 def test_node_that_was_not_chosen():
-    simulation = simulate(plan_of(work("a"), choose("f", "x", after=["a"]), work("x", "f"), work("y", "f"), work("z", "y")))
+    simulation = simulate(
+        plan_of(work("a"), choose("f", "x", after=["a"]), work("x", "f"), work("y", "f"), work("z", "y"))
+    )
 
     assert said(simulation, "y") == "y was skipped: f did not choose it"
     assert said(simulation, "z") == "z was skipped: all that it depends on was skipped"
@@ -107,11 +111,16 @@ def test_root_that_nothing_chose():
 
 
 def test_node_whose_condition_was_false():
-    assert said(simulate(plan_of(work("a", condition="n > 3"))), "a") == "a was skipped: its condition was false: n > 3"
+    assert (
+        said(simulate(plan_of(work("a", condition="n > 3"))), "a")
+        == "a was skipped: its condition was false: n > 3"
+    )
 
 
 def test_root_of_a_supervisor_that_was_never_named():
-    plan = plan_of(choose("hub", "x if n == null", "y if n == 7"), work("x"), work("y"), work("join", "x", "y"))
+    plan = plan_of(
+        choose("hub", "x if n == null", "y if n == 7"), work("x"), work("y"), work("join", "x", "y")
+    )
     simulation = simulate(plan, {"x": write(n=1)})
 
     assert said(simulation, "y") == "y never ran: it starts only when it is chosen, and hub did not choose it"
@@ -122,7 +131,9 @@ def test_root_of_a_supervisor_that_was_never_named():
 
 def test_supervisor():
     plan = plan_of(
-        choose("hub", "x if n == null"), choose("other", FlowDecision(next_node="x", condition="never")), work("x")
+        choose("hub", "x if n == null"),
+        choose("other", FlowDecision(next_node="x", condition="never")),
+        work("x"),
     )
     simulation = simulate(plan, {"x": write(n=1)})
 
