@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from graphflow.graph.cache import Cache
     from graphflow.graph.flow import FlowControlConfig, FlowControlModule, FlowDecision
     from graphflow.graph.modules import END, AgentModule, ModuleConfig, ModuleType
-    from graphflow.graph.nodes import Node, NodeConfig
+    from graphflow.graph.nodes import Node, NodeConfig, SnapshotControl
     from graphflow.graph.tasks import RunStatus, Task, TaskStatus
     from graphflow.result import NodeResult, RunFailure, RunResult
     from graphflow.run import NodeStatus
@@ -55,7 +55,7 @@ _HOMES = {
     "graphflow.graph.cache": ("Cache",),
     "graphflow.graph.flow": ("FlowControlConfig", "FlowControlModule", "FlowDecision"),
     "graphflow.graph.modules": ("END", "AgentModule", "ModuleConfig", "ModuleType"),
-    "graphflow.graph.nodes": ("Node", "NodeConfig"),
+    "graphflow.graph.nodes": ("Node", "NodeConfig", "SnapshotControl"),
     "graphflow.graph.tasks": ("RunStatus", "Task", "TaskStatus"),
     "graphflow.result": ("NodeResult", "RunFailure", "RunResult"),
     "graphflow.run": ("NodeStatus",),
@@ -67,6 +67,7 @@ __all__ = [
     "Agent",
     "Node",
     "NodeConfig",
+    "SnapshotControl",
     "AgentModule",
     "ModuleConfig",
     "ModuleType",

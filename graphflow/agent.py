@@ -13,35 +13,44 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, Unpack, overload
+from uuid import uuid4
 
 from graphflow.caches.redis_cache import RedisCache
-from graphflow.caches.transaction import initial_texts
-from graphflow.codec import decode
+from graphflow.caches.transaction import checked_name, initial_texts
+from graphflow.codec import decode, encode
 from graphflow.engine.compile import compile_plan
+from graphflow.engine.fork import enter_fork
 from graphflow.engine.plan import Plan
-from graphflow.engine.recovery import finish_run
+from graphflow.engine.recovery import check_plan, finish_run, replan, setting_aside
 from graphflow.engine.session import Session, Sessions
-from graphflow.errors import PlanMismatch, RunExists, TaskMismatch
+from graphflow.engine.sweep import Sweep
+from graphflow.errors import GraphflowError, RunExists, RunOver, TaskMismatch
 from graphflow.events import Event, RunFinished
 from graphflow.graph.flow import names_of
 from graphflow.graph.functions import function_name
 from graphflow.graph.modules import END, FunctionModule, ModuleConfig, ModuleType
-from graphflow.graph.nodes import Node, NodeConfig, NodeOptions
+from graphflow.graph.nodes import Node, NodeConfig, NodeOptions, SnapshotControl
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import RunId, check_run_id, new_run_id
-from graphflow.requests import cancel_request
+from graphflow.origin import code_of, refuse_while_loading
+from graphflow.requests import cancel_request, message_request, signal_request
 from graphflow.result import NodeResult, RunResult, run_result
 from graphflow.run import NodeState, Run
-from graphflow.settings import DEFAULT_LEASE_SECONDS, DEFAULT_MAX_CONCURRENT_TASKS, DEFAULT_TIMEOUT_SECONDS
-from graphflow.store.contract import RunHead
+from graphflow.settings import (
+    DEFAULT_DRAIN_SECONDS,
+    DEFAULT_LEASE_SECONDS,
+    DEFAULT_MAX_CONCURRENT_TASKS,
+    DEFAULT_TIMEOUT_SECONDS,
+    KEEP_COMPLETE_SECONDS,
+    KEEP_OTHER_SECONDS,
+)
+from graphflow.store.contract import Retention, RunContent, RunHead, Snapshot
 
 logger = logging.getLogger(__name__)
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Result = TypeVar("_Result")
 
-#: Seconds that module runs under way get to end when the agent is drained.
-DEFAULT_DRAIN_SECONDS = 10.0
 #: Seconds after which `stream` looks for events that another process committed.
 STREAM_POLL_SECONDS = 0.2
 
@@ -50,8 +59,10 @@ class Agent:
     """A graph of nodes over one store. One agent runs many tasks at once: nothing about a run lives on it.
 
     `max_concurrent_tasks` module runs at a time and `max_total_iterations` node runs (default 100 + 10 per node) limit
-    each run, `deadline` its seconds from start to end. `lease_seconds` is how long a run stays with a process that
-    does not answer before another may take it over.
+    each run, `deadline` its seconds from start to end. With `auto_snapshot` every node that does not say otherwise keeps
+    a snapshot of the run when it has succeeded or failed; the last 10 of a run are kept. `lease_seconds` is how long a run stays with a process that
+    does not answer before another may take it over. A complete run is kept in the store for `keep_complete_seconds` (7
+    days) after its end, any other for `keep_other_seconds` (30 days); 0 keeps it for ever.
     """
 
     def __init__(
@@ -62,13 +73,21 @@ class Agent:
         max_concurrent_tasks: int = DEFAULT_MAX_CONCURRENT_TASKS,
         max_total_iterations: int | None = None,
         deadline: float | None = None,
+        auto_snapshot: bool = False,
+        error_mailbox: str | None = None,
         lease_seconds: float = DEFAULT_LEASE_SECONDS,
+        keep_complete_seconds: float = KEEP_COMPLETE_SECONDS,
+        keep_other_seconds: float = KEEP_OTHER_SECONDS,
     ) -> None:
         self.cache = cache if cache is not None else RedisCache()
         self.max_concurrent_tasks = max_concurrent_tasks
         self.max_total_iterations = max_total_iterations
         self.deadline = deadline
+        self.auto_snapshot = auto_snapshot
+        #: Mailbox of each run that gets what failed for good: node, item, error, attempts.
+        self.error_mailbox = error_mailbox
         self.lease_seconds = lease_seconds
+        self.retention = Retention(keep_complete_seconds, keep_other_seconds)
         self._own_name = name
         self._file = sys._getframe(1).f_globals.get("__file__")
         self._nodes: list[Node] = []
@@ -89,6 +108,8 @@ class Agent:
 
     def add_node(self, node: Node) -> Node:
         """Add a node. Its dependencies may come later; the graph is checked as a whole when it is run."""
+        if not isinstance(node, Node):
+            raise TypeError(f"add_node takes a Node, not {type(node).__name__}; functions are added by @agent.node")
         self._nodes.append(node)
         return node
 
@@ -107,6 +128,7 @@ class Agent:
         type: ModuleType = ModuleType.EXECUTOR,
         dependencies: Sequence[str] = (),
         start: bool | None = None,
+        snapshot: SnapshotControl | None = None,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         **options: Unpack[NodeOptions],
     ) -> Callable[[_Function], _Function]: ...
@@ -119,6 +141,7 @@ class Agent:
         type: ModuleType = ModuleType.EXECUTOR,
         dependencies: Sequence[str] = (),
         start: bool | None = None,
+        snapshot: SnapshotControl | None = None,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         **options: Unpack[NodeOptions],
     ) -> _Function | Callable[[_Function], _Function]:
@@ -134,7 +157,7 @@ class Agent:
                 function=function,
                 config=ModuleConfig(timeout=timeout),
             )
-            self._add_function(module, dependencies, start, NodeConfig(**options))
+            self._add_function(module, dependencies, start, snapshot, NodeConfig(**options))
             return function
 
         return decorate if function is None else decorate(function)
@@ -146,6 +169,7 @@ class Agent:
         after: str | Sequence[str] = (),
         name: str | None = None,
         start: bool | None = None,
+        snapshot: SnapshotControl | None = None,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         **options: Unpack[NodeOptions],
     ) -> Callable[[_Function], _Function]:
@@ -166,6 +190,7 @@ class Agent:
                 module,
                 names_of(after if isinstance(after, str) else list(after)),
                 start,
+                snapshot,
                 NodeConfig(**options),
             )
             return function
@@ -173,7 +198,12 @@ class Agent:
         return decorate
 
     def _add_function(
-        self, module: FunctionModule, dependencies: Sequence[str], start: bool | None, config: NodeConfig
+        self,
+        module: FunctionModule,
+        dependencies: Sequence[str],
+        start: bool | None,
+        snapshot: SnapshotControl | None,
+        config: NodeConfig,
     ) -> None:
         self.add_node(
             Node(
@@ -183,6 +213,7 @@ class Agent:
                 dependencies=list(dependencies),
                 node_config=config,
                 start=start,
+                snapshot=snapshot,
             )
         )
 
@@ -195,6 +226,8 @@ class Agent:
             max_concurrent_tasks=self.max_concurrent_tasks,
             max_total_iterations=self.max_total_iterations,
             deadline=self.deadline,
+            auto_snapshot=self.auto_snapshot,
+            error_mailbox=self.error_mailbox,
         )
         for warning in plan.warnings:
             logger.warning("agent %s: %s", self.name, warning)
@@ -223,12 +256,71 @@ class Agent:
 
         return _in_thread(run) if _is_in_loop() else run()
 
-    async def resume(self, run_id: str) -> RunResult:
-        """Go on with a run that was interrupted; a finished one's result comes back. RunNotFound, PlanMismatch."""
+    async def resume(self, run_id: str, *, accept_changes: bool = False) -> RunResult:
+        """Go on with a run that was interrupted; a finished one's result comes back. RunNotFound.
+
+        PlanMismatch if it was started with another graph. With `accept_changes` it goes on with this one: nodes keep what
+        they came to by their names, new ones run if what they depend on did. PlanMismatch says what stands against that,
+        as an active node that is gone; LeaseHeld, that a process still drives the run with the other graph.
+        """
         async with self._sessions.open() as session:
             head = await session.store.head(check_run_id(run_id))
-            plan = self.compile(list(await session.store.state(head.id)))
+            plan = await self._plan_for(session, head)
+            if accept_changes and head.plan_hash != plan.hash and not head.status.is_final:
+                await replan(session, plan, head.id, lease_seconds=self.lease_seconds)
+                head = await session.store.head(head.id)
             return await self._finish(session, plan, head, head.task, _Watch())
+
+    async def recover(
+        self, *, limit: int | None = None, refused: Callable[[RunId, GraphflowError], None] | None = None
+    ) -> list[RunResult]:
+        """Resume every run of this agent that nobody drives, or the `limit` oldest; what they came to. Suspended runs to
+        which no signal was sent are left alone.
+
+        A run is of this agent if it was started by one of the same name. `refused` is called for each that cannot be
+        resumed, as after a change of the graph (PlanMismatch); unless given, that is logged as an error.
+        """
+        refused = refused or _log_refusal
+        async with self._sessions.open() as session:
+
+            async def resume(run_id: RunId) -> RunResult | None:
+                async with setting_aside(session.store, run_id):
+                    head = await session.store.head(run_id)
+                if head.agent != self.name or head.status.is_final:
+                    return None
+                if head.status is RunStatus.SUSPENDED and not await session.store.waiting_requests(run_id):
+                    return None
+                plan = await self._plan_for(session, head)
+                return await self._finish(session, plan, head, head.task, _Watch(), waits=False)
+
+            return await Sweep(await session.store.open_runs(), resume, refused, limit).run()
+
+    async def fork(self, source: str, at: int | None = None, *, run_id: str | None = None) -> RunResult:
+        """Run a new run that goes on from where the run `source` was: at its snapshot number `at`, else at its end.
+
+        What had failed by then, was cut off by a limit or cancelled runs again; completed nodes and map items are kept.
+        With a `run_id` of your own the call is idempotent, as `run_task` is. RunComplete if nothing is to be tried
+        again, SnapshotNotFound, RunNotFound, PlanMismatch; LeaseHeld if a process drives `source` and `at` is None.
+        """
+        async with self._sessions.open() as session:
+            parent = await session.store.head(check_run_id(source))
+            plan = self.compile(list(await session.store.state(parent.id)))
+            head = await enter_fork(
+                session.store,
+                plan,
+                parent,
+                at,
+                None if run_id is None else check_run_id(run_id),
+                lambda: self._new_id(parent.task),
+                lambda content: self._create(session, plan, content),
+                lease_seconds=self.lease_seconds,
+            )
+            return await self._finish(session, plan, head, head.task, _Watch())
+
+    async def snapshots(self, run_id: str) -> list[Snapshot]:
+        """What can be forked of a run besides its end, the first one first; the last 10 are kept. RunNotFound."""
+        async with self._sessions.open() as session:
+            return await session.store.snapshots(check_run_id(run_id))
 
     async def stream(
         self, task: Task, *, state: Mapping[str, Any] | None = None, run_id: str | None = None
@@ -267,8 +359,10 @@ class Agent:
             if is_last and not found:
                 return
             if not found:
+                # Not wait_for, which on Python 3.11 drops a cancellation that arrives as the waiting ends.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(watch.committed.wait(), STREAM_POLL_SECONDS)
+                    async with asyncio.timeout(STREAM_POLL_SECONDS):
+                        await watch.committed.wait()
 
     async def cancel(self, run_id: str, reason: str = "cancelled") -> RunStatus:
         """End a run from any process; returns its final status, once it has one.
@@ -280,15 +374,38 @@ class Agent:
             head = await session.store.head(check_run_id(run_id))
             if not await session.store.post(head.id, cancel_request(reason)):
                 return (await session.store.head(head.id)).status
-            plan = self.compile(list(await session.store.state(head.id)))
-            if head.plan_hash != plan.hash:
-                raise PlanMismatch(head.id, head.plan_hash, plan.hash)
+            plan = await self._plan_for(session, head)
+            await check_plan(session.store, plan, head)
             return (await finish_run(session, plan, head.id, lease_seconds=self.lease_seconds)).status
+
+    async def signal(self, run_id: str, name: str, value: Any = None) -> None:
+        """Send a signal to a run, from any process: it answers the `wait_for_signal(name)` that has waited longest, or
+        the next one.
+
+        It is stored; who drives the run takes it within a third of the lease. A suspended run that nobody drives goes on
+        with `resume`. RunOver, RunNotFound, UnstorableValue.
+        """
+        await self._post(run_id, signal_request(checked_name("signal", name), encode(value, f"signal {name}")))
+
+    async def send_message(self, run_id: str, mailbox: str, message: Any) -> None:
+        """Put a message into a mailbox of a run, from any process. RunOver, RunNotFound, UnstorableValue."""
+        text = encode(message, f"message to {mailbox}")
+        await self._post(run_id, message_request(checked_name("mailbox", mailbox), uuid4().hex, text))
+
+    async def _post(self, run_id: str, request: str) -> None:
+        async with self._sessions.open() as session:
+            if not await session.store.post(check_run_id(run_id), request):
+                raise RunOver(run_id)
 
     def drain(self, grace_seconds: float = DEFAULT_DRAIN_SECONDS) -> None:
         """Stop driving runs: nothing more starts, what runs gets `grace_seconds` to end and be committed, and each run
         is given back; `run_task` then raises RunInterrupted. For signal handlers and other threads."""
         self._sessions.drain(grace_seconds)
+
+    async def delete(self, run_id: str) -> None:
+        """Remove a stored run, finished or not. LeaseHeld if a process drives it, RunNotFound."""
+        async with self._sessions.open() as session:
+            await session.store.delete(check_run_id(run_id))
 
     async def state(self, run_id: str) -> dict[str, Any]:
         """The state of a stored run, finished or not: a copy, by state key."""
@@ -301,6 +418,7 @@ class Agent:
     async def _run_task(
         self, task: Task, state: Mapping[str, Any] | None, run_id: str | None, watch: _Watch
     ) -> RunResult:
+        refuse_while_loading()
         initial = initial_texts(state or {})
         plan = self.compile(list(initial))
         async with self._sessions.open() as session:
@@ -313,12 +431,10 @@ class Agent:
         """The run of this task: a new one, or that of the given id if it is for the same task and graph."""
         own_id = None if run_id is None else check_run_id(run_id)
         while True:
-            wanted = own_id or new_run_id(
-                self._own_name or task.type, int(time.time() * 1000), random.Random()
-            )
+            wanted = own_id or self._new_id(task)
             run = Run(wanted, task, [NodeState() for _ in plan.nodes], state=dict(initial))
             try:
-                await session.store.create(run, plan, agent=self.name, code=self._code())
+                await self._create(session, plan, RunContent(run))
             except RunExists:
                 if own_id is None:
                     continue
@@ -331,11 +447,24 @@ class Agent:
                 raise TaskMismatch(wanted, difference)
             return head
 
+    def _new_id(self, task: Task) -> RunId:
+        return new_run_id(self._own_name or task.type, int(time.time() * 1000), random.Random())
+
+    async def _create(self, session: Session, plan: Plan, content: RunContent) -> None:
+        await session.store.create(
+            content.run, plan, agent=self.name, code=code_of(self, self._file, self.cache.address), kept=self.retention, content=content
+        )
+
+    async def _plan_for(self, session: Session, head: RunHead) -> Plan:
+        """The plan under which a stored run goes on."""
+        async with setting_aside(session.store, head.id):
+            state = await session.store.state(head.id)
+        return self.compile(list(state))
+
     async def _finish(
-        self, session: Session, plan: Plan, head: RunHead, task: Task, watch: _Watch
+        self, session: Session, plan: Plan, head: RunHead, task: Task, watch: _Watch, *, waits: bool = True
     ) -> RunResult:
-        if head.plan_hash != plan.hash:
-            raise PlanMismatch(head.id, head.plan_hash, plan.hash)
+        await check_plan(session.store, plan, head)
         watch.run_id = head.id
         watch.committed.set()
         if head.status.is_final:
@@ -347,9 +476,11 @@ class Agent:
                 head.id,
                 lease_seconds=self.lease_seconds,
                 on_commit=watch.committed.set,
+                waits=waits,
             )
         outcome = await self._result(session, plan, run)
-        task.status, task.result = outcome.status, outcome.result
+        for each in (task, outcome.task):
+            each.status, each.result = outcome.status, outcome.result
         self.node_results = outcome.node_results
         return outcome
 
@@ -369,19 +500,6 @@ class Agent:
         async with self._sessions.open() as session:
             return [decode(text, name) async for _, text in session.store.results(run_id, name)]
 
-    def _code(self) -> str:
-        """Where this agent is, as `package.module:variable` or `FILE:variable`; empty if it is not at the top of a file."""
-        for module in list(sys.modules.values()):
-            if getattr(module, "__file__", None) != self._file or self._file is None:
-                continue
-            for name, value in list(vars(module).items()):
-                if value is self:
-                    # Only a module inside a package can be imported from anywhere.
-                    return (
-                        f"{module.__name__ if '.' in module.__name__ else Path(self._file).absolute()}:{name}"
-                    )
-        return ""
-
 
 class _Watch:
     """Tells `stream` which run it is and when something was committed."""
@@ -389,6 +507,10 @@ class _Watch:
     def __init__(self) -> None:
         self.run_id: RunId | None = None
         self.committed = asyncio.Event()
+
+
+def _log_refusal(run_id: RunId, error: GraphflowError) -> None:
+    logger.error("run %s is not resumed: %s", run_id, error)
 
 
 def _is_in_loop() -> bool:

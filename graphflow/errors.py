@@ -2,6 +2,7 @@
 
 GraphflowError
 ├── InvalidGraph            the graph cannot be compiled; every problem in one error
+├── RunsOnImport            code that is loaded for its agent runs it at once
 ├── InvalidName             a run, node, type or prefix has a name that cannot be used
 ├── ExpressionError         an expression does not parse
 ├── EvaluationError         an expression cannot be evaluated on this state
@@ -13,13 +14,18 @@ GraphflowError
 │   ├── ValueTooLarge       over max_value_bytes
 │   ├── TransactionTooLarge over max_transaction_bytes
 │   ├── WrongType           append to what is no list, increment of what is no number
+│   ├── NoMessage           none came in time; also a TimeoutError
+│   ├── InvalidSignal       what came does not fit the schema asked for; also a NonRetryableException
 │   ├── TransactionClosed   the module run that owned this cache has ended
 │   └── OutsideRun          state asked for where no run is
 ├── RunError                about one run
 │   ├── RunNotFound
 │   ├── RunExists
+│   ├── RunComplete         nothing of the run failed that could be tried again
+│   ├── SnapshotNotFound
 │   ├── TaskMismatch        this run id belongs to another task
 │   ├── PlanMismatch        this run was started with another graph
+│   ├── RunOver             the run has ended, so that nothing can be sent to it
 │   ├── LeaseHeld           another process drives the run
 │   ├── LeaseLost           another process took the run over
 │   └── RunInterrupted      this process was asked to stop driving
@@ -32,6 +38,7 @@ GraphflowError
 │   ├── StoreWentBack       it lost what it had acknowledged
 │   ├── CorruptState        a key has the wrong type or unreadable content
 │   ├── SchemaTooNew
+│   ├── UnsafeStore         its settings break what is promised, and are not accepted
 │   └── EmbeddedServerError the embedded server could not be started
 ├── MissingExtra            an optional dependency is not installed
 └── NonRetryableException   raised by a module: fail at once, do not try again
@@ -54,6 +61,17 @@ class InvalidGraph(GraphflowError):
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         super().__init__(
             f"the graph has {count}:\n" + "\n".join(f"  - {problem}" for problem in self.problems)
+        )
+
+
+class RunsOnImport(GraphflowError):
+    """Code that was loaded for its agent runs an agent as it is loaded. `place` is the file or module."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        super().__init__(
+            f'{place} runs its agent as it is loaded; put that below `if __name__ == "__main__":`, so that other '
+            "processes can load the agent"
         )
 
 
@@ -172,6 +190,14 @@ class WrongType(StateError):
         super().__init__(f"cannot {operation} {key!r}: it holds {found}, {operation} needs {wanted}")
 
 
+class NoMessage(StateError, TimeoutError):
+    """No message came within the timeout, in seconds."""
+
+    def __init__(self, mailboxes: Sequence[str], timeout: float) -> None:
+        self.mailboxes = tuple(mailboxes)
+        super().__init__(f"no message in {' or '.join(map(repr, mailboxes))} within timeout={timeout:g} s")
+
+
 class TransactionClosed(StateError):
     """The module run that this cache belonged to has ended; its cache answers no more."""
 
@@ -217,6 +243,31 @@ class RunExists(RunError):
         super().__init__(run_id, f"run {run_id!r} exists already; resume it, or choose another run_id")
 
 
+class RunComplete(RunError):
+    """A run is complete, so there is nothing to try again."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            run_id,
+            f"run {run_id!r} is complete: there is nothing to try again; name a snapshot to go back to "
+            "(`await agent.snapshots(run_id)` lists them), or start the task under a new run_id",
+        )
+
+
+class SnapshotNotFound(RunError):
+    """The run keeps no snapshot of this number."""
+
+    def __init__(self, run_id: str, number: int, kept: Sequence[int]) -> None:
+        self.number = number
+        self.kept = tuple(kept)
+        what = (
+            f"it keeps {', '.join(map(str, self.kept))}"
+            if self.kept
+            else "it keeps none: Node(snapshot=...) and Agent(auto_snapshot=True) have them taken"
+        )
+        super().__init__(run_id, f"run {run_id!r} has no snapshot {number}; {what}")
+
+
 class TaskMismatch(RunError):
     """This run id belongs to another task."""
 
@@ -228,16 +279,42 @@ class TaskMismatch(RunError):
 
 
 class PlanMismatch(RunError):
-    """This run was started with another graph."""
+    """This run was started with another graph. `differences` says in what; `obstacles` why it cannot go on with this one
+    even if that is accepted, and is empty unless that was asked for."""
 
-    def __init__(self, run_id: str, stored_hash: str, plan_hash: str) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        stored_hash: str,
+        plan_hash: str,
+        differences: Sequence[str] = (),
+        obstacles: Sequence[str] = (),
+    ) -> None:
         self.stored_hash = stored_hash
         self.plan_hash = plan_hash
-        super().__init__(
-            run_id,
-            f"run {run_id!r} was started with another graph (plan {stored_hash}, this one is {plan_hash}); "
-            "restore the graph to finish it, or start anew under another run_id",
-        )
+        self.differences = tuple(differences)
+        self.obstacles = tuple(obstacles)
+        listed = "".join(f"\n  - {phrase}" for phrase in self.obstacles or self.differences)
+        if self.obstacles:
+            message = (
+                f"run {run_id!r} was started with another graph and cannot go on with this one:{listed}\n"
+                "restore these to finish it, or start anew under another run_id"
+            )
+        else:
+            message = (
+                f"run {run_id!r} was started with another graph (plan {stored_hash}, this one is {plan_hash})"
+                f"{':' if listed else ''}{listed}\n"
+                "restore the graph to finish it, go on with this one by resume(run_id, accept_changes=True) or "
+                f"`graphflow resume {run_id} --accept-changes`, or start anew under another run_id"
+            )
+        super().__init__(run_id, message)
+
+
+class RunOver(RunError):
+    """A run has ended: what is sent to it would never be read."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id, f"run {run_id!r} is over, so nothing can be sent to it; send it to a run that goes on")
 
 
 class LeaseHeld(RunError):
@@ -268,7 +345,8 @@ class RunInterrupted(RunError):
     def __init__(self, run_id: str) -> None:
         super().__init__(
             run_id,
-            f"run {run_id!r} was interrupted and given back; start it again under this run_id to resume it",
+            f"run {run_id!r} was interrupted and given back; start it again under this run_id, or type "
+            f"`graphflow resume {run_id}`, to resume it",
         )
 
 
@@ -359,6 +437,16 @@ class SchemaTooNew(StoreError):
         )
 
 
+class UnsafeStore(StoreError):
+    """The server's settings break what graphflow promises, and `on_risk` is "refuse". `risks` has a sentence for each."""
+
+    def __init__(self, url: str, risks: Sequence[str]) -> None:
+        self.url = url
+        self.risks = tuple(risks)
+        listed = "".join(f"\n  - {risk}" for risk in self.risks)
+        super().__init__(f'Redis at {url} would not keep runs safe, and on_risk="refuse" is set:{listed}')
+
+
 class EmbeddedServerError(StoreError):
     """The embedded server could not be started or joined."""
 
@@ -372,6 +460,16 @@ class MissingExtra(GraphflowError):
 
 class NonRetryableException(GraphflowError):
     """Raise this in a module when another attempt cannot help: the node fails at once."""
+
+
+class InvalidSignal(StateError, NonRetryableException):
+    """A signal's value does not fit the schema that its receiver asks for: another attempt would get the same one."""
+
+    def __init__(self, signal: str, schema: str, problems: str) -> None:
+        self.signal = signal
+        super().__init__(
+            f"signal {signal!r} does not fit {schema}: {problems}; send a value that fits to a new run"
+        )
 
 
 def _shortened(text: str, limit: int = 200) -> str:

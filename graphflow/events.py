@@ -34,6 +34,19 @@ class RunFinished(Event):
 
 
 @dataclass(slots=True, kw_only=True)
+class RunSuspended(Event):
+    """Everything that is active waits for a signal; nobody needs to drive the run until one comes."""
+
+    #: Their names, separated by blanks.
+    signals: str
+
+
+@dataclass(slots=True, kw_only=True)
+class SignalArrived(Event):
+    signal: str
+
+
+@dataclass(slots=True, kw_only=True)
 class NodeEvent(Event):
     node: str
     visit: int
@@ -78,6 +91,15 @@ class RetryScheduled(NodeEvent):
 
 
 @dataclass(slots=True, kw_only=True)
+class SignalAwaited(NodeEvent):
+    """A module run has ended where it waits for a signal; it starts again when the signal is there."""
+
+    signal: str
+    #: Index of a map's item; empty for a module run.
+    item: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
 class DecisionFired(NodeEvent):
     #: Names of the chosen nodes, separated by blanks; END among them.
     chosen: str
@@ -112,8 +134,24 @@ class ItemFailed(NodeEvent):
 
 
 @dataclass(slots=True, kw_only=True)
+class ProcessDied(Event):
+    """The process that drove the run died without giving it back; another one goes on."""
+
+    #: What may have been in flight, as `node` and `node[INDEXES]`, separated by blanks.
+    in_flight: str
+
+
+@dataclass(slots=True, kw_only=True)
 class LimitReached(Event):
     error: str
+
+
+@dataclass(slots=True, kw_only=True)
+class GraphChanged(Event):
+    """The run goes on under another graph than before."""
+
+    #: What is different, as phrases separated by "; ".
+    changes: str
 
 
 KINDS: dict[str, type[Event]] = {
@@ -121,6 +159,9 @@ KINDS: dict[str, type[Event]] = {
     for kind in (
         RunStarted,
         RunFinished,
+        RunSuspended,
+        SignalArrived,
+        SignalAwaited,
         NodeStarted,
         NodeSucceeded,
         NodeFailed,
@@ -132,7 +173,9 @@ KINDS: dict[str, type[Event]] = {
         MapOpened,
         ItemsFinished,
         ItemFailed,
+        ProcessDied,
         LimitReached,
+        GraphChanged,
     )
 }
 _FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in KINDS.values()}
@@ -173,3 +216,12 @@ def index_ranges(indexes: list[int]) -> str:
         parts.append(str(first) if first == final else f"{first}-{final}")
         position = last + 1
     return " ".join(parts)
+
+
+def indexes_of(ranges: str) -> list[int]:
+    """The indexes that `index_ranges` wrote. ValueError."""
+    found: list[int] = []
+    for part in ranges.split():
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from graphflow.graph.tasks import RunStatus
-from graphflow.run import Input, Stop
+from graphflow.run import GraphChanged, Input, Message, MessagesSent, SignalArrived, Stop, message_text
 
 
 def cancel_request(reason: str) -> str:
     """End the run now; what is under way is cancelled and its writes are dropped."""
     return _text("cancel", reason=reason)
+
+
+def graph_changed_request(changes: Sequence[str]) -> str:
+    """Look at all nodes again: the run's graph was replaced."""
+    return _text("graph_changed", changes=list(changes))
+
+
+def signal_request(name: str, text: str) -> str:
+    """Go on where this signal is waited for; `text` is its value as JSON."""
+    return _text("signal", name=name, value=text)
+
+
+def message_request(mailbox: str, message_id: str, text: str) -> str:
+    """Put a message into a mailbox; `text` is its value as JSON."""
+    return _text("message", mailbox=mailbox, id=message_id, value=text)
 
 
 def input_from_request(text: str) -> Input | None:
@@ -21,9 +37,22 @@ def input_from_request(text: str) -> Input | None:
         match request["request"]:
             case "cancel":
                 return Stop(RunStatus.CANCELLED, str(request["reason"]))
+            case "graph_changed":
+                return GraphChanged(tuple(map(str, request["changes"])))
+            case "signal":
+                return SignalArrived(str(request["name"]), _json(request["value"]))
+            case "message":
+                text = message_text(str(request["id"]), "", _json(request["value"]))
+                return MessagesSent([Message(str(request["mailbox"]), text)])
     except (ValueError, KeyError, TypeError):
         pass
     return None
+
+
+def _json(text: str) -> str:
+    """The text, if it can be read: what cannot be is left out before it gets into a run."""
+    json.loads(text)
+    return text
 
 
 def _text(kind: str, **fields: object) -> str:

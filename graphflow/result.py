@@ -38,8 +38,8 @@ class RunFailure(_Record):
 
     def __str__(self) -> str:
         place = self.node if self.item is None else f"{self.node} item {self.item}"
-        times = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
-        return f"{place} failed after {times}: {self.error}"
+        times = f" after {self.attempts} attempts" if self.attempts > 1 else ""
+        return f"{place} failed{times}: {self.error}"
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def run_result(
         run_id=run.id,
         status=run.status,
         task=run.task,
-        error=_error(run, failures),
+        error=_error(plan, run, failures),
         result=_end_result(plan, run, node_results),
         node_results=node_results,
         failures=failures,
@@ -243,12 +243,23 @@ def _end_result(plan: Plan, run: Run, node_results: Mapping[str, NodeResult]) ->
     return {name: node_results[name].result for name in ends} or None
 
 
-def _error(run: Run, failures: list[RunFailure]) -> str | None:
+def _what_it_waits_for(plan: Plan, run: Run) -> str:
+    place, wait = min(run.waits.items(), key=lambda entry: entry[1].since)
+    node = plan.nodes[place.node].name
+    item = "" if place.item is None else f" item {place.item}"
+    others = f" ({len(run.waits) - 1} more wait)" if len(run.waits) > 1 else ""
+    return (
+        f"{node}{item} waits for the signal {wait.signal!r}{others}; send it with: graphflow signal {run.id} "
+        f"{wait.signal} JSON, or await agent.signal({run.id!r}, {wait.signal!r}, value) and agent.resume({run.id!r})"
+    )
+
+
+def _error(plan: Plan, run: Run, failures: list[RunFailure]) -> str | None:
     if run.status is RunStatus.COMPLETE:
         return run.error
+    if run.status is RunStatus.SUSPENDED:
+        return _what_it_waits_for(plan, run)
     reason = run.error or (f"{len(failures)} failed, first: {failures[0]}" if failures else run.status.value)
-    return (
-        f"{reason}; to try again, start the task under a new run_id"
-        if run.status is not RunStatus.CANCELLED
-        else reason
-    )
+    if run.status is RunStatus.CANCELLED:
+        return reason
+    return f"{reason}; to try again what failed: graphflow retry {run.id}, or await agent.fork({run.id!r})"

@@ -7,9 +7,12 @@ the transition, the store commits it, `apply` brings the mirror up to date. Noth
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic_core import to_json
 
 from graphflow.events import Event
 from graphflow.graph.tasks import RunStatus, Task
@@ -94,6 +97,8 @@ class NodeState:
     failure: Failure | None = None
     #: Text of the result of the last successful visit's last module; None for a map node.
     result: str | None = None
+    #: Deaths of the process in this visit while it was running.
+    crashes: int = 0
     #: Times of the latest visit in ms since 1970.
     started: float = 0
     finished: float = 0
@@ -114,6 +119,7 @@ class NodeState:
             self.dropped,
             self.failure,
             self.result,
+            self.crashes,
             self.started,
             self.finished,
             [module.clone() for module in self.modules],
@@ -122,6 +128,49 @@ class NodeState:
     @property
     def attempts(self) -> int:
         return sum(module.attempts for module in self.modules)
+
+
+class Place(NamedTuple):
+    """A module of a node's visit, or one item of a map's: what is remembered of its runs, and what it waits for, has
+    this address. Another visit is another place."""
+
+    node: int
+    visit: int
+    module: int
+    #: Index of a map's item; None for a module run.
+    item: int | None = None
+
+    def text(self, node_name: str) -> str:
+        """As stored: `NODE:VISIT:MODULE:ITEM`, with `-` for no item."""
+        return f"{node_name}:{self.visit}:{self.module}:{'-' if self.item is None else self.item}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A module run has ended where it waits for a signal; it starts again when the answer is there."""
+
+    signal: str
+    #: Under which the answer is remembered for it.
+    field: str
+    #: Revision since which it waits: who has waited longest is answered first.
+    since: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message on its way into a mailbox."""
+
+    mailbox: str
+    #: As it is stored: an object with `id`, `from` and `value`.
+    text: str
+    #: Who sends it, and the field under which it is remembered that it has left, so that it leaves once.
+    place: Place | None = None
+    field: str = ""
+
+
+def message_text(message_id: str, sender: str, value_text: str) -> str:
+    """A message as mailboxes hold it. `message_id` tells a receiver whether it has seen the message before."""
+    return f'{{"id":{to_json(message_id).decode()},"from":{to_json(sender).decode()},"value":{value_text}}}'
 
 
 @dataclass(slots=True)
@@ -134,6 +183,8 @@ class MapState:
     failed: int = 0
     retried: int = 0
     unfinished: set[int] = field(default_factory=set)
+    #: Index -> deaths of the process in which the item may have been in flight.
+    crashes: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -155,12 +206,24 @@ class Run:
     maps: dict[int, MapState] = field(default_factory=dict)
     #: Texts of the results of maps that an expression reads.
     map_results: dict[int, str] = field(default_factory=dict)
+    #: What is remembered of unfinished module runs: place -> field -> JSON text. Results of steps are entered by the
+    #: scheduler when they are stored, between two commits; the rest changes as everything else does.
+    steps: dict[Place, dict[str, str]] = field(default_factory=dict)
+    #: Who waits for a signal.
+    waits: dict[Place, Wait] = field(default_factory=dict)
+    #: Signals that arrived before anybody waited for them: name -> JSON texts, the oldest first.
+    signals: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    #: Mailbox -> texts of its messages, the oldest first. A mailbox that was used once stays.
+    mailboxes: dict[str, list[str]] = field(default_factory=dict)
     #: Bit mask of the active nodes.
     active: int = 0
     #: Bit mask of the nodes that have not been considered since something that they await settled.
     fresh: int = 0
     #: Node runs so far, flow control not counted.
     iterations: int = 0
+    #: Processes that drove the run and died, and how many of these deaths have been taken into account.
+    deaths: int = 0
+    deaths_counted: int = 0
     #: The limit that was hit, as a sentence; nothing starts any more.
     limit: str | None = None
     error: str | None = None
@@ -211,6 +274,9 @@ class Outcome:
     decision: tuple[str, ...] | None = None
     #: State key -> text, or None to delete; operations on values are resolved already.
     writes: dict[str, str | None] = field(default_factory=dict)
+    sent: Sequence[Message] = ()
+    #: (mailbox, text) of the messages that it has taken.
+    taken: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(slots=True)
@@ -234,6 +300,8 @@ class ItemOutcomes:
     failed: list[tuple[int, Failure, int]] = field(default_factory=list)
     retried: int = 0
     writes: dict[str, str | None] = field(default_factory=dict)
+    sent: Sequence[Message] = ()
+    taken: Sequence[tuple[str, str]] = ()
     #: The whole result as JSON text, handed in with the last item if an expression reads it.
     results: str | None = None
 
@@ -245,6 +313,43 @@ class StateSet:
     writes: dict[str, str | None]
 
 
+@dataclass(slots=True)
+class MessagesSent:
+    """Messages from outside, or of a module run that is going to wait for an answer."""
+
+    messages: Sequence[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class SignalAwaited:
+    """A module run has come to where it waits for a signal, and has ended there."""
+
+    place: Place
+    signal: str
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignalArrived:
+    """Somebody outside has sent a signal."""
+
+    signal: str
+    #: Its value as JSON text.
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """The process that drove the run died: what it had in flight is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphChanged:
+    """The run goes on under another graph than before; `changes` says in phrases what is different."""
+
+    changes: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Stop:
     """The run is to end now: cancelled by somebody, or past its deadline."""
@@ -253,7 +358,21 @@ class Stop:
     reason: str
 
 
-Input = Begin | Started | RetryDue | Outcome | ItemsStored | ItemOutcomes | StateSet | Stop
+Input = (
+    Begin
+    | Started
+    | RetryDue
+    | Outcome
+    | ItemsStored
+    | ItemOutcomes
+    | StateSet
+    | MessagesSent
+    | SignalAwaited
+    | SignalArrived
+    | Crashed
+    | GraphChanged
+    | Stop
+)
 
 
 @dataclass(slots=True)
@@ -267,6 +386,8 @@ class MapChange:
     failed: list[tuple[int, Failure, int]] = field(default_factory=list)
     retried: int = 0
     results: str | None = None
+    #: Index -> crashes, the whole of it; None leaves it as it is.
+    crashes: dict[int, int] | None = None
 
 
 @dataclass(slots=True)
@@ -280,14 +401,25 @@ class Transition:
     nodes: dict[int, NodeState] = field(default_factory=dict)
     state: dict[str, str | None] = field(default_factory=dict)
     maps: dict[int, MapChange] = field(default_factory=dict)
+    #: What is remembered besides; None forgets all of a place.
+    steps: dict[Place, dict[str, str] | None] = field(default_factory=dict)
+    #: Who waits for a signal now; None for who does not any more.
+    waits: dict[Place, Wait | None] = field(default_factory=dict)
+    #: Signals kept, by name; none left for a name that is not waited for any more.
+    signals: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    sent: list[Message] = field(default_factory=list)
+    taken: list[tuple[str, str]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     #: (node, module) that may run now.
     ready: list[tuple[int, int]] = field(default_factory=list)
+    #: Items of maps that may run again, since what they waited for is there.
+    items_ready: list[Place] = field(default_factory=list)
     #: (node, module, ms since 1970) of retries that wait for their time.
     delayed: list[tuple[int, int, float]] = field(default_factory=list)
     #: Bit mask of nodes whose attempts under way are to be cancelled.
     stopped: int = 0
     status: RunStatus | None = None
+    deaths_counted: int = 0
     limit: str | None = None
     error: str | None = None
     held: tuple[str, ...] = ()

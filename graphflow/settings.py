@@ -40,6 +40,9 @@ DEFAULT_MAX_VISITS = 0
 #: Seconds for which the right to drive a run holds without renewal (`Agent.lease_seconds`).
 DEFAULT_LEASE_SECONDS = 10.0
 
+#: Seconds that module runs under way get to end when the agent is drained.
+DEFAULT_DRAIN_SECONDS = 10.0
+
 #: Seconds without a tick of the event loop after which the lease is no longer renewed.
 DEFAULT_STALL_SECONDS = 300.0
 

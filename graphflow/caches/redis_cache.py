@@ -11,6 +11,7 @@ from graphflow.settings import load_settings
 
 if TYPE_CHECKING:
     from graphflow.store.address import Address
+    from graphflow.store.checks import OnRisk
     from graphflow.store.redis_store import RedisStore
 
 
@@ -19,10 +20,15 @@ class RedisCache:
 
     Without a URL: GRAPHFLOW_REDIS_URL; else the embedded server of a `.graphflow/` in the working folder; else a Redis
     that answers on localhost:6379; else a new embedded server in the working folder. Nothing is connected before the
-    first run. `prefix` begins every key; it defaults to GRAPHFLOW_PREFIX, else `gf`.
+    first run. `prefix` begins every key; it defaults to GRAPHFLOW_PREFIX, else `gf`. `on_risk` says what becomes of a
+    server whose settings do not keep runs safe (see `graphflow doctor`): "warn" in the log, "refuse" with UnsafeStore, or
+    "ignore".
     """
 
-    def __init__(self, url: str | None = None, *, prefix: str | None = None) -> None:
+    def __init__(
+        self, url: str | None = None, *, prefix: str | None = None, on_risk: OnRisk = "warn"
+    ) -> None:
+        self._on_risk = on_risk
         self._settings = load_settings(redis_url=url, prefix=prefix)
         self._address: Address | None = None
 
@@ -47,11 +53,15 @@ class RedisCache:
         """What every key begins with, without the colon after it."""
         return self._settings.prefix
 
+    def at(self, url: str, *, prefix: str | None = None) -> RedisCache:
+        """The same settings for the store of another URL."""
+        return RedisCache(url, prefix=prefix or self.prefix, on_risk=self._on_risk)
+
     def store(self) -> RedisStore:
         """A store at this address, not yet open; one for each event loop."""
         from graphflow.store.redis_store import RedisStore
 
-        return RedisStore(self.address, prefix=self._settings.prefix)
+        return RedisStore(self.address, prefix=self._settings.prefix, on_risk=self._on_risk)
 
     def __getattr__(self, name: str) -> Any:
         if name not in _STATE_OPERATIONS:
@@ -78,6 +88,10 @@ _STATE_OPERATIONS = frozenset(
         "peek",
         "claim",
         "results",
+        "step",
+        "publish_to_mailbox",
+        "get_message",
+        "wait_for_signal",
         "with_prefix",
         "with_suffix",
     )

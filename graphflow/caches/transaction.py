@@ -9,25 +9,31 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from graphflow.caches.claims import ClaimedItem, Where
+from graphflow.caches.errands import Awaited, Errands, Suspended
 from graphflow.caches.footprint import Footprint
 from graphflow.caches.operations import size_of
 from graphflow.caches.scopes import KeyScope, affixes_of
-from graphflow.caches.view import Reads, StateView
+from graphflow.caches.view import Owner, Reads, StateView
 from graphflow.caches.writes import Writes
 from graphflow.codec import decode, encode
 from graphflow.errors import (
     InvalidName,
+    InvalidSignal,
     MissingKey,
     StateError,
     TransactionClosed,
     ValueTooLarge,
 )
+from graphflow.run import Message
 from graphflow.settings import MAX_TRANSACTION_BYTES, MAX_VALUE_BYTES, MAX_VALUE_BYTES_WARN
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +60,13 @@ class Transaction:
         "_checked",
         "_claimed",
         "_ended",
+        "_errands",
         "_has_scopes",
         "_immediate",
         "_item",
         "_max_transaction_bytes",
         "_max_value_bytes",
+        "_owner",
         "_reads",
         "_view",
         "_writes",
@@ -67,16 +75,19 @@ class Transaction:
     def __init__(
         self,
         view: StateView,
+        owner: Owner | None = None,
         *,
         max_value_bytes: int = MAX_VALUE_BYTES,
         max_transaction_bytes: int = MAX_TRANSACTION_BYTES,
     ) -> None:
         self._view = view
+        self._owner = owner
         self._max_value_bytes = max_value_bytes
         self._max_transaction_bytes = max_transaction_bytes
         self._reads: Reads | None = None
         self._writes: Writes | None = None
         self._claimed: list[ClaimedItem] | None = None
+        self._errands: Errands | None = None
         #: Revision of the view at which reads and claims were last known to hold.
         self._checked = -1
         #: Keys set with immediate=True.
@@ -228,6 +239,66 @@ class Transaction:
         self._has_scopes = True
         return KeyScope(self, "", suffix)
 
+    # What modules call: steps, messages, signals
+
+    async def step(self, name: str, function: Callable[..., Any], *args: Any, key: Any = None) -> Any:
+        """The function's result, remembered as soon as it is there. The module run that is repeated or resumed gets it
+        without another call; with other arguments (or another `key`, which stands for them) it is another call."""
+        self._check_open()
+        self._check_reads()
+        return await self._my_errands().step(
+            checked_name("step", name), function, args, key, lambda result: self._encoded(f"step {name}", result)
+        )
+
+    async def publish_to_mailbox(self, mailbox: str, message: Any) -> None:
+        """Send a message with the commit, or as soon as this module run waits for one itself."""
+        self._check_open()
+        text = self._encoded(f"message to {checked_name('mailbox', mailbox)}", message)
+        self._my_errands().publish(mailbox, text)
+
+    async def get_message(self, mailbox: str | None = None, timeout: float | None = None) -> Any:
+        """The oldest message that no other module run has taken; it leaves the mailbox with the commit.
+
+        Without a name, one of the module's `input_mailboxes`: the first that has one. If there is none, waits
+        for it, without a slot; NoMessage, a TimeoutError, after `timeout` seconds.
+        """
+        self._check_open()
+        errands = self._my_errands()
+        message = await errands.next_message(self._mailboxes(mailbox), timeout)
+        self._check_open()
+        self._check_reads()
+        return message
+
+    async def wait_for_signal(self, name: str, schema: type[BaseModel] | None = None) -> Any:
+        """The value that `agent.signal` or `graphflow signal` has sent under this name, as a `schema` if one is given.
+
+        If it is not there, this module run ends here without a commit and starts again from its first line when it is:
+        put what must not be done twice into a `step`. InvalidSignal if the value does not fit the schema.
+        """
+        self._check_open()
+        self._check_reads()
+        try:
+            value = await self._my_errands().answer(checked_name("signal", name))
+        except Suspended:
+            self._ended = True
+            raise
+        return value if schema is None else _validated(name, value, schema)
+
+    def _my_errands(self) -> Errands:
+        if self._errands is None:
+            if self._owner is None:
+                raise StateError("steps, messages and signals belong to module runs; this cache belongs to none")
+            self._errands = Errands(self._view, self._owner)
+        return self._errands
+
+    def _mailboxes(self, mailbox: str | None) -> Sequence[str]:
+        if mailbox is not None:
+            return (checked_name("mailbox", mailbox),)
+        declared = self._owner.input_mailboxes if self._owner is not None else ()
+        if not declared:
+            raise StateError("get_message() needs the name of a mailbox, or a module with input_mailboxes")
+        return declared
+
     # What a map item is told
 
     @property
@@ -269,8 +340,28 @@ class Transaction:
 
     @property
     def is_empty(self) -> bool:
-        """True if nothing was read, written or claimed, so that there is nothing to validate or resolve."""
-        return self._reads is None and self._writes is None and self._claimed is None
+        """True if nothing was read, written, claimed, sent or taken: there is nothing to validate or resolve."""
+        return (
+            self._reads is None
+            and self._writes is None
+            and self._claimed is None
+            and (self._errands is None or self._errands.is_empty)
+        )
+
+    @property
+    def awaits(self) -> Awaited | None:
+        """The signal for which the module run has ended."""
+        return None if self._errands is None else self._errands.awaits
+
+    @property
+    def sent(self) -> Sequence[Message]:
+        """Messages that leave with the commit."""
+        return () if self._errands is None else self._errands.outgoing
+
+    @property
+    def taken(self) -> Sequence[tuple[str, str]]:
+        """(mailbox, text) of the messages that leave their mailboxes with the commit."""
+        return () if self._errands is None else self._errands.taken
 
     def is_valid(self, view: StateView) -> bool:
         """Whether everything that was read is still as it was read, and every claimed item what was claimed."""
@@ -314,6 +405,8 @@ class Transaction:
         claimed, self._claimed = self._claimed or (), None
         for item in claimed:
             self._view.claims.release(item.key, item.index)
+        if self._errands is not None:
+            self._errands.close()
 
     # Reads that are checked
 
@@ -466,6 +559,28 @@ class Transaction:
     def _check_open(self) -> None:
         if self._ended:
             raise TransactionClosed
+
+
+def checked_name(what: str, name: str) -> str:
+    """The name of a step, a mailbox or a signal. InvalidName."""
+    if not isinstance(name, str) or not _KEY.fullmatch(name):
+        reason = f"use 1 to {MAX_KEY_LENGTH} characters, without control characters and braces"
+        raise InvalidName(what, str(name), reason)
+    return name
+
+
+def _validated(signal: str, value: Any, schema: type[BaseModel]) -> BaseModel:
+    if isinstance(value, schema):
+        return value
+    from pydantic import ValidationError
+
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'value'}: {problem['msg']}" for problem in error.errors()
+        )
+        raise InvalidSignal(signal, schema.__name__, problems) from error
 
 
 def initial_texts(values: Mapping[str, Any]) -> dict[str, str]:

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import Any, Protocol
 
 from graphflow.caches.claims import Claims
 from graphflow.caches.footprint import KEY_SET, WHOLE_STATE, node_key
+from graphflow.caches.mailboxes import Mailboxes
 from graphflow.graph.tasks import Task
+from graphflow.run import Message, Place
+
+
+class Owner(Protocol):
+    """The module run that a transaction belongs to."""
+
+    @property
+    def place(self) -> Place: ...
+
+    @property
+    def place_text(self) -> str:
+        """As stored: `NODE:VISIT:MODULE:ITEM`."""
+
+    @property
+    def name(self) -> str:
+        """Its node's."""
+
+    @property
+    def input_mailboxes(self) -> Sequence[str]:
+        """What its module reads messages from if it names no mailbox."""
 
 
 class StateView(Protocol):
@@ -50,6 +71,27 @@ class StateView(Protocol):
     async def set_now(self, key: str, text: str, asker: object) -> None:
         """Set a key in a transaction of its own; returns when it is committed. `asker` is the module run's own
         transaction, whose place in the line counts."""
+
+    async def remembered(self, place: Place, field: str) -> str | None:
+        """What is remembered in this field for this place."""
+
+    async def remember(self, place: Place, field: str, text: str) -> str:
+        """Store it at once; returns what stands there, which is the first that was stored."""
+
+    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function where module bodies run: a sync one in a thread."""
+
+    @property
+    def mailboxes(self) -> Mailboxes: ...
+
+    async def send_now(self, messages: Sequence[Message], owner: Owner) -> None:
+        """Deliver messages before the commit; returns when they are committed."""
+
+    async def wait_for_message(
+        self, mailboxes: Sequence[str], timeout: float | None, owner: Owner
+    ) -> tuple[str, str] | None:
+        """A reserved message of one of these mailboxes when there is one; None after `timeout` seconds. The module run
+        has no slot and no place in the line meanwhile."""
 
 
 class Reads:

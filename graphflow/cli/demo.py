@@ -12,7 +12,7 @@ from typing import Any
 from graphflow.agent import Agent
 from graphflow.caches.redis_cache import RedisCache
 from graphflow.cli.faces import Face
-from graphflow.cli.run import drive, exit_code_of, show_outcome, start_logging, use_store
+from graphflow.cli.run import drive_task, exit_code_of, show_outcome, start_logging, use_store
 from graphflow.graph.tasks import Task
 
 ITEMS = 300
@@ -55,7 +55,7 @@ def run_demo(*, run_id: str | None, url: str | None, verbose: bool) -> int:
     if url is not None:
         use_store(agent, url)
     face = Face(live=not verbose)
-    outcome = drive(agent, Task(type="demo", params={"items": ITEMS}), run_id, face)
+    outcome = drive_task(agent, Task(type="demo", params={"items": ITEMS}), run_id, face)
     show_outcome(outcome, face)
     if outcome.result is not None:
         here, count = len(_worked_on), outcome.result["items"]

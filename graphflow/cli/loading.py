@@ -1,4 +1,5 @@
-"""Where is the agent that a command names? Loads `FILE[:AGENT]` or `package.module[:AGENT]`."""
+"""Where is the agent that a command names, or that a run was started by? Loads `FILE[:AGENT]` or
+`package.module[:AGENT]`."""
 
 from __future__ import annotations
 
@@ -14,17 +15,50 @@ from typing import TYPE_CHECKING
 import typer
 
 from graphflow.cli.frames import last_user_frame
+from graphflow.origin import folder_of, loading, located
 
 if TYPE_CHECKING:
     from graphflow.agent import Agent
+    from graphflow.store.address import Address
+    from graphflow.store.contract import RunHead
 
 logger = logging.getLogger(__name__)
 
 
-def load_agent(reference: str) -> Agent:
-    """The agent in the variable that `reference` names, or the only one of its module. Usage errors are BadParameter."""
+def load_agent(reference: str, folder: Path | None = None) -> Agent:
+    """The agent in the variable that `reference` names, or the only one of its module. Usage errors are BadParameter.
+
+    Modules are looked for in the working folder and in `folder`.
+    """
     place, variable = split_reference(reference)
-    return _agent_of(_module_of(place), place, variable)
+    return _agent_of(_module_of(place, folder), place, variable)
+
+
+def load_agent_of(head: RunHead, reference: str | None, address: Address, *, command: str) -> Agent:
+    """The agent that the run was started by, or the one that `reference` names; BadParameter says what to type where it
+    is not found, as `command` with the agent's place. It keeps its runs where it did; see `use_store_of`."""
+    if reference is not None:
+        return load_agent(reference)
+    remedy = f"name it: {command} --agent FILE[:AGENT]"
+    if not head.code:
+        raise typer.BadParameter(f"run {head.id} does not say where its agent is; {remedy}")
+    try:
+        return load_agent(located(head.code, address), folder_of(address))
+    except typer.BadParameter as error:
+        raise typer.BadParameter(
+            f"the agent of run {head.id} is not found: {error.message}; {remedy}"
+        ) from error
+
+
+def prefix_of(reference: str | None) -> str | None:
+    """What the keys of the named agent begin with; None if none is named."""
+    return None if reference is None else load_agent(reference).cache.prefix
+
+
+def use_store_of(agent: Agent, address: Address, prefix: str) -> None:
+    """Have the agent keep its runs where one was found."""
+    if (agent.cache.address, agent.cache.prefix) != (address, prefix):
+        agent.cache = agent.cache.at(address.url, prefix=prefix)
 
 
 def split_reference(reference: str) -> tuple[str, str]:
@@ -35,16 +69,17 @@ def split_reference(reference: str) -> tuple[str, str]:
     return reference, ""
 
 
-def _module_of(place: str) -> ModuleType:
+def _module_of(place: str, folder: Path | None) -> ModuleType:
     path = Path(place)
     is_file = path.is_file()
     if not is_file and (place.endswith(".py") or len(path.parts) > 1):
         raise typer.BadParameter(f"there is no file {place}; name a Python file that makes an agent")
-    folder = str(path.resolve().parent if is_file else Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    for each in [path.resolve().parent] if is_file else filter(None, (folder, Path.cwd())):
+        if str(each) not in sys.path:
+            sys.path.insert(0, str(each))
     try:
-        return _load_file(path.resolve()) if is_file else importlib.import_module(place)
+        with loading(place):
+            return _load_file(path.resolve()) if is_file else importlib.import_module(place)
     except (Exception, SystemExit) as error:
         # The file is the user's and may raise anything.
         logger.info("loading %s failed", place, exc_info=True)

@@ -5,25 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import typer
 
+from graphflow.cli.drive import owner_text
 from graphflow.cli.faces import FAILURES_SHOWN, Face, value_text
-from graphflow.cli.loading import load_agent
+from graphflow.cli.loading import load_agent_of, prefix_of
 from graphflow.cli.redis_lines import lines_for_run
-from graphflow.cli.run import owner_text, start_logging
-from graphflow.cli.stored import LATEST, Looker, StoredNode, address_of, is_there, looking_at
+from graphflow.cli.run import start_logging
+from graphflow.cli.stored import Looker, StoredNode, address_of, is_there, looking_at, store_with_run
 from graphflow.engine.explain import explain
-from graphflow.errors import RunNotFound
-from graphflow.ids import check_run_id
+from graphflow.engine.recovery import check_plan
+from graphflow.graph.tasks import RunStatus
 from graphflow.result import RunFailure
 from graphflow.store.address import Address
 from graphflow.store.contract import RunHead
 from graphflow.store.owner import is_gone
-
-if TYPE_CHECKING:
-    from graphflow.agent import Agent
 
 
 def list_runs(count: int, *, url: str | None) -> None:
@@ -48,27 +45,21 @@ def list_runs(count: int, *, url: str | None) -> None:
 
 def show_run(reference: str, *, url: str | None) -> None:
     """RunNotFound if there is none."""
-    asyncio.run(_show_run(reference, _address_with_run(reference, url), Face()))
+    start_logging(verbose=False)
+    asyncio.run(_show_run(reference, store_with_run(reference, url), Face()))
 
 
 def show_redis(reference: str, *, url: str | None) -> None:
     """The redis-cli commands that look at the run. RunNotFound."""
-    asyncio.run(_show_redis(reference, _address_with_run(reference, url), Face()))
+    start_logging(verbose=False)
+    asyncio.run(_show_redis(reference, store_with_run(reference, url), Face()))
 
 
 def explain_node(reference: str, node: str, agent: str | None, *, url: str | None) -> None:
     """Say why the node is where it is; needs the agent's code, whose conditions and edges are asked. RunNotFound."""
-    asyncio.run(_explain(reference, node, agent, _address_with_run(reference, url), Face()))
-
-
-def _address_with_run(reference: str, url: str | None) -> Address:
     start_logging(verbose=False)
-    if reference != LATEST:
-        check_run_id(reference)
-    address = address_of(url)
-    if not is_there(address):
-        raise RunNotFound(reference, address.masked)
-    return address
+    address = store_with_run(reference, url)
+    asyncio.run(_explain(reference, node, agent, address, prefix_of(agent), Face()))
 
 
 async def _recent(address: Address, count: int) -> list[RunHead]:
@@ -115,8 +106,10 @@ def _show_head(head: RunHead, face: Face) -> None:
         return
     if owner := _owner_now(head):
         face.field("owner", owner)
+    elif head.status is RunStatus.SUSPENDED:
+        face.say(f"it goes on with: graphflow signal {head.id} NAME JSON")
     else:
-        face.say(f"nobody drives it; the command that started it goes on with --id {head.id}")
+        face.say(f"nobody drives it; go on with: graphflow resume {head.id}")
 
 
 async def _show_redis(reference: str, address: Address, face: Face) -> None:
@@ -124,32 +117,26 @@ async def _show_redis(reference: str, address: Address, face: Face) -> None:
         head = await looker.head(reference)
         maps = [node.row.name for node in await looker.nodes(head.id) if node.is_map]
         state = sorted(await looker.store.state(head.id))
-        lines = list(lines_for_run(address, head.id, maps=maps, state_key=state[0] if state else "KEY"))
+        lines = list(
+            lines_for_run(address, looker.keys, head.id, maps=maps, state_key=state[0] if state else "KEY")
+        )
     for line in lines:
         face.say(line)
 
 
-async def _explain(reference: str, node: str, agent: str | None, address: Address, face: Face) -> None:
-    async with looking_at(address) as looker:
+async def _explain(
+    reference: str, node: str, agent: str | None, address: Address, prefix: str | None, face: Face
+) -> None:
+    async with looking_at(address, prefix) as looker:
         head = await looker.head(reference)
-        plan = _agent_of(head, agent).compile(list(await looker.store.state(head.id)))
+        command = f"graphflow show {head.id} --why {node}"
+        loaded = load_agent_of(head, agent, address, command=command)
+        plan = loaded.compile(list(await looker.store.state(head.id)))
         if node not in plan.by_name:
             raise typer.BadParameter(f"the graph has no node {node!r}; it has {', '.join(plan.by_name)}")
+        await check_plan(looker.store, plan, head)
         run = await looker.store.load(head.id, plan)
     face.say(explain(plan, run, node))
-
-
-def _agent_of(head: RunHead, reference: str | None) -> Agent:
-    if reference is not None:
-        return load_agent(reference)
-    if not head.code:
-        raise typer.BadParameter(f"run {head.id} does not say where its agent is; add --agent FILE[:AGENT]")
-    try:
-        return load_agent(head.code)
-    except typer.BadParameter as error:
-        raise typer.BadParameter(
-            f"{error.message}; name the agent's file with --agent FILE[:AGENT]"
-        ) from error
 
 
 def _owner_now(head: RunHead) -> str:

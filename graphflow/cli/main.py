@@ -1,6 +1,6 @@
 """The `graphflow` command: what its commands are called, what they take, and what their exit codes mean.
 
-0 done, 1 a run that failed or is partial, 2 wrong usage, 3 not found, 5 the store cannot be reached or does not do its
+0 done, 1 a run that failed or is partial, 2 wrong usage, 3 not found, 4 a run that waits for a signal, 5 the store cannot be reached or does not do its
 part, 130 and 143 stopped by Ctrl-C or SIGTERM. A command imports what it needs when it is called, so that
 `graphflow --help` answers at once.
 """
@@ -19,11 +19,15 @@ from graphflow.errors import (
     InvalidGraph,
     InvalidName,
     PlanMismatch,
+    RunComplete,
     RunNotFound,
+    RunOver,
+    SnapshotNotFound,
     StoreError,
     TaskMismatch,
     UnstorableValue,
 )
+from graphflow.settings import DEFAULT_DRAIN_SECONDS
 
 app = typer.Typer(
     help="Run graphs of async modules over shared state in Redis, and look at their runs.",
@@ -52,6 +56,28 @@ OwnId = Annotated[
         show_default=False,
     ),
 ]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run id, or @last for the latest run.")]
+AgentOfRun = Annotated[
+    str | None,
+    typer.Option(
+        "--agent",
+        metavar="FILE[:AGENT]",
+        help="Where the agent is, if not where the run says.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the outcome as one JSON object, and nothing else, on stdout.")
+]
+Grace = Annotated[
+    float,
+    typer.Option(
+        "--grace",
+        metavar="SECONDS",
+        min=0,
+        help="How long what runs may take to finish after Ctrl-C or SIGTERM; a second signal ends it at once.",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print log messages.")]
 
 
@@ -73,10 +99,12 @@ def exit_code(error: GraphflowError) -> int:
             | InvalidName()
             | TaskMismatch()
             | PlanMismatch()
+            | RunComplete()
+            | RunOver()
             | UnstorableValue()
         ):
             return 2
-        case RunNotFound():
+        case RunNotFound() | SnapshotNotFound():
             return 3
         case StoreError():
             return 5
@@ -104,18 +132,102 @@ def run(
         Path | None, typer.Option("--params", metavar="FILE.json", help="Task parameters, as a JSON object.")
     ] = None,
     run_id: OwnId = None,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print the outcome as one JSON object, and nothing else, on stdout."),
+    recover: Annotated[
+        bool, typer.Option("--recover", help="Start nothing new: resume all interrupted runs of the agent.")
     ] = False,
+    as_json: AsJson = False,
     url: Url = None,
     verbose: Verbose = False,
+    grace: Grace = DEFAULT_DRAIN_SECONDS,
 ) -> None:
     """Run the agent of a file. Its task's type is the name of the file."""
     from graphflow.cli.run import RunRequest, run_file
 
-    request = RunRequest(file, tuple(param or ()), params, run_id, as_json, url, verbose)
+    request = RunRequest(file, tuple(param or ()), params, run_id, as_json, url, verbose, grace)
+    if recover:
+        from graphflow.cli.resume import recover_runs
+
+        raise typer.Exit(recover_runs(request))
     raise typer.Exit(run_file(request))
+
+
+@app.command()
+def resume(
+    run_id: Run,
+    agent: AgentOfRun = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes", help="Go on although the graph is no longer the one the run was started with."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    verbose: Verbose = False,
+    grace: Grace = DEFAULT_DRAIN_SECONDS,
+) -> None:
+    """Go on with an interrupted run, from any folder; the run knows where its agent is."""
+    from graphflow.cli.resume import ResumeRequest, resume_run
+
+    raise typer.Exit(resume_run(ResumeRequest(run_id, agent, accept_changes, as_json, url, verbose, grace)))
+
+
+@app.command()
+def retry(
+    run_id: Run,
+    at: Annotated[
+        int | None,
+        typer.Option(
+            "--at", metavar="NUMBER", help="Go back to this snapshot of the run.", show_default=False
+        ),
+    ] = None,
+    own_id: OwnId = None,
+    agent: AgentOfRun = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    verbose: Verbose = False,
+    grace: Grace = DEFAULT_DRAIN_SECONDS,
+) -> None:
+    """Try again what failed, in a new run that keeps what succeeded."""
+    from graphflow.cli.retry import RetryRequest, retry_run
+
+    raise typer.Exit(retry_run(RetryRequest(run_id, at, own_id, agent, as_json, url, verbose, grace)))
+
+
+@app.command()
+def cancel(
+    run_id: Run,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why; kept as the run's error.")
+    ] = "cancelled by graphflow cancel",
+    agent: AgentOfRun = None,
+    url: Url = None,
+) -> None:
+    """End a run, whichever process drives it. What it had in flight is dropped."""
+    from graphflow.cli.cancel import cancel_run
+
+    raise typer.Exit(cancel_run(run_id, reason=reason, agent=agent, url=url))
+
+
+@app.command()
+def signal(
+    run_id: Run,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the run waits for.")],
+    value: Annotated[str, typer.Argument(metavar="JSON", help="The answer.")] = "null",
+    no_run: Annotated[
+        bool, typer.Option("--no-run", help="Only store the signal; the run goes on when it is resumed.")
+    ] = False,
+    agent: AgentOfRun = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    verbose: Verbose = False,
+    grace: Grace = DEFAULT_DRAIN_SECONDS,
+) -> None:
+    """Answer a run that waits for a signal, and go on with it to its next wait or end."""
+    from graphflow.cli.answer import SignalRequest, send_signal
+
+    request = SignalRequest(run_id, name, value, no_run, agent, as_json, url, verbose, grace)
+    raise typer.Exit(send_signal(request))
 
 
 @app.command(name="list")
@@ -131,7 +243,7 @@ def list_runs(
 
 @app.command()
 def show(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run id, or @last for the latest run.")],
+    run_id: Run,
     redis: Annotated[
         bool, typer.Option("--redis", help="Print the redis-cli commands that look at the run.")
     ] = False,
@@ -139,12 +251,7 @@ def show(
         str | None,
         typer.Option("--why", metavar="NODE", help="Say in one sentence why the node is where it is."),
     ] = None,
-    agent: Annotated[
-        str | None,
-        typer.Option(
-            "--agent", metavar="FILE[:AGENT]", help="Where the agent is, for --why, if the run does not say."
-        ),
-    ] = None,
+    agent: AgentOfRun = None,
     url: Url = None,
 ) -> None:
     """Show one run: its nodes, what failed, and how far it is."""
@@ -179,3 +286,37 @@ def server(url: Url = None) -> None:
     from graphflow.cli.server import serve
 
     serve(url=url)
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be put in order.")] = False,
+    url: Url = None,
+) -> None:
+    """Finish what crashes left undone: the expiry and removal of runs, and index entries of runs that are gone."""
+    from graphflow.cli.upkeep import collect_garbage
+
+    collect_garbage(dry_run=dry_run, url=url)
+
+
+@app.command()
+def delete(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run id, or @last for the latest run.")],
+    url: Url = None,
+) -> None:
+    """Remove a run that nobody drives, finished or not."""
+    from graphflow.cli.upkeep import delete_run
+
+    delete_run(run_id, url=url)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Rebuild the indexes of runs.")] = False,
+    url: Url = None,
+) -> None:
+    """Say what this installation and its store are like, and what is wrong with them."""
+    from graphflow.cli.doctor import examine
+
+    raise typer.Exit(examine(as_json=as_json, fix=fix, url=url))

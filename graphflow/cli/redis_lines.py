@@ -8,19 +8,10 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from graphflow.settings import load_settings
 from graphflow.store.address import Address, find_address
 from graphflow.store.cli_client import redis_cli_arguments
 from graphflow.store.embedded import EmbeddedServer
-from graphflow.store.keys import RunKeys, StoreKeys
-
-
-def store_keys() -> StoreKeys:
-    return StoreKeys(load_settings().prefix)
-
-
-def run_keys(run_id: str) -> RunKeys:
-    return store_keys().run(run_id)
+from graphflow.store.keys import StoreKeys
 
 
 def redis_cli_line(address: Address, *words: str) -> str:
@@ -35,21 +26,23 @@ def own_client_line(address: Address, *words: str) -> str:
     return shlex.join(["graphflow", "redis-cli", *options, *words])
 
 
-def lines_for_look(address: Address, run_id: str) -> Iterator[str]:
+def lines_for_look(address: Address, keys: StoreKeys, run_id: str) -> Iterator[str]:
     """How to look at a run that has just begun; nothing for a store inside this process."""
     if address.kind == "memory":
         return
-    words = ("hgetall", run_keys(run_id).run)
+    words = ("hgetall", keys.run(run_id).run)
     yield f"look at it: {redis_cli_line(address, *words)}"
     if not (shutil.which("redis-cli") or shutil.which("valkey-cli")):
         yield f"no redis-cli here? {own_client_line(address, *words)}"
 
 
-def lines_for_run(address: Address, run_id: str, *, maps: Sequence[str], state_key: str) -> Iterator[str]:
+def lines_for_run(
+    address: Address, store_keys: StoreKeys, run_id: str, *, maps: Sequence[str], state_key: str
+) -> Iterator[str]:
     """A comment and a command in turn. `maps` are the run's map nodes, `state_key` one key of its state."""
-    keys = run_keys(run_id)
+    keys = store_keys.run(run_id)
     looks: list[tuple[str, tuple[str, ...]]] = [
-        ("the latest runs", ("zrevrange", store_keys().runs, "0", "4")),
+        ("the latest runs", ("zrevrange", store_keys.runs, "0", "4")),
         ("the run: status, owner, progress, error", ("hgetall", keys.run)),
         ("its nodes, one word each", ("hgetall", keys.nodes)),
         *((f"how far the map {name} is", ("hgetall", keys.map(name))) for name in maps),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -10,35 +9,28 @@ import os
 import random
 import shlex
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from graphflow.cli.drive import drive
 from graphflow.cli.faces import FAILURES_SHOWN, Face, NodeRow, items_text, plain, value_text
 from graphflow.cli.frames import last_user_frame
 from graphflow.cli.loading import load_agent, split_reference
 from graphflow.cli.redis_lines import lines_for_look
-from graphflow.cli.signals import Interrupted, Interruptions
-from graphflow.errors import RunNotFound, StoreError
-from graphflow.graph.tasks import Task
-from graphflow.ids import RunId, check_run_id, new_run_id
-from graphflow.settings import masked_url
-from graphflow.store.owner import current_owner
+from graphflow.cli.stored import LATEST
+from graphflow.graph.tasks import RunStatus, Task
+from graphflow.ids import check_run_id, new_run_id
+from graphflow.settings import DEFAULT_DRAIN_SECONDS, masked_url
+from graphflow.store.keys import StoreKeys
 
 if TYPE_CHECKING:
     from graphflow.agent import Agent
     from graphflow.result import RunResult
-    from graphflow.store.contract import RunHead, Store
-
-#: Seconds between two looks at the run's progress.
-LOOK_SECONDS = 0.2
-#: Seconds that threads have to end after a stop before it is said that they still run.
-THREAD_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +44,8 @@ class RunRequest:
     as_json: bool = False
     url: str | None = None
     verbose: bool = False
+    #: Seconds that what runs gets to end after a signal.
+    grace: float = DEFAULT_DRAIN_SECONDS
 
 
 def run_file(request: RunRequest) -> int:
@@ -61,32 +55,37 @@ def run_file(request: RunRequest) -> int:
         type=Path(split_reference(request.reference)[0]).stem,
         params=read_params(request.params_file, request.params),
     )
-    if not request.as_json:
-        return exit_code_of(_run(request, task, Face(live=not request.verbose)))
-    with _stdout_for_outcome() as print_outcome:
-        outcome = _run(request, task, Face(to_stderr=True, live=not request.verbose))
-        print_outcome(outcome_json(outcome))
-    return exit_code_of(outcome)
+    return report(lambda face: _run(request, task, face), as_json=request.as_json, verbose=request.verbose)
 
 
 def _run(request: RunRequest, task: Task, face: Face) -> RunResult:
     agent = load_agent(request.reference)
     if request.url is not None:
         use_store(agent, request.url)
-    outcome = drive(agent, task, request.run_id, face)
-    show_outcome(outcome, face)
-    if not request.as_json and outcome.result is not None:
-        face.field("result", value_text(outcome.result))
-    return outcome
+    return drive_task(agent, task, request.run_id, face, grace=request.grace)
+
+
+def report(run: Callable[[Face], RunResult], *, as_json: bool, verbose: bool) -> int:
+    """Show what `run` comes to and return the exit code. `as_json`: the outcome alone on stdout, the rest on stderr."""
+    face = Face(to_stderr=as_json, live=not verbose)
+    with stdout_for_outcome() if as_json else contextlib.nullcontext() as print_outcome:
+        outcome = run(face)
+        show_outcome(outcome, face)
+        if print_outcome is not None:
+            print_outcome(json.dumps(outcome_fields(outcome), ensure_ascii=False))
+        elif outcome.result is not None:
+            face.field("result", value_text(outcome.result))
+    return exit_code_of(outcome)
 
 
 def use_store(agent: Agent, url: str) -> None:
-    from graphflow.caches.redis_cache import RedisCache
-
-    agent.cache = RedisCache(url)
+    """Have the agent keep its runs there, under keys of the same prefix."""
+    agent.cache = agent.cache.at(url)
 
 
 def exit_code_of(outcome: RunResult) -> int:
+    if outcome.status is RunStatus.SUSPENDED:
+        return 4
     return 0 if outcome.is_complete else 1
 
 
@@ -118,80 +117,23 @@ def _value_of(text: str) -> Any:
 # Driving
 
 
-def drive(agent: Agent, task: Task, run_id: str | None, face: Face) -> RunResult:
-    """Run the task with a progress line. Ctrl-C and SIGTERM stop it, say how to go on, and are raised as typer.Exit."""
+def drive_task(
+    agent: Agent, task: Task, run_id: str | None, face: Face, *, grace: float = DEFAULT_DRAIN_SECONDS
+) -> RunResult:
+    """Run the task with a progress line; see `drive` for what signals do."""
     own_id = (
         check_run_id(run_id) if run_id else new_run_id(agent.name, int(time.time() * 1000), random.Random())
     )
-    with Interruptions() as interruptions:
-        try:
-            return interruptions.run(_drive(agent, task, own_id, face))
-        except Interrupted as interrupted:
-            if _threads_hang():
-                face.say("waiting for functions that still run in threads; the same signal again ends them")
-            raise typer.Exit(interrupted.exit_code) from None
-
-
-def _threads_hang() -> bool:
-    """Whether threads that the interpreter waits for do not end in a moment."""
-    give_up = time.monotonic() + THREAD_SECONDS
-    for thread in threading.enumerate():
-        if thread is not threading.main_thread() and not thread.daemon:
-            thread.join(max(0.0, give_up - time.monotonic()))
-            if thread.is_alive():
-                return True
-    return False
-
-
-async def _drive(agent: Agent, task: Task, run_id: RunId, face: Face) -> RunResult:
     agent.compile()  # a graph that is wrong is refused before anything is said or started
-    async with agent.cache.store() as store:
-        face.say(f"run {run_id}")
-        for line in lines_for_look(agent.cache.address, run_id):
+
+    def run() -> Coroutine[Any, Any, RunResult]:
+        face.say(f"run {own_id}")
+        for line in lines_for_look(agent.cache.address, StoreKeys(agent.cache.prefix), own_id):
             face.say(line)
-        go_on = f"go on with: {resume_command(sys.argv[1:], run_id)}"
-        try:
-            with face.progress() as show:
-                return await _run_watched(agent, task, run_id, store, show)
-        except asyncio.CancelledError:
-            face.say(f"stopped; {go_on}")
-            raise
-        except StoreError:
-            face.say(f"stopped because of the store; {go_on}")
-            raise
+        return agent.run_task(task, run_id=own_id)
 
-
-async def _run_watched(
-    agent: Agent, task: Task, run_id: RunId, store: Store, show: Callable[[str], None]
-) -> RunResult:
-    watching = asyncio.create_task(_watch(store, run_id, show), name="progress")
-    try:
-        return await agent.run_task(task, run_id=run_id)
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-
-
-async def _watch(store: Store, run_id: RunId, show: Callable[[str], None]) -> None:
-    while True:
-        try:
-            show(_progress_of(await store.head(run_id)))
-        except RunNotFound:
-            show("starting")
-        except StoreError:
-            show("waiting for the store")
-        await asyncio.sleep(LOOK_SECONDS)
-
-
-def _progress_of(head: RunHead) -> str:
-    if head.owner and head.owner != current_owner():
-        return f"{head.progress}, driven by {owner_text(head.owner)}"
-    return head.progress
-
-
-def owner_text(owner: str) -> str:
-    """Host and process of an owner, as `host:pid`."""
-    return owner.rpartition(":")[0]
+    go_on = resume_command(sys.argv[1:], own_id)
+    return drive(agent, run, face, go_on=go_on, grace=grace, run_id=own_id)
 
 
 def resume_command(arguments: Sequence[str], run_id: str) -> str:
@@ -202,12 +144,19 @@ def resume_command(arguments: Sequence[str], run_id: str) -> str:
     return shlex.join(words)
 
 
+def same_command(arguments: Sequence[str], run_id: str = "") -> str:
+    """The command line once more, with passwords masked, and with the run's id in the place of @last."""
+    words = (run_id if run_id and word == LATEST else masked_url(word) for word in arguments)
+    return shlex.join(["graphflow", *words])
+
+
 def start_logging(*, verbose: bool) -> None:
-    """Messages of INFO and above to stderr, or only graphflow's errors."""
+    """Messages of INFO and above to stderr, or only graphflow's errors and warnings of what may lose runs."""
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     else:
         logging.getLogger("graphflow").setLevel(logging.ERROR)
+        logging.getLogger("graphflow.store.checks").setLevel(logging.WARNING)
 
 
 # The outcome
@@ -225,7 +174,7 @@ def show_outcome(outcome: RunResult, face: Face) -> None:
         face.field("held", decision)
     face.status("status", outcome.status.value, f" in {outcome.seconds:.1f} s")
     if outcome.error:
-        face.field("error", outcome.error)
+        face.field("waits" if outcome.status is RunStatus.SUSPENDED else "error", outcome.error)
 
 
 def node_rows(outcome: RunResult) -> list[NodeRow]:
@@ -240,7 +189,8 @@ def node_rows(outcome: RunResult) -> list[NodeRow]:
     return rows
 
 
-def outcome_json(outcome: RunResult) -> str:
+def outcome_fields(outcome: RunResult) -> dict[str, Any]:
+    """The outcome as JSON data."""
     failures = [
         {
             "node": failure.node,
@@ -251,21 +201,18 @@ def outcome_json(outcome: RunResult) -> str:
         }
         for failure in outcome.failures
     ]
-    return json.dumps(
-        {
-            "run_id": outcome.run_id,
-            "status": outcome.status.value,
-            "error": outcome.error,
-            "result": plain(outcome.result),
-            "failures": failures,
-            "seconds": round(outcome.seconds, 3),
-        },
-        ensure_ascii=False,
-    )
+    return {
+        "run_id": outcome.run_id,
+        "status": outcome.status.value,
+        "error": outcome.error,
+        "result": plain(outcome.result),
+        "failures": failures,
+        "seconds": round(outcome.seconds, 3),
+    }
 
 
 @contextlib.contextmanager
-def _stdout_for_outcome() -> Iterator[Callable[[str], None]]:
+def stdout_for_outcome() -> Iterator[Callable[[str], None]]:
     """What anybody prints meanwhile goes to stderr, programs that modules start included; the outcome to stdout."""
     sys.stdout.flush()
     stdout = os.dup(1)

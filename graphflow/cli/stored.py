@@ -14,7 +14,7 @@ from typing import Any
 
 from graphflow.cli.faces import NodeRow, items_text
 from graphflow.errors import CorruptState, RunNotFound
-from graphflow.ids import RunId
+from graphflow.ids import RunId, check_run_id
 from graphflow.result import RunFailure
 from graphflow.run import NodeStatus
 from graphflow.settings import load_settings
@@ -23,6 +23,7 @@ from graphflow.store.connection import open_client, translate_errors
 from graphflow.store.contract import RunHead, Store
 from graphflow.store.fields import failure_from_text, item_failure_from_text, time_from_text
 from graphflow.store.keys import StoreKeys
+from graphflow.store.owner import is_gone
 from graphflow.store.redis_store import RedisStore
 
 LATEST = "@last"
@@ -48,7 +49,7 @@ class Looker:
         self.store = store
         #: redis-py, whose types differ from version to version.
         self._client = client
-        self._keys = keys
+        self.keys = keys
 
     async def head(self, reference: str) -> RunHead:
         """The run of an id, or the latest run for `@last`. RunNotFound."""
@@ -59,9 +60,19 @@ class Looker:
             raise RunNotFound(LATEST, self.store.masked_url)
         return latest[0]
 
+    async def driver(self, run_id: str) -> str:
+        """Who holds the run's lease, as stored; empty if it is free or expired, or its holder is known to be gone."""
+        key = self.keys.run(run_id).lease
+        with self._reading(key):
+            owner, deadline = await self._client.hmget(key, "owner", "deadline")
+            seconds, microseconds = await self._client.time()
+            if not owner or float(deadline or 0) < seconds * 1000 + microseconds / 1000 or is_gone(owner):
+                return ""
+        return str(owner)
+
     async def nodes(self, run_id: str) -> list[StoredNode]:
         """In the order of the run's graph."""
-        keys = self._keys.run(run_id)
+        keys = self.keys.run(run_id)
         with self._reading(keys.plan):
             described = json.loads(await self._client.get(keys.plan) or '{"nodes": []}')["nodes"]
             statuses = await self._client.hgetall(keys.nodes)
@@ -79,7 +90,7 @@ class Looker:
 
     async def failed_items(self, run_id: str, node: str, limit: int) -> list[RunFailure]:
         """The first failed items of a map."""
-        key = self._keys.run(run_id).map_failed(node)
+        key = self.keys.run(run_id).map_failed(node)
         with self._reading(key):
             indexes = sorted(map(int, await self._client.hkeys(key)))[:limit]
             texts = await self._client.hmget(key, [str(index) for index in indexes]) if indexes else []
@@ -108,9 +119,20 @@ def is_there(address: Address) -> bool:
     return address.kind != "embedded" or address.path is None or (address.path / "server.json").exists()
 
 
+def store_with_run(reference: str, url: str | None) -> Address:
+    """Where a command looks for a run. InvalidName, or RunNotFound where no store is yet."""
+    if reference != LATEST:
+        check_run_id(reference)
+    address = address_of(url)
+    if not is_there(address):
+        raise RunNotFound(reference, address.masked)
+    return address
+
+
 @asynccontextmanager
-async def looking_at(address: Address) -> AsyncIterator[Looker]:
-    prefix = load_settings().prefix
+async def looking_at(address: Address, prefix: str | None = None) -> AsyncIterator[Looker]:
+    """`prefix` is that of the keys, by default the setting."""
+    prefix = prefix or load_settings().prefix
     async with RedisStore(address, prefix=prefix) as store:
         client = await open_client(address, role="look", max_connections=1)
         try:

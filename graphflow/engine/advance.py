@@ -11,30 +11,47 @@ node may start in `readiness.py`, what supervisors decide in `supervise.py`, wha
 from __future__ import annotations
 
 from graphflow import events
+from graphflow.engine.crashes import may_have_been_in_flight
 from graphflow.engine.draft import Draft
 from graphflow.engine.ending import Ending
 from graphflow.engine.fold import Fold
 from graphflow.engine.plan import Plan, PlanDecision, PlanNode
+from graphflow.engine.waiting import (
+    apply_errands,
+    await_signal,
+    busiest,
+    forget,
+    send,
+    send_early,
+    take_signal,
+)
 from graphflow.graph.modules import END
 from graphflow.graph.tasks import RunStatus
 from graphflow.run import (
-    ACTIVE_STATUSES,
     Begin,
+    Crashed,
     Failure,
+    GraphChanged,
     Input,
     ItemOutcomes,
     ItemsStored,
     MapChange,
     MapState,
+    Message,
+    MessagesSent,
     NodeState,
     NodeStatus,
     Outcome,
+    Place,
     RetryDue,
     Run,
+    SignalArrived,
+    SignalAwaited,
     Started,
     StateSet,
     Stop,
     Transition,
+    message_text,
 )
 from graphflow.settings import BACKOFF_BASE_SECONDS, BACKOFF_FACTOR, BACKOFF_MAX_SECONDS
 
@@ -61,8 +78,19 @@ def advance(plan: Plan, run: Run, outcome: Input, now: float, draw: float) -> Tr
             _open_map(fold, outcome, draw)
         case StateSet():
             fold.draft.write(outcome.writes)
+        case MessagesSent():
+            send_early(fold.draft, outcome.messages)
+        case SignalAwaited():
+            await_signal(fold.draft, outcome)
+            fold.go_on()
+        case SignalArrived():
+            take_signal(fold.draft, outcome)
         case Begin():
             _begin(fold)
+        case Crashed():
+            _count_crash(fold)
+        case GraphChanged():
+            _look_again(fold, outcome)
         case Stop():
             _stop(fold, outcome)
     return fold.transition
@@ -73,10 +101,14 @@ def is_late(run: Run, outcome: Input) -> bool:
     if run.status.is_final:
         return True
     match outcome:
-        case StateSet() | Stop():
+        case StateSet() | MessagesSent() | SignalArrived() | Crashed() | Stop():
             return False
+        case SignalAwaited(place=place):
+            return _is_late_wait(run, place)
         case Begin():
             return run.status is not RunStatus.WAITING
+        case GraphChanged():
+            return run.status is RunStatus.WAITING
     if not run.active >> outcome.node & 1:
         return True
     state = run.nodes[outcome.node]
@@ -92,6 +124,15 @@ def is_late(run: Run, outcome: Input) -> bool:
             return late or _is_open(run, outcome.node, visit)
         case ItemOutcomes(visit=visit):
             return visit != state.visits or not _is_open(run, outcome.node, visit)
+
+
+def _is_late_wait(run: Run, place: Place) -> bool:
+    state = run.nodes[place.node]
+    if not run.active >> place.node & 1 or place.visit != state.visits:
+        return True
+    if place.item is not None:
+        return not _is_open(run, place.node, place.visit) or place.item not in run.maps[place.node].unfinished
+    return state.modules[place.module].status is not NodeStatus.RUNNING
 
 
 def _is_open(run: Run, index: int, visit: int) -> bool:
@@ -116,9 +157,20 @@ def _begin(fold: Fold) -> None:
     fold.transition.status = RunStatus.EXECUTING
     fold.transition.started = fold.draft.now
     fold.draft.emit(events.RunStarted)
+    _start_roots(fold)
+
+
+def _look_again(fold: Fold, changed: GraphChanged) -> None:
+    """Nodes that are new, or depend on others than before, may be able to run by what has settled long ago."""
+    fold.draft.emit(events.GraphChanged, changes="; ".join(changed.changes))
+    _start_roots(fold)
+
+
+def _start_roots(fold: Fold) -> None:
     for node in fold.plan.nodes:
         if node.starts and not fold.draft.node(node.index).considered:
             fold.start(node.index)
+    fold.look_everywhere()
     fold.go_on()
 
 
@@ -129,6 +181,37 @@ def _stop(fold: Fold, stop: Stop) -> None:
         fold.go_on()
     else:
         fold.finish(Ending(stop.status, stop.reason))
+
+
+def _count_crash(fold: Fold) -> None:
+    """One more death for all that was in flight; what has had its last one alone fails (rule 8)."""
+    found = may_have_been_in_flight(fold.plan, fold.draft.run)
+    fold.transition.deaths_counted = fold.draft.run.deaths
+    fold.draft.emit(events.ProcessDied, in_flight=found.described(fold.plan))
+    for index in found.nodes:
+        state = fold.draft.edit(index)
+        state.crashes += 1
+        if len(found) == 1 and state.crashes >= fold.plan.nodes[index].config.max_crashes:
+            failure = _death(state.crashes)
+            for module in state.modules:
+                if module.status.is_active:
+                    module.status, module.failure = NodeStatus.FAILED, failure
+            fold.fail(index, failure)
+    for index, items in found.items.items():
+        opened = fold.draft.run.maps[index]
+        crashes = opened.crashes | {item: opened.crashes.get(item, 0) + 1 for item in items}
+        if len(found) == 1 and crashes[items[0]] >= fold.plan.nodes[index].config.max_crashes:
+            failed = (items[0], _death(crashes[items[0]]), crashes[items[0]])
+            _take_items(fold, ItemOutcomes(index, opened.visit, failed=[failed]))
+        else:
+            fold.transition.maps[index] = MapChange(opened.visit)
+        fold.transition.maps[index].crashes = crashes
+    fold.go_on()
+
+
+def _death(crashes: int) -> Failure:
+    message = f"the process died {crashes} times while this ran, the last time with nothing else in flight"
+    return Failure("ProcessDied", message, retryable=False)
 
 
 # Modules
@@ -148,7 +231,7 @@ def _retry(fold: Fold, due: RetryDue) -> None:
     module = state.modules[due.module]
     module.status = NodeStatus.READY
     module.retry_at = 0
-    state.status = _busiest(state)
+    state.status = busiest(state)
     fold.transition.ready.append((due.node, due.module))
 
 
@@ -160,6 +243,9 @@ def _take_outcome(fold: Fold, outcome: Outcome, draw: float) -> None:
         _fail_module(fold, node, outcome.module, outcome.failure, draw)
     else:
         fold.draft.write(outcome.writes)
+        send(fold.draft, outcome.sent)
+        fold.transition.taken += outcome.taken
+        _publish_result(fold, Place(outcome.node, outcome.visit, outcome.module), outcome.result)
         module.status = NodeStatus.SUCCEEDED
         module.result = outcome.result
         module.failure = None
@@ -169,6 +255,14 @@ def _take_outcome(fold: Fold, outcome: Outcome, draw: float) -> None:
                     later.status = NodeStatus.SKIPPED
         _next_module(fold, node, outcome.decision)
     fold.go_on()
+
+
+def _publish_result(fold: Fold, place: Place, text: str | None) -> None:
+    node = fold.plan.nodes[place.node]
+    mailbox = node.modules[place.module].module.output_mailbox
+    if mailbox is not None:
+        message = message_text(f"{place.text(node.name)}:result", node.name, text or "null")
+        send(fold.draft, [Message(mailbox, message)])
 
 
 def _fail_module(fold: Fold, node: PlanNode, place: int, failure: Failure, draw: float) -> None:
@@ -183,7 +277,7 @@ def _fail_module(fold: Fold, node: PlanNode, place: int, failure: Failure, draw:
     delay = backoff_seconds(module.attempts, draw)
     module.status = NodeStatus.WAITING
     module.retry_at = fold.draft.now + delay * 1000
-    state.status = _busiest(state)
+    state.status = busiest(state)
     fold.transition.delayed.append((node.index, place, module.retry_at))
     fold.draft.emit_node(
         events.RetryScheduled,
@@ -199,7 +293,7 @@ def _next_module(fold: Fold, node: PlanNode, decision: tuple[str, ...] | None = 
     """After one module of the node came to an end: the next one, or the end of the visit (rule 4)."""
     state = fold.draft.edit(node.index)
     if any(module.status.is_active for module in state.modules):
-        state.status = _busiest(state)
+        state.status = busiest(state)
         return
     for module in state.modules:
         if module.status is NodeStatus.FAILED:
@@ -263,6 +357,12 @@ def _take_items(fold: Fold, outcome: ItemOutcomes) -> None:
         retried=outcome.retried,
         results=outcome.results,
     )
+    send(fold.draft, outcome.sent)
+    fold.transition.taken += outcome.taken
+    for item, text in outcome.done if node.modules[0].module.output_mailbox is not None else ():
+        _publish_result(fold, Place(node.index, outcome.visit, 0, item), text)
+    forget(fold.draft, node.index, {index for index, *_ in outcome.done})
+    forget(fold.draft, node.index, {index for index, *_ in outcome.failed}, keep_steps=True)
     _report_items(fold, outcome)
     done, failed = state.done + len(outcome.done), state.failed + len(outcome.failed)
     if outcome.failed and node.map.fail_fast:
@@ -287,6 +387,7 @@ def _report_items(fold: Fold, outcome: ItemOutcomes) -> None:
         fold.draft.emit_node(
             events.ItemFailed, outcome.node, index=index, error=failure.summary, attempts=attempts
         )
+        fold.publish_failure(outcome.node, failure, index, attempts)
 
 
 def _finish_map(fold: Fold, node: PlanNode) -> None:
@@ -310,12 +411,6 @@ def backoff_seconds(attempts: int, draw: float) -> float:
     return draw * ceiling
 
 
-def _busiest(state: NodeState) -> NodeStatus:
-    """The status of an active node: that of its busiest module."""
-    present = {module.status for module in state.modules}
-    return next(status for status in ACTIVE_STATUSES if status in present)
-
-
 # The mirror
 
 
@@ -333,10 +428,12 @@ def apply(run: Run, transition: Transition, plan: Plan) -> None:
         run.revisions[key] = transition.revision
     for index, change in transition.maps.items():
         _apply_map(run, index, change)
+    apply_errands(run, transition)
     run.revision = transition.revision
     run.active = transition.active
     run.fresh = transition.fresh
     run.iterations = transition.iterations
+    run.deaths_counted = transition.deaths_counted or run.deaths_counted
     run.limit = transition.limit or run.limit
     run.error = transition.error or run.error
     run.held = transition.held or run.held
@@ -356,5 +453,7 @@ def _apply_map(run: Run, index: int, change: MapChange) -> None:
     state.retried += change.retried
     state.unfinished.difference_update(item for item, _ in change.done)
     state.unfinished.difference_update(item for item, _, _ in change.failed)
+    if change.crashes is not None:
+        state.crashes = change.crashes
     if change.results is not None:
         run.map_results[index] = change.results

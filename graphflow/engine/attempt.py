@@ -1,7 +1,8 @@
 """One try of one module run: fill its parameters, run its body, read what it returned as result, decision or failure.
 
-What goes wrong in the body is data: everything it raises becomes a `Failure`. Two exceptions pass: `Overtaken`, by
-which a read ends a run that has lost, and the cancellation that the engine itself asked for.
+What goes wrong in the body is data: everything it raises becomes a `Failure`. Three exceptions pass: `Overtaken`, by
+which a read ends a run that has lost, `Suspended`, by which one ends that waits for a signal, and the cancellation that
+the engine itself asked for.
 """
 
 from __future__ import annotations
@@ -11,14 +12,22 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from graphflow.caches.errands import Suspended
 from graphflow.caches.transaction import Overtaken, Transaction
 from graphflow.codec import encode
 from graphflow.engine.plan import REQUIRED, Binding, PlanModule, PlanNode, Source
-from graphflow.errors import NonRetryableException, UnstorableValue, ValueTooLarge
+from graphflow.errors import (
+    InvalidName,
+    MissingKey,
+    NonRetryableException,
+    StateError,
+    UnstorableValue,
+    ValueTooLarge,
+)
 from graphflow.executors.inline import InlineExecutor
 from graphflow.graph.flow import names_of
 from graphflow.graph.modules import END, FunctionModule
-from graphflow.run import Failure
+from graphflow.run import Failure, Place
 from graphflow.settings import MAX_VALUE_BYTES
 
 if TYPE_CHECKING:
@@ -27,6 +36,10 @@ if TYPE_CHECKING:
 #: Characters of a traceback and of a message that are kept.
 TRACEBACK_CHARACTERS = 4_000
 MESSAGE_CHARACTERS = 1_000
+
+
+#: What another attempt cannot help: the module asked for that, or used its cache in a way that cannot be.
+_FINAL = (NonRetryableException, StateError, InvalidName)
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +57,46 @@ class Attempt:
     task: asyncio.Task[None] | None = None
     #: The engine has cancelled it.
     stopping: bool = False
+    #: It counts against max_concurrent_tasks: it runs, and does not wait for a message.
+    holds_slot: bool = False
+    #: It waits for a message, or for a slot to go on with it.
+    is_aside: bool = False
+    #: Set when it has a slot again.
+    comeback: asyncio.Event | None = None
+    #: Its timeout, which stands still while it waits for a message, and the seconds left then.
+    clock: asyncio.Timeout | None = None
+    seconds_left: float | None = None
+
+    # What its transaction asks of its owner
+
+    @property
+    def place(self) -> Place:
+        return Place(self.node.index, self.visit, self.module, self.index)
+
+    @property
+    def place_text(self) -> str:
+        return self.place.text(self.node.name)
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
+    def input_mailboxes(self) -> list[str]:
+        return self.node.modules[self.module].module.input_mailboxes
+
+    # What it is
+
+    def stop_clock(self) -> None:
+        clock = self.clock
+        if clock is not None and not clock.expired() and (when := clock.when()) is not None:
+            self.seconds_left = when - asyncio.get_running_loop().time()
+            clock.reschedule(None)
+
+    def start_clock(self) -> None:
+        if self.clock is not None and self.seconds_left is not None:
+            self.clock.reschedule(asyncio.get_running_loop().time() + self.seconds_left)
+            self.seconds_left = None
 
     @property
     def is_item(self) -> bool:
@@ -84,15 +137,16 @@ class Returned:
 async def run_attempt(
     attempt: Attempt, transaction: Transaction, semaphore: asyncio.Semaphore, executor: InlineExecutor
 ) -> Returned:
-    """Run the body once within its timeout. Raises only Overtaken and a cancellation that the engine asked for."""
+    """Run the body once within its timeout. Raises only Overtaken, Suspended and a cancellation that the engine asked
+    for."""
     node, module = attempt.node, attempt.node.modules[attempt.module]
     seconds = module.module.config.timeout
-    scope = asyncio.timeout(seconds)
+    scope = attempt.clock = asyncio.timeout(seconds)
     try:
         async with scope:
             value = await _call(module, transaction, semaphore, executor)
         return _read_return(node, module, value)
-    except Overtaken:
+    except (Overtaken, Suspended):
         raise
     except asyncio.CancelledError as error:
         if attempt.stopping:
@@ -217,7 +271,7 @@ def failure_from(error: BaseException) -> Failure:
         message = str(error)
     except BaseException as broken:
         message = f"(its message cannot be shown: {type(broken).__name__})"
-    retryable = not isinstance(error, NonRetryableException)
+    retryable = not isinstance(error, _FINAL) or isinstance(error, MissingKey)
     return Failure(type(error).__name__, _shortened(message), _traceback_text(error), retryable)
 
 

@@ -75,6 +75,8 @@ class Committer:
             outcome.result,
             decision=outcome.decision,
             writes=writes,
+            sent=attempt.transaction.sent,
+            taken=attempt.transaction.taken,
         )
 
     def fold(self, outcome: Input, attempt: Attempt | None = None) -> bool:

@@ -12,13 +12,13 @@ from dataclasses import replace
 from graphflow.engine.binding import bind
 from graphflow.engine.describe import describe_node, plan_hash, plan_json
 from graphflow.engine.plan import Plan, PlanDecision, PlanFlow, PlanNode
-from graphflow.engine.relations import can_start, forward_jumps, graph_problems, relate
+from graphflow.engine.relations import forward_jumps, graph_problems, relate
 from graphflow.engine.sketch import Sketch, SketchNode, sketch_graph
 from graphflow.engine.topology import inverted, order, reachable
 from graphflow.engine.validate import node_problems
 from graphflow.errors import InvalidGraph
 from graphflow.expressions import Expression
-from graphflow.graph.nodes import Node
+from graphflow.graph.nodes import Node, SnapshotControl
 from graphflow.settings import default_max_total_iterations
 
 
@@ -30,8 +30,11 @@ def compile_plan(
     max_concurrent_tasks: int,
     max_total_iterations: int | None,
     deadline: float | None,
+    auto_snapshot: bool = False,
+    error_mailbox: str | None = None,
 ) -> Plan:
     """The plan of a graph. `name` is the agent's, `state_keys` are the keys of the initial state, `deadline` is seconds.
+    `auto_snapshot` has every node that runs something, and does not say otherwise, take snapshots.
 
     Raises InvalidGraph with all problems of the graph at once (rule 13). The same nodes give the same plan; nothing is
     stored or run, and no function is called.
@@ -64,7 +67,7 @@ def compile_plan(
         for node in (sketch.nodes[number] for number in placed)
     ]
     digest = plan_hash(descriptions)
-    plan_nodes = _plan_nodes(sketch, placed)
+    plan_nodes = _plan_nodes(sketch, placed, auto_snapshot)
     return Plan(
         name=name,
         nodes=plan_nodes,
@@ -72,6 +75,7 @@ def compile_plan(
         max_concurrent_tasks=max_concurrent_tasks,
         max_total_iterations=iterations,
         deadline=deadline,
+        error_mailbox=error_mailbox,
         json=plan_json(name, digest, descriptions, limits),
         warnings=tuple(forward_jumps(sketch, above)),
         by_name={node.name: node.index for node in plan_nodes},
@@ -96,7 +100,7 @@ def _limit_problems(
         yield f"deadline is {deadline} seconds, so nothing could run; set more than 0, or None"
 
 
-def _plan_nodes(sketch: Sketch, placed: list[int]) -> tuple[PlanNode, ...]:
+def _plan_nodes(sketch: Sketch, placed: list[int], auto_snapshot: bool) -> tuple[PlanNode, ...]:
     """The nodes in the order of `placed`, numbered by their place in it."""
     place = {number: index for index, number in enumerate(placed)}
     sketched = [sketch.nodes[number] for number in placed]
@@ -108,7 +112,7 @@ def _plan_nodes(sketch: Sketch, placed: list[int]) -> tuple[PlanNode, ...]:
     ancestors = reachable(awaited)
     followers = inverted(awaited)
     descendants = reachable(followers)
-    ends = _end_nodes(sketch, sketched, place, ancestors)
+    ends = _end_nodes(sketched, place, ancestors)
     return tuple(
         PlanNode(
             index=index,
@@ -137,20 +141,24 @@ def _plan_nodes(sketch: Sketch, placed: list[int]) -> tuple[PlanNode, ...]:
             only_chosen=node.only_chosen,
             needs=sum(1 << place[number] for number in node.dependencies),
             awaited_by=sum(1 << follower for follower in followers[index]),
+            snapshot=_snapshot(node, auto_snapshot),
         )
         for index, node in enumerate(sketched)
     )
 
 
-def _end_nodes(
-    sketch: Sketch, sketched: list[SketchNode], place: dict[int, int], ancestors: list[int]
-) -> set[int]:
+def _snapshot(node: SketchNode, auto_snapshot: bool) -> SnapshotControl:
+    if node.node.snapshot is not None:
+        return node.node.snapshot
+    return SnapshotControl.ALWAYS if auto_snapshot and node.modules else SnapshotControl.NEVER
+
+
+def _end_nodes(sketched: list[SketchNode], place: dict[int, int], ancestors: list[int]) -> set[int]:
     """The places of the end nodes, in the sense of rule 7.
 
     An end node is one from which no other node but flow control can be reached through dependencies and decisions,
-    decisions back to an ancestor left out; if there is none, every node is one. Flow control is no end node itself.
-    Neither is a node that only a failure leads to (an error handler and what follows from it alone): its success is
-    not that of the run.
+    decisions back to an ancestor left out; if there is none, every node is one. Flow control is no end node itself; an
+    on_error node is, so that a failure that was handled makes the run PARTIAL (rule 8).
     """
     edges = []
     for index, node in enumerate(sketched):
@@ -158,11 +166,10 @@ def _end_nodes(
         onward = {jump for jump in jumps if not ancestors[index] >> jump & 1}
         edges.append(sorted(onward | {place[number] for number in node.dependents}))
     work = sum(1 << index for index, node in enumerate(sketched) if not node.is_flow_control)
-    expected = can_start(sketch, after_failures=False)
     ends = {
         index
         for index, below in enumerate(reachable(edges))
-        if not below & work & ~(1 << index) and work >> index & 1 and sketched[index].number in expected
+        if not below & work & ~(1 << index) and work >> index & 1
     }
     return ends or set(range(len(sketched)))
 

@@ -57,6 +57,10 @@ def _describe_module(module: AgentModule) -> dict[str, Any]:
             description["timeout"] = module.config.timeout
         if module.config.stop_on_success:
             description["stop_on_success"] = True
+    if module.input_mailboxes:
+        description["input_mailboxes"] = module.input_mailboxes
+    if module.output_mailbox is not None:
+        description["output_mailbox"] = module.output_mailbox
     if isinstance(module, FlowControlModule):
         description["flow"] = _describe_flow(module.flow_config)
     return description

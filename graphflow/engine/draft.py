@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from graphflow.codec import decode_plain
+from graphflow.codec import decode_plain, encode
 from graphflow.engine.plan import Plan, PlanDecision, PlanFlow
 from graphflow.events import Event, NodeEvent
 from graphflow.expressions import MISSING, Expression
@@ -143,7 +143,7 @@ class Draft:
         if self.plan.nodes[index].map is None:
             return self.node(index).result
         change = self.transition.maps.get(index)
-        if change is not None and (change.results is not None or change.opened is not None):
+        if change is not None and change.results is not None:
             return change.results
         return self.run.map_results.get(index)
 
@@ -166,8 +166,9 @@ class Draft:
             return None
         if _TASK not in self.run.plain:
             task = self.run.task
-            values = {"id": task.id, "type": task.type, "objective": task.objective}
-            self.run.plain[_TASK] = ("", values | {"params": task.params, "metadata": task.metadata})
+            fields = ("id", "type", "objective", "params", "metadata")
+            text = encode({field: getattr(task, field) for field in fields}, "task")
+            self.run.plain[_TASK] = (text, decode_plain(text, "task"))
         return self.run.plain[_TASK][1]
 
 

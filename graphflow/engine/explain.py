@@ -24,6 +24,9 @@ def explain(plan: Plan, run: Run, name: str) -> str:
         case NodeStatus.RUNNING:
             return f"{name} is running{_map_progress(run, node)}"
         case NodeStatus.WAITING:
+            waits = (wait.signal for place, wait in run.waits.items() if place.node == node.index)
+            if signal := next(waits, None):
+                return f"{name} waits for the signal {signal!r}: graphflow signal {run.id} {signal} JSON sends it"
             module = next(module for module in state.modules if module.status is NodeStatus.WAITING)
             after = f" after {module.failure.summary}" if module.failure else ""
             return f"{name} waits for attempt {module.attempts + 1} of {node.config.attempts}{after}"

@@ -16,9 +16,18 @@ from graphflow.engine.explain import skip_reason
 from graphflow.engine.plan import PlanDecision, PlanNode, bits
 from graphflow.engine.readiness import Verdict, readiness
 from graphflow.engine.supervise import failure_of, supervise
+from graphflow.engine.waiting import forget, send, suspend_if_only_waiting
 from graphflow.errors import EvaluationError
 from graphflow.graph.modules import END
-from graphflow.run import Failure, ModuleState, NodeState, NodeStatus
+from graphflow.run import (
+    Failure,
+    Message,
+    ModuleState,
+    NodeState,
+    NodeStatus,
+    Place,
+    message_text,
+)
 
 #: State key that lists the failures that were handed to an on_error node.
 ERRORS_KEY = "errors"
@@ -58,10 +67,12 @@ class Fold:
         if self._is_beyond_limit(node):
             return
         state = self._consider(index)
+        forget(self.draft, index)
         state.visits += 1
         state.failure = None
         state.reopened = state.dropped = False
         state.started = state.finished = 0
+        state.crashes = 0
         if node.is_pure_flow:
             self.decide_by_flow(node)
             return
@@ -111,6 +122,8 @@ class Fold:
         state.chosen = None
         state.reopened = False
         self.draft.emit_node(events.NodeFailed, index, error=failure.summary, attempts=state.attempts)
+        if item is None:
+            self.publish_failure(index, failure, None, state.attempts)
         self.settle(index, NodeStatus.FAILED)
         if state.again:
             state.again = False
@@ -128,6 +141,16 @@ class Fold:
             {ERRORS_KEY: encode([*(known if isinstance(known, list) else []), entry], ERRORS_KEY)}
         )
 
+    def publish_failure(self, index: int, failure: Failure, item: int | None, attempts: int) -> None:
+        """Tell the run's error mailbox, if it has one, what failed for good."""
+        if self.plan.error_mailbox is None:
+            return
+        name = self.plan.nodes[index].name
+        entry = {"node": name, "item": item, "error": failure.summary, "attempts": attempts}
+        place = Place(index, self.draft.node(index).visits, 0, item)
+        text = message_text(f"{place.text(name)}:error", name, encode(entry))
+        send(self.draft, [Message(self.plan.error_mailbox, text)])
+
     def settle(self, index: int, status: NodeStatus) -> None:
         """The node's visit is over, or it was skipped: whoever waited for it will be looked at."""
         node, state = self.plan.nodes[index], self.draft.edit(index)
@@ -135,6 +158,8 @@ class Fold:
         state.status = status
         state.settled = self.revision
         state.finished = self.draft.now
+        # Of a map that succeeded, only failed items are still remembered.
+        forget(self.draft, index, keep_steps=status is NodeStatus.FAILED or node.map is not None)
         self.transition.active &= ~node.bit
         self.transition.fresh |= node.awaited_by & ~self._considered
         self._look |= node.descendants | node.bit
@@ -213,10 +238,20 @@ class Fold:
 
     # Going on until nothing more follows
 
+    def look_everywhere(self) -> None:
+        """Where a run begins with the state of another: what was asked for, and all that has not seen what is new."""
+        self._look |= self.transition.fresh
+        for node in self.plan.nodes:
+            if self.draft.node(node.index).again and not self.draft.is_active(node.index):
+                self._restart |= node.bit
+
     def go_on(self) -> None:
         while not self.over:
             self._look_below()
-            if self.over or self.transition.active:
+            if self.over:
+                return
+            if self.transition.active:
+                suspend_if_only_waiting(self.draft)
                 return
             if self._is_limited or not self._supervise():
                 self.finish(ending(self.draft, by_end=False))
@@ -293,6 +328,7 @@ class Fold:
             state.status = state.settled_as
             state.finished = self.draft.now
             state.again = False
+            forget(self.draft, index, keep_steps=True)
             for module in state.modules:
                 if module.status.is_active:
                     module.status = NodeStatus.PENDING
@@ -300,7 +336,6 @@ class Fold:
         self.transition.stopped |= self.transition.active
         self.transition.active = 0
         self.transition.ready.clear()
-        self.transition.delayed.clear()
 
     def finish(self, how: Ending) -> None:
         self.over = True

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphflow.errors import StoreError
+from graphflow.settings import DEFAULT_STALL_SECONDS
 from graphflow.store.contract import Lease, Renewer
 
 logger = logging.getLogger(__name__)
@@ -23,25 +24,44 @@ class _Beat:
     due: float
     lost: Callable[[], None]
     inbox: Callable[[int], None]
+    call_in_loop: Callable[[Callable[[], None]], None]
+    #: When the loop that drives the run last ran something.
+    ticked: float
+    is_stalled: bool = False
+
+    def tick(self) -> None:
+        self.ticked = time.monotonic()
 
 
 class Heartbeat:
     """Renews every lease that it is given until that lease is dropped. The thread starts with the first lease.
 
     `lost` and `inbox` are called from the thread: `lost` once when the lease is somebody else's, `inbox` with the
-    number of requests that wait for the run.
+    number of requests that wait for the run. A lease is not renewed while the loop that drives its run, reached through
+    `call_in_loop`, has not run anything for `stall_seconds`: another process had better go on with that run.
     """
 
-    def __init__(self, renewer: Callable[[], Renewer]) -> None:
+    def __init__(
+        self, renewer: Callable[[], Renewer], *, stall_seconds: float = DEFAULT_STALL_SECONDS
+    ) -> None:
         self._open_renewer = renewer
+        self._stall_seconds = stall_seconds
         self._beats: dict[str, _Beat] = {}
         self._changed = threading.Condition()
         self._closing = False
         self._thread: threading.Thread | None = None
 
-    def keep(self, lease: Lease, *, lost: Callable[[], None], inbox: Callable[[int], None]) -> None:
+    def keep(
+        self,
+        lease: Lease,
+        *,
+        lost: Callable[[], None],
+        inbox: Callable[[int], None],
+        call_in_loop: Callable[[Callable[[], None]], None],
+    ) -> None:
         with self._changed:
-            beat = _Beat(lease, time.monotonic() + lease.seconds / RENEWALS_PER_LEASE, lost, inbox)
+            now = time.monotonic()
+            beat = _Beat(lease, now + lease.seconds / RENEWALS_PER_LEASE, lost, inbox, call_in_loop, now)
             self._beats[lease.token] = beat
             if self._thread is None:
                 self._thread = threading.Thread(
@@ -84,6 +104,8 @@ class Heartbeat:
 
     def _renew(self, renewer: Renewer, beat: _Beat) -> None:
         beat.due = time.monotonic() + beat.lease.seconds / RENEWALS_PER_LEASE
+        if self._loop_stalls(beat):
+            return
         try:
             waiting = renewer.renew(beat.lease)
         except StoreError as error:
@@ -98,3 +120,17 @@ class Heartbeat:
             beat.lost()
         elif known and waiting:
             beat.inbox(waiting)
+
+    def _loop_stalls(self, beat: _Beat) -> bool:
+        silent = time.monotonic() - beat.ticked
+        stalls = silent > self._stall_seconds
+        if stalls and not beat.is_stalled:
+            logger.error(
+                "run %s: the event loop has been blocked for %.0f s, so the lease is not renewed until it runs again; "
+                "move blocking code into a sync function, which runs in a thread",
+                beat.lease.run_id,
+                silent,
+            )
+        beat.is_stalled = stalls
+        beat.call_in_loop(beat.tick)
+        return stalls

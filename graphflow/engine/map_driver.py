@@ -71,6 +71,10 @@ class MapDriver:
                 self.drop(index)
             elif change.opened is not None:
                 self._unstored.add(index)
+        for place in transition.items_ready:
+            if (items := self._maps.get(place.node)) is not None and place.item is not None:
+                items.wake(place.item)
+                self.refill_soon()
 
     def stored(self) -> None:
         """What was folded is stored now."""
@@ -93,7 +97,8 @@ class MapDriver:
             task.cancel()
 
     def _open(self, index: int) -> None:
-        self._maps[index] = MapItems(self._plan.nodes[index], self._run.maps[index])
+        waiting = {place.item for place in self._run.waits if place.node == index and place.item is not None}
+        self._maps[index] = MapItems(self._plan.nodes[index], self._run.maps[index], waiting)
         self.refill_soon()
 
     # Items start
@@ -106,7 +111,7 @@ class MapDriver:
     def refill(self) -> None:
         """Start items in free slots, a burst at a time; the rest when the loop has had a turn."""
         self._refill_due = False
-        if self._scheduler.is_draining:
+        if self._scheduler.is_held:
             return
         slots = self._scheduler.slots
         burst = 0
@@ -119,13 +124,21 @@ class MapDriver:
                 if burst == BURST_ITEMS:
                     self.refill_soon()
                     return
-                attempt = items.take()
+                attempt = self._next(items)
+                if attempt is None:
+                    break
                 if not self._scheduler.may_start(attempt):
                     items.postpone(attempt)
                     continue
                 burst += 1
                 slots.free -= 1
                 slots.launch(attempt)
+
+    def _next(self, items: MapItems) -> Attempt | None:
+        suspects = self._scheduler.suspects
+        if suspects is None:
+            return items.take()
+        return items.take_among(suspects.items.get(items.node.index, ()))
 
     def put_back(self, attempt: Attempt) -> None:
         """An item that runs again, before the others."""
@@ -150,6 +163,20 @@ class MapDriver:
         items.is_loading = False
         self.refill_soon()
 
+    def step_aside(self, attempt: Attempt) -> None:
+        """An item waits for a message: others may run in its place."""
+        if (items := self._items_of(attempt)) is not None and attempt.is_item:
+            items.ended()
+        self.refill_soon()
+
+    def has_room(self, attempt: Attempt) -> bool:
+        items = self._items_of(attempt) if attempt.is_item else None
+        return items is None or items.has_room
+
+    def come_back(self, attempt: Attempt) -> None:
+        if (items := self._items_of(attempt)) is not None and attempt.is_item:
+            items.came_back()
+
     # Items end
 
     def ended(self, attempt: Attempt, outcome: Input | None) -> bool:
@@ -158,7 +185,7 @@ class MapDriver:
         if not attempt.is_item:
             return False
         items = self._items_of(attempt)
-        if items is not None:
+        if items is not None and not attempt.is_aside:
             items.ended()
         assert attempt.transaction is not None
         if not isinstance(outcome, Outcome) or not attempt.transaction.is_empty:
@@ -177,7 +204,12 @@ class MapDriver:
             self._finish(attempt, items, outcome)
             return True
         item = ItemOutcomes(
-            attempt.node.index, attempt.visit, [(attempt.index, outcome.result)], writes=outcome.writes
+            attempt.node.index,
+            attempt.visit,
+            [(attempt.index, outcome.result)],
+            writes=outcome.writes,
+            sent=outcome.sent,
+            taken=outcome.taken,
         )
         await self._add_results(items, item)
         if not committer.fold(item, attempt):

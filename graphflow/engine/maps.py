@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from graphflow.codec import encode
@@ -34,13 +34,17 @@ BATCH_BYTES = 1_000_000
 class MapItems:
     """The items of one visit of a map node on their way through this process."""
 
-    def __init__(self, node: PlanNode, state: MapState) -> None:
+    def __init__(self, node: PlanNode, state: MapState, waiting: Collection[int] = ()) -> None:
+        """`waiting` are the items that wait for a signal."""
         self.node = node
         self.visit = state.visit
         self.is_loading = False
         self._in_flight = 0
         self._retried = 0
-        self._pending = deque(sorted(state.unfinished))
+        # Those with the most crashes first: nothing else may run before they have.
+        self._pending = deque(
+            sorted(state.unfinished.difference(waiting), key=lambda index: (-state.crashes.get(index, 0), index))
+        )
         self._queue: deque[Attempt] = deque()
         #: Failed attempts of the items that are tried again.
         self._failed_attempts: dict[int, int] = {}
@@ -63,17 +67,35 @@ class MapItems:
 
     @property
     def may_start(self) -> bool:
-        limit = self.node.config.max_concurrency
-        return (
-            bool(self._queue)
-            and (limit is None or self._in_flight < limit)
-            and len(self._finished) < MAX_UNCOMMITTED
-        )
+        return bool(self._queue) and self.has_room and len(self._finished) < MAX_UNCOMMITTED
 
     def take(self) -> Attempt:
         """The next item; it counts as in flight until `ended` or `postpone`."""
         self._in_flight += 1
         return self._queue.popleft()
+
+    def take_among(self, indexes: Collection[int]) -> Attempt | None:
+        """The first of these items that is waiting, if one is."""
+        for place, attempt in enumerate(self._queue):
+            if attempt.index in indexes:
+                del self._queue[place]
+                self._in_flight += 1
+                return attempt
+        return None
+
+    def wake(self, index: int) -> None:
+        """What the item waited for is there: it runs again, before the others."""
+        self._pending.appendleft(index)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may be in flight."""
+        limit = self.node.config.max_concurrency
+        return limit is None or self._in_flight < limit
+
+    def came_back(self) -> None:
+        """One that had waited for a message is in flight again."""
+        self._in_flight += 1
 
     def postpone(self, attempt: Attempt) -> None:
         """It was taken but has to wait: others go first."""

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
 from graphflow.caches.claims import Claims
+from graphflow.caches.mailboxes import Mailboxes
+from graphflow.caches.view import Owner
 from graphflow.engine.draft import Draft
 from graphflow.engine.plan import Plan
 from graphflow.graph.tasks import Task
-from graphflow.run import NodeStatus, Run
+from graphflow.run import Message, NodeStatus, Place, Run
 from graphflow.store.contract import Store
+
+if TYPE_CHECKING:
+    from graphflow.engine.notebook import Notebook
+    from graphflow.engine.post_office import PostOffice
 
 
 class Mirror:
     """Answers the reads of the module runs of one run, each a look-up in memory."""
 
     def __init__(
-        self, plan: Plan, run: Run, store: Store, set_now: Callable[[str, str, object], Awaitable[None]]
+        self,
+        plan: Plan,
+        run: Run,
+        store: Store,
+        set_now: Callable[[str, str, object], Awaitable[None]],
+        notebook: Notebook,
+        post: PostOffice,
     ) -> None:
         self._plan = plan
         self._run = run
         self._store = store
         self._set_now = set_now
+        self._notebook = notebook
+        self._post = post
         self.claims = Claims()
 
     @property
@@ -68,6 +83,27 @@ class Mirror:
 
     async def set_now(self, key: str, text: str, asker: object) -> None:
         await self._set_now(key, text, asker)
+
+    async def remembered(self, place: Place, field: str) -> str | None:
+        return await self._notebook.remembered(place, field)
+
+    async def remember(self, place: Place, field: str, text: str) -> str:
+        return await self._notebook.remember(place, field, text)
+
+    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await self._notebook.call(function, *args)
+
+    @property
+    def mailboxes(self) -> Mailboxes:
+        return self._post.mailboxes
+
+    async def send_now(self, messages: Sequence[Message], owner: Owner) -> None:
+        await self._post.send_now(messages, owner)
+
+    async def wait_for_message(
+        self, mailboxes: Sequence[str], timeout: float | None, owner: Owner
+    ) -> tuple[str, str] | None:
+        return await self._post.wait_for_message(mailboxes, timeout, owner)
 
     def draft(self) -> Draft:
         """The run as expressions see it."""

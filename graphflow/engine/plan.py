@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from graphflow.expressions import Expression
 from graphflow.graph.modules import AgentModule, ModuleType
-from graphflow.graph.nodes import NodeConfig
+from graphflow.graph.nodes import NodeConfig, SnapshotControl
 
 #: The default of a parameter that has none.
 REQUIRED: Final = object()
@@ -135,6 +135,8 @@ class PlanNode:
     needs: int = 0
     #: Bit mask of its dependents and of the nodes that wait for it to choose them.
     awaited_by: int = 0
+    #: Whether the run's state is kept when the node has succeeded or failed; how a run goes does not depend on it.
+    snapshot: SnapshotControl = SnapshotControl.NEVER
 
     @property
     def bit(self) -> int:
@@ -179,6 +181,8 @@ class Plan:
     json: str
     warnings: tuple[str, ...] = ()
     by_name: dict[str, int] = field(default_factory=dict)
+    #: Mailbox that is told what failed for good, or None.
+    error_mailbox: str | None = None
     #: Supervisors in the order in which they were added.
     supervisors: tuple[int, ...] = ()
     #: Bit mask of the nodes with run_when="settled".

@@ -28,7 +28,7 @@ def readiness(plan: Plan, read: ReadNode, active: int, fresh: int, index: int) -
     if state.status is NodeStatus.FAILED and not state.reopened:
         return Verdict.WAIT
     if node.waits:
-        return _by_choosers(plan, read, active, node, state)
+        return _by_choosers(plan, read, active, fresh, node, state)
     return _by_dependencies(plan, read, active, fresh, node, state)
 
 
@@ -44,11 +44,10 @@ def _by_dependencies(
         if tolerant and _is_being_handled(plan, read, active, index):
             return Verdict.WAIT
         status, since = edge_status(dependency, other, node.index), other.settled
-        # A dependency is about to be replaced if it, or what is above it, has something new to consider. Joined with
-        # anything else, the node would run on two passes of a loop at once.
-        if since <= state.considered or (dependency.ancestors | dependency.bit) & fresh:
-            if dependency.ancestors & active:
-                return Verdict.WAIT
+        is_old = since <= state.considered
+        if dependency.ancestors & active and (is_old or _is_behind(plan, node, dependency, active | fresh)):
+            return Verdict.WAIT
+        if is_old or (dependency.ancestors | dependency.bit) & fresh:
             blocked = blocked_since(plan, read, index)
             if blocked and not tolerant:
                 return Verdict.WAIT
@@ -74,7 +73,9 @@ def _by_dependencies(
     return Verdict.WAIT if any_counts else Verdict.SKIP
 
 
-def _by_choosers(plan: Plan, read: ReadNode, active: int, node: PlanNode, state: NodeState) -> Verdict:
+def _by_choosers(
+    plan: Plan, read: ReadNode, active: int, fresh: int, node: PlanNode, state: NodeState
+) -> Verdict:
     """Who waits to be chosen is skipped when all that could choose it have settled and none did."""
     if node.named_by_supervisor:
         return Verdict.WAIT
@@ -84,12 +85,27 @@ def _by_choosers(plan: Plan, read: ReadNode, active: int, node: PlanNode, state:
         if active >> index & 1:
             return Verdict.WAIT
         is_new = other.settled > state.considered
-        if not is_new and chooser.ancestors & active:
+        if chooser.ancestors & active and (not is_new or _is_behind(plan, node, chooser, active | fresh)):
             return Verdict.WAIT
         if not other.settled or chose(chooser, other, node.index):
             return Verdict.WAIT
         any_new |= is_new
     return Verdict.SKIP if any_new else Verdict.WAIT
+
+
+def _is_behind(plan: Plan, node: PlanNode, awaited: PlanNode, moving: int) -> bool:
+    """Whether what `node` awaits may be of an earlier pass of a loop than something else that it awaits.
+
+    `moving` are the nodes that run or have something new to consider. One of them above `awaited`, which itself is below
+    what the others come from, will replace its result; the others may hold the new pass already.
+    """
+    others = 0
+    for index in node.awaited:
+        if index != awaited.index:
+            others |= plan.nodes[index].ancestors | 1 << index
+    return any(
+        plan.nodes[index].ancestors & others for index in bits((awaited.ancestors | awaited.bit) & moving)
+    )
 
 
 def chose(chooser: PlanNode, state: NodeState, index: int) -> bool:

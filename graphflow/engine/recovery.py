@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
+from graphflow.engine.differences import described_nodes, differences
 from graphflow.engine.plan import Plan
 from graphflow.engine.scheduler import Scheduler
 from graphflow.engine.session import Session
-from graphflow.errors import LeaseHeld, LeaseLost, RunInterrupted, StoreError, StoreUnreachable, StoreWentBack
+from graphflow.errors import (
+    CorruptState,
+    LeaseHeld,
+    LeaseLost,
+    PlanMismatch,
+    RunInterrupted,
+    StoreError,
+    StoreUnreachable,
+    StoreWentBack,
+)
+from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
 from graphflow.run import Run
-from graphflow.store.contract import Lease, Store
+from graphflow.store.contract import Lease, RunHead, Store
 
 logger = logging.getLogger(__name__)
 
@@ -33,16 +45,19 @@ async def finish_run(
     *,
     lease_seconds: float,
     on_commit: Callable[[], None] = lambda: None,
+    waits: bool = True,
 ) -> Run:
-    """The run when it is over: driven here, or by the process that holds its lease.
+    """The run when it is over, or only waits for signals: driven here, or by the process that holds its lease.
 
-    RunInterrupted if the session is drained before that.
+    RunInterrupted if the session is drained before that; unless it `waits`, LeaseHeld if another process drives it.
     """
     reported = ""
     while session.draining is None:
         try:
             lease = await session.store.acquire(run_id, lease_seconds)
         except LeaseHeld as held:
+            if not waits:
+                raise
             if reported != held.owner:
                 reported = held.owner
                 logger.info("run %s is driven by %s; waiting for it", run_id, held.owner)
@@ -52,6 +67,23 @@ async def finish_run(
         if run is not None:
             return run
     raise RunInterrupted(run_id)
+
+
+async def check_plan(store: Store, plan: Plan, head: RunHead) -> None:
+    """PlanMismatch, with the differences, if the run was started with another graph."""
+    if head.plan_hash == plan.hash:
+        return
+    changes = differences(await store.graph(head.id), described_nodes(plan.json))
+    raise PlanMismatch(head.id, head.plan_hash, plan.hash, changes)
+
+
+async def replan(session: Session, plan: Plan, run_id: RunId, *, lease_seconds: float) -> None:
+    """Make `plan` the graph of a run that nobody drives. LeaseHeld; PlanMismatch with its obstacles."""
+    lease = await session.store.acquire(run_id, lease_seconds)
+    try:
+        await session.store.replan(lease, plan)
+    finally:
+        await asyncio.shield(_release(session.store, lease))
 
 
 async def _wait_for_other(store: Store, plan: Plan, run_id: RunId, held: LeaseHeld) -> Run | None:
@@ -66,6 +98,16 @@ async def _over(store: Store, plan: Plan, run_id: RunId) -> Run | None:
     return await store.load(run_id, plan) if head.status.is_final else None
 
 
+@asynccontextmanager
+async def setting_aside(store: Store, run_id: RunId) -> AsyncIterator[None]:
+    """A run that turns out not to be readable inside is put into quarantine, and the CorruptState raised."""
+    try:
+        yield
+    except CorruptState as error:
+        await store.quarantine(run_id, error)
+        raise
+
+
 async def _drive(session: Session, plan: Plan, lease: Lease, on_commit: Callable[[], None]) -> Run | None:
     """The run when it is over; None if it was given back, taken over, or the store lost what it had acknowledged."""
     answers = True
@@ -78,7 +120,15 @@ async def _drive(session: Session, plan: Plan, lease: Lease, on_commit: Callable
                 await scheduler.drive(session.heartbeat)
             finally:
                 session.schedulers.discard(scheduler)
-        return run if run.status.is_final else None
+        if run.status is RunStatus.SUSPENDED:
+            return run
+        if not run.status.is_final:
+            return None
+        await _expire(session.store, plan, run.id)
+        return run
+    except CorruptState as error:
+        await session.store.quarantine(lease.run_id, error)
+        raise
     except (LeaseLost, StoreWentBack) as error:
         logger.warning("%s", error)
         return None
@@ -88,6 +138,14 @@ async def _drive(session: Session, plan: Plan, lease: Lease, on_commit: Callable
     finally:
         if answers:
             await asyncio.shield(_release(session.store, lease))
+
+
+async def _expire(store: Store, plan: Plan, run_id: RunId) -> None:
+    """Give what is stored of a run that is over the time of its end; if that does not come about, `gc` does it."""
+    try:
+        await store.expire(run_id, plan)
+    except StoreError as error:
+        logger.warning("run %s: not given an end, `graphflow gc` does it: %s", run_id, error)
 
 
 async def _release(store: Store, lease: Lease) -> None:

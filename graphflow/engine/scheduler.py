@@ -19,11 +19,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from graphflow.engine.attempt import Attempt
+from graphflow.engine.backpressure import Backpressure
 from graphflow.engine.committer import Committer, now
+from graphflow.engine.crashes import InFlight, suspects_to_run
 from graphflow.engine.heartbeat import Heartbeat
 from graphflow.engine.map_driver import MapDriver
 from graphflow.engine.mirror import Mirror
+from graphflow.engine.notebook import Notebook
 from graphflow.engine.plan import Plan, PlanNode, bits
+from graphflow.engine.post_office import PostOffice
 from graphflow.engine.slots import Slots
 from graphflow.engine.tickets import TicketLine
 from graphflow.errors import GraphflowError, LeaseLost
@@ -32,11 +36,14 @@ from graphflow.graph.tasks import RunStatus
 from graphflow.requests import input_from_request
 from graphflow.run import (
     Begin,
+    Crashed,
     Input,
     NodeStatus,
     Outcome,
+    Place,
     RetryDue,
     Run,
+    SignalAwaited,
     Started,
     StateSet,
     Stop,
@@ -77,12 +84,15 @@ class Scheduler:
         self._lease = lease
         self._on_commit = on_commit
         self._loop = asyncio.get_running_loop()
-        self._executor = InlineExecutor(plan.max_concurrent_tasks)
+        self._executor = InlineExecutor()
         self._tickets = TicketLine()
-        self._mirror = Mirror(plan, run, store, self._set_now)
+        self._notebook = Notebook(plan, run, store, lease, self._executor, self.break_off)
+        self._post = PostOffice(self)
+        self._mirror = Mirror(plan, run, store, self._set_now, self._notebook, self._post)
         self.slots = Slots(plan, self._mirror, self._executor, self._ended, run.id)
         self.committer = Committer(plan, run, store, lease, self._mirror, self._tickets, self._react)
         self._maps = MapDriver(self)
+        self._memory = Backpressure(store, run.id, self.wake, self.break_off)
         #: Attempts that wait for a slot or for their ticket.
         self._ready: deque[Attempt] = deque()
         self._arrived: deque[Arrival] = deque()
@@ -91,9 +101,13 @@ class Scheduler:
         self._committing: list[asyncio.Future[None]] = []
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._timer_number = 0
+        #: The timer that does nothing for the run but end it.
+        self._deadline = 0
         self._broken: BaseException | None = None
         #: Requests may wait in the inbox; some may have come before this process did.
         self._has_requests = True
+        #: What alone may run, after the process has died with it twice.
+        self.suspects: InFlight | None = None
         #: Nothing more is started.
         self.is_draining = False
         self._gave_up = False
@@ -102,17 +116,18 @@ class Scheduler:
     # The loop
 
     async def drive(self, heartbeat: Heartbeat) -> None:
-        """Until the run is over. LeaseLost or another StoreError if this process may not go on with it."""
+        """Until the run is over or only waits for signals. LeaseLost or another StoreError if this process may not go on with it."""
         lost = LeaseLost(self.run.id, "its lease was not renewed")
         heartbeat.keep(
             self._lease,
             lost=lambda: _call_in(self._loop, self.break_off, lost),
             inbox=lambda waiting: _call_in(self._loop, self._look_into_inbox),
+            call_in_loop=lambda function: _call_in(self._loop, function),
         )
         try:
             with self._executor:
                 self._enter()
-                while not self.run.status.is_final and not self._is_drained:
+                while not self._is_at_rest and not self._is_drained:
                     await self._turn()
         finally:
             heartbeat.drop(self._lease)
@@ -123,6 +138,18 @@ class Scheduler:
         self.is_draining = True
         self.after(grace_seconds, self._give_up_draining)
         self.wake()
+
+    @property
+    def is_held(self) -> bool:
+        """Nothing new is to be started now."""
+        return self.is_draining or self._memory.is_held
+
+    @property
+    def _is_at_rest(self) -> bool:
+        """Nothing is left to do, for good or until somebody outside asks for something."""
+        if self.run.status is RunStatus.SUSPENDED:
+            return not self._has_requests and not self._arrived
+        return self.run.status.is_final
 
     @property
     def _is_drained(self) -> bool:
@@ -136,6 +163,9 @@ class Scheduler:
 
     def _enter(self) -> None:
         """Put what the loaded run has in flight at the entrance that first-time work uses."""
+        if self.run.deaths > self.run.deaths_counted and self.run.status is not RunStatus.WAITING:
+            self.committer.fold(Crashed())
+        self.suspects = suspects_to_run(self.plan, self.run)
         if self.run.status is RunStatus.WAITING:
             self.arrive(Begin())
         for index in bits(self.run.active):
@@ -144,12 +174,14 @@ class Scheduler:
         if self.plan.deadline is not None:
             spent = (now() - self.run.started) / 1000 if self.run.started else 0
             stop = Stop(RunStatus.FAILED, f"the run reached deadline={self.plan.deadline:g} s")
-            self.after(self.plan.deadline - spent, self.arrive, stop)
+            self._deadline = self.after(self.plan.deadline - spent, self.arrive, stop)
         self.wake()
 
     def _enter_node(self, index: int) -> None:
         state = self.run.nodes[index]
         for place, module in enumerate(state.modules):
+            if Place(index, state.visits, place) in self.run.waits:
+                continue
             if module.status is NodeStatus.WAITING:
                 self.after((module.retry_at - now()) / 1000, self.arrive, RetryDue(index, place))
             elif module.status in (NodeStatus.READY, NodeStatus.RUNNING):
@@ -160,13 +192,16 @@ class Scheduler:
         await self._wait()
         await self._read_inbox()
         await self._fold_arrived()
-        launches = [] if self.run.status.is_final or self.is_draining else self._admit()
+        launches = [] if self.run.status.is_final or self.is_held else self._admit()
         futures, self._committing = self._committing, []
         if (reply := await self.committer.commit()) is not None:
             self._maps.stored()
             self._on_commit()
+            self._memory.note(reply)
             if reply.inbox:
                 self._look_into_inbox()
+        if self.suspects is not None:
+            self._look_at_suspects()
         for future in futures:
             if not future.done():
                 future.set_result(None)
@@ -174,13 +209,37 @@ class Scheduler:
             self.slots.launch(attempt)
         self._maps.refill()
 
+    def _look_at_suspects(self) -> None:
+        """What was stored may let the next ones run."""
+        left = suspects_to_run(self.plan, self.run)
+        if left != self.suspects:
+            self.suspects = left
+            self.wake()
+
     async def _wait(self) -> None:
-        if not self._wake.is_set() and self.slots.is_idle and not self._timers and self._maps.is_idle:
-            raise GraphflowError(f"run {self.run.id!r}: nothing is in flight, yet the run is not over")
+        if not self._wake.is_set() and self._stands_still:
+            self._go_on_or_stall()
         await self._wake.wait()
         self._wake.clear()
         if self._broken is not None:
             raise self._broken
+
+    @property
+    def _stands_still(self) -> bool:
+        """Nothing will come but from outside."""
+        has_timers = len(self._timers) > (self._deadline in self._timers)
+        return self.slots.is_idle and self._maps.is_idle and not self._memory.is_held and not has_timers
+
+    def _go_on_or_stall(self) -> None:
+        reason = self._post.stall_reason
+        if self.suspects is not None and reason is not None:
+            # A suspect waits for a message of what may not run beside it.
+            self.suspects = None
+            self.wake()
+        elif not self.run.waits:
+            if reason is None:
+                raise GraphflowError(f"run {self.run.id!r}: nothing is in flight, yet the run is not over")
+            self.arrive(Stop(RunStatus.FAILED, reason))
 
     async def _read_inbox(self) -> None:
         """Requests from outside go before what has arrived from within."""
@@ -215,7 +274,7 @@ class Scheduler:
             self.leave(attempt)
         elif outcome is None or not attempt.transaction.is_valid(self._mirror):
             self._repeat(attempt)
-        elif attempt.is_item:
+        elif attempt.is_item and not isinstance(outcome, SignalAwaited):
             if not await self._maps.take(attempt, outcome):
                 self._parked.append(arrival)
         else:
@@ -239,6 +298,7 @@ class Scheduler:
         for index in bits(transition.stopped):
             self._stop_node(index)
         self._maps.react(transition)
+        self._post.react(transition)
         for index, place in transition.ready:
             self._ready.append(Attempt(self.plan.nodes[index], place, self.run.nodes[index].visits))
         for index, place, retry_at in transition.delayed:
@@ -253,7 +313,10 @@ class Scheduler:
             if self.slots.free <= 0:
                 break
             attempt = self._ready.popleft()
-            if self._is_crowded(attempt.node, admitted) or not self.may_start(attempt):
+            if attempt.is_aside:
+                self._let_come_back(attempt, admitted)
+                continue
+            if not self._is_admissible(attempt, admitted):
                 self._ready.append(attempt)
                 continue
             self.slots.free -= 1
@@ -261,6 +324,58 @@ class Scheduler:
             if self.run.nodes[attempt.node.index].modules[attempt.module].status is NodeStatus.READY:
                 self.committer.fold(Started(attempt.node.index, attempt.module))
         return admitted
+
+    def _is_admissible(self, attempt: Attempt, admitted: list[Attempt]) -> bool:
+        if self.suspects is not None and attempt.node.index not in self.suspects.nodes:
+            return False
+        return not self._is_crowded(attempt.node, admitted) and self.may_start(attempt)
+
+    # Waiting for messages
+
+    def step_aside(self, attempt: Attempt) -> None:
+        """It waits for a message: its slot and its place in the line are free for others."""
+        if attempt.is_aside:
+            return
+        attempt.is_aside = True
+        attempt.stop_clock()
+        self.slots.give_back(attempt)
+        self._maps.step_aside(attempt)
+        if attempt.ticket is not None and attempt.transaction is not None:
+            self._tickets.leave(attempt.ticket, attempt.transaction.footprint().writes)
+            attempt.ticket = None
+            self._unpark()
+        self.wake()
+
+    async def come_back(self, attempt: Attempt) -> None:
+        """It goes on when it has a slot again, and a place in the line if its kind needs one."""
+        if not attempt.is_aside:
+            return
+        if attempt.comeback is None:
+            attempt.comeback = asyncio.Event()
+            self._ready.append(attempt)
+            self.wake()
+        await attempt.comeback.wait()
+
+    def come_back_at_once(self, attempt: Attempt) -> None:
+        """It was interrupted while it waited: it goes on now, for a moment beyond the limit."""
+        if attempt.is_aside:
+            attempt.is_aside = False
+            self.slots.take_back(attempt)
+            self._maps.come_back(attempt)
+            attempt.start_clock()
+
+    def _let_come_back(self, attempt: Attempt, admitted: list[Attempt]) -> None:
+        assert attempt.comeback is not None
+        if attempt.task is None or attempt.task.done():
+            return
+        if self._is_crowded(attempt.node, admitted) or not self._maps.has_room(attempt):
+            self._ready.append(attempt)
+        elif not self.may_start(attempt):
+            self._ready.append(attempt)
+        else:
+            self.come_back_at_once(attempt)
+            attempt.comeback.set()
+            attempt.comeback = None
 
     def _is_crowded(self, node: PlanNode, admitted: list[Attempt]) -> bool:
         """Whether as many modules of the node are under way as its max_concurrency allows."""
@@ -283,6 +398,7 @@ class Scheduler:
         return True
 
     def _ended(self, attempt: Attempt, outcome: Input | None) -> None:
+        self._post.drop(attempt)
         if not self._maps.ended(attempt, outcome):
             self.arrive(outcome, attempt)
 
@@ -325,8 +441,8 @@ class Scheduler:
         self._arrived.append(Arrival(outcome, attempt))
         self._wake.set()
 
-    def after(self, seconds: float, action: Callable[..., None], *arguments: object) -> None:
-        """Call `action` in so many seconds, unless driving has ended by then."""
+    def after(self, seconds: float, action: Callable[..., None], *arguments: object) -> int:
+        """Call `action` in so many seconds, unless driving has ended by then. The timer's number, to cancel it."""
         number = self._timer_number = self._timer_number + 1
 
         def fire() -> None:
@@ -334,6 +450,12 @@ class Scheduler:
             action(*arguments)
 
         self._timers[number] = self._loop.call_later(max(0.0, seconds), fire, context=self.slots.context)
+        return number
+
+    def cancel_timer(self, number: int) -> None:
+        timer = self._timers.pop(number, None)
+        if timer is not None:
+            timer.cancel()
 
     def _look_into_inbox(self) -> None:
         self._has_requests = True
@@ -345,9 +467,12 @@ class Scheduler:
         self._wake.set()
 
     async def _set_now(self, key: str, text: str, asker: object) -> None:
+        await self.fold_now(StateSet({key: text}), self.slots.attempt_of(asker))
+
+    async def fold_now(self, outcome: Input, asker: Attempt | None) -> None:
+        """Fold something in an attempt's name before its outcome; returns when it is committed."""
         committed = self._loop.create_future()
-        attempt = self.slots.attempt_of(asker)
-        self._arrived.append(Arrival(StateSet({key: text}), asker=attempt, committed=committed))
+        self._arrived.append(Arrival(outcome, asker=asker, committed=committed))
         self._wake.set()
         await committed
 
@@ -363,7 +488,9 @@ class Scheduler:
         for timer in self._timers.values():
             timer.cancel()
         self._maps.close()
+        await self._memory.close()
         await self.slots.stop_all()
+        await self._notebook.close()
         for arrival in (*self._arrived, *self._parked):
             if arrival.committed is not None:
                 arrival.committed.cancel()

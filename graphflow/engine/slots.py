@@ -6,14 +6,16 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
+from graphflow.caches.errands import Suspended
 from graphflow.caches.transaction import Overtaken, Transaction
-from graphflow.engine.attempt import Attempt, failure_from, run_attempt
+from graphflow.engine.attempt import Attempt, Returned, failure_from, run_attempt
 from graphflow.engine.maps import read_items
 from graphflow.engine.mirror import Mirror
 from graphflow.engine.plan import Plan
 from graphflow.executors.inline import InlineExecutor, watch_for_stop
-from graphflow.run import Input, ItemsStored, Outcome
+from graphflow.run import Input, ItemsStored, Outcome, SignalAwaited
 
 logger = logging.getLogger(__name__)
 
@@ -45,18 +47,32 @@ class Slots:
 
     @property
     def is_idle(self) -> bool:
-        return not self._running
+        """Nothing runs; something may wait for a message."""
+        return not any(attempt.holds_slot for attempt in self._running)
 
     def running(self, index: int) -> int:
-        """How many attempts of the node are under way."""
-        return sum(attempt.node.index == index for attempt in self._running)
+        """How many attempts of the node are under way, those that wait for a message left out."""
+        return sum(attempt.node.index == index and attempt.holds_slot for attempt in self._running)
+
+    def give_back(self, attempt: Attempt) -> None:
+        """Its slot is free for others; it has none any more."""
+        if attempt.holds_slot:
+            attempt.holds_slot = False
+            self.free += 1
+
+    def take_back(self, attempt: Attempt) -> None:
+        """It has a slot again. The caller sees to it that there is a free one, unless the attempt cannot wait."""
+        if not attempt.holds_slot and attempt in self._running:
+            attempt.holds_slot = True
+            self.free -= 1
 
     def attempt_of(self, transaction: object) -> Attempt | None:
         return next((attempt for attempt in self._running if attempt.transaction is transaction), None)
 
     def launch(self, attempt: Attempt) -> None:
         """Run the attempt, for which the caller has taken a slot out of `free`; the slot is free again at its end."""
-        attempt.transaction = Transaction(self._mirror)
+        attempt.transaction = Transaction(self._mirror, attempt)
+        attempt.holds_slot = True
         if attempt.index is not None:
             attempt.transaction.set_item(attempt.index, attempt.text)
         self._running.add(attempt)
@@ -91,16 +107,21 @@ class Slots:
             if not attempt.stopping:
                 raise
         finally:
-            self.free += 1
+            self.give_back(attempt)
             self._running.discard(attempt)
             assert attempt.transaction is not None
             attempt.transaction.end()
         self._ended(attempt, outcome)
 
-    async def _run_body(self, attempt: Attempt) -> Outcome:
+    async def _run_body(self, attempt: Attempt) -> Outcome | SignalAwaited:
         node, transaction = attempt.node, attempt.transaction
         assert transaction is not None
-        returned = await run_attempt(attempt, transaction, self._semaphore, self._executor)
+        returned = Returned()
+        with suppress(Suspended):
+            returned = await run_attempt(attempt, transaction, self._semaphore, self._executor)
+        # It may have come out in a group of exceptions, or not at all.
+        if (awaited := transaction.awaits) is not None:
+            return SignalAwaited(attempt.place, awaited.signal, awaited.field)
         return Outcome(
             node.index, attempt.module, attempt.visit, returned.result, returned.failure, returned.decision
         )

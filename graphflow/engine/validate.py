@@ -83,8 +83,6 @@ def _module_problems(module: AgentModule) -> Iterator[str]:
     called = f"module {module.name!r}"
     if module.config.middlewares:
         yield f"{called}: middlewares {NOT_IN_THIS_VERSION}"
-    if module.input_mailboxes or module.output_mailbox is not None:
-        yield f"{called}: mailboxes (input_mailboxes, output_mailbox) {NOT_IN_THIS_VERSION}; pass values through the state"
     if isinstance(module, FlowControlModule):
         if module.to:
             yield f"{called}: to= is for modules that return decisions; this one has them in flow_config"

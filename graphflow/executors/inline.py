@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from graphflow.executors.threads import Threads
 from graphflow.graph.functions import is_async
 
 _stop_requested: contextvars.ContextVar[Callable[[], bool]] = contextvars.ContextVar(
@@ -33,46 +32,17 @@ def watch_for_stop(asked: Callable[[], bool]) -> None:
 class InlineExecutor:
     """Open it as a context manager: its threads end with the block, without waiting for bodies that hang."""
 
-    def __init__(self, max_threads: int) -> None:
-        self._max_threads = max_threads
-        self._pool: ThreadPoolExecutor | None = None
+    def __init__(self) -> None:
+        self._threads = Threads()
 
     def __enter__(self) -> InlineExecutor:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     async def execute(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The function's return value; what it raises is raised here."""
         if is_async(function):
             return await function(*args, **kwargs)
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._max_threads, thread_name_prefix="graphflow")
-        context = contextvars.copy_context()
-        call = self._pool.submit(context.run, _call, function, args, kwargs)
-        try:
-            return await asyncio.wrap_future(call)
-        except asyncio.CancelledError:
-            if not call.done():
-                self._leave_pool()
-            raise
-
-    def _leave_pool(self) -> None:
-        """One of its threads goes on with a body that nobody waits for and must not take the place of another."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False)
-            self._pool = None
-
-
-def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What a coroutine may not be told as it is becomes a RuntimeError.
-
-    A StopIteration cannot be set on a future, so the caller would wait for ever; a GeneratorExit, thrown into the
-    coroutines that wait, would close them.
-    """
-    try:
-        return function(*args, **kwargs)
-    except (StopIteration, GeneratorExit) as error:
-        raise RuntimeError(f"function raised {type(error).__name__}({error})") from error
+        return await self._threads.run(function, args, kwargs)

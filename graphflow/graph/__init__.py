@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from graphflow.graph.cache import Cache
     from graphflow.graph.flow import FlowControlConfig, FlowControlModule, FlowDecision
     from graphflow.graph.modules import END, AgentModule, FunctionModule, ModuleConfig, ModuleType
-    from graphflow.graph.nodes import Node, NodeConfig
+    from graphflow.graph.nodes import Node, NodeConfig, SnapshotControl
     from graphflow.graph.tasks import RunStatus, Task, TaskStatus
 
 _HOMES = {
@@ -26,6 +26,7 @@ _HOMES = {
     "ModuleType": "graphflow.graph.modules",
     "Node": "graphflow.graph.nodes",
     "NodeConfig": "graphflow.graph.nodes",
+    "SnapshotControl": "graphflow.graph.nodes",
     "RunStatus": "graphflow.graph.tasks",
     "Task": "graphflow.graph.tasks",
     "TaskStatus": "graphflow.graph.tasks",
@@ -36,6 +37,7 @@ __all__ = [
     "Agent",
     "Node",
     "NodeConfig",
+    "SnapshotControl",
     # modules and their state
     "AgentModule",
     "FunctionModule",

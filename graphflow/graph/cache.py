@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload, runtime_checkable
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+T = TypeVar("T")
 
 
 class Claimed(Protocol):
@@ -73,6 +78,38 @@ class Cache(Protocol):
 
     def results(self, node: str) -> AsyncIterator[tuple[int, Any]]:
         """The results of a map node as (index, result), in input order."""
+
+    @overload
+    async def step(self, name: str, function: Callable[..., Awaitable[T]], *args: Any, key: Any = ...) -> T: ...
+    @overload
+    async def step(self, name: str, function: Callable[..., T], *args: Any, key: Any = ...) -> T: ...
+    async def step(self, name: str, function: Callable[..., Any], *args: Any, key: Any = None) -> Any:
+        """Call the function once: its result is stored at once, whatever becomes of this module run.
+
+        Repeated after a conflict, a failure or a crash, the module run gets that result without a call; with other
+        arguments it is another call, and so is the second of two equal ones. `key`, a value that stands for everything
+        the result depends on, takes the place of the arguments; a function that uses variables around it needs one. A
+        sync function runs in a thread. Forgotten when the visit of the node (the item of a map) is over. The process may
+        still die between the call and the storing: what is called should bear being called twice then.
+        """
+
+    async def publish_to_mailbox(self, mailbox: str, message: Any) -> None:
+        """Send a message to other modules of the run. It is delivered with the commit, or, at least once and with the
+        same id, when this module run waits for a message itself."""
+
+    async def get_message(self, mailbox: str | None = None, timeout: float | None = None) -> Any:
+        """Take the oldest message that no other module run has; without a name, from the module's `input_mailboxes`.
+
+        It leaves the mailbox when this module run commits. Waits if there is none, without a slot and without using up
+        the module's timeout. NoMessage, a TimeoutError, after `timeout` seconds.
+        """
+
+    async def wait_for_signal(self, name: str, schema: type[BaseModel] | None = None) -> Any:
+        """What `agent.signal` or `graphflow signal` sends under this name, as a `schema` if one is given.
+
+        If it is not there, this module run ends here and starts again from its first line when it is: put what must not
+        be done twice into a `step`. A run that only waits for signals is suspended, and its process may end.
+        """
 
     def with_prefix(self, prefix: str) -> CacheBlock:
         """A block in which every key gets `prefix` before it; `keys` and `clear` see only those keys."""

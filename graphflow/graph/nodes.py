@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any, Literal, TypedDict
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SerializeAsAny
 
 from graphflow.graph.modules import AgentModule, ModuleType
-from graphflow.settings import DEFAULT_MAX_RETRIES
+from graphflow.settings import DEFAULT_MAX_CRASHES, DEFAULT_MAX_RETRIES
+
+
+class SnapshotControl(StrEnum):
+    """When the run's state is kept as a snapshot: each time the node has succeeded or failed, the first time, or not."""
+
+    NEVER = "never"
+    ONCE = "once"
+    ALWAYS = "always"
 
 
 class NodeConfig(BaseModel):
@@ -31,6 +40,8 @@ class NodeConfig(BaseModel):
     on_error: str | None = Field(default=None, validation_alias=AliasChoices("on_error", "retry_from"))
     #: "settled" runs the node although dependencies failed.
     run_when: Literal["succeeded", "settled"] = "succeeded"
+    #: Deaths of the process, the last one with nothing else in flight, after which the node or item is failed.
+    max_crashes: int = Field(default=DEFAULT_MAX_CRASHES, ge=1)
     #: State keys that the functions of this node may name as parameters.
     inputs: list[str] = Field(default_factory=list)
     #: State keys that this node writes; a function's parameter of that name depends on this node.
@@ -61,6 +72,7 @@ class NodeOptions(TypedDict, total=False):
     max_concurrency: int | None
     on_error: str | None
     run_when: Literal["succeeded", "settled"]
+    max_crashes: int
     inputs: list[str]
     outputs: list[str]
     map_over: str | None
@@ -81,4 +93,6 @@ class Node(BaseModel):
     dependencies: list[str] = Field(default_factory=list)
     node_config: NodeConfig = Field(default_factory=NodeConfig)
     start: bool | None = None
+    #: None leaves it to the agent's `auto_snapshot`.
+    snapshot: SnapshotControl | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
+from graphflow.codec import encode
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -46,6 +47,6 @@ class Task(BaseModel):
     def difference(self, other: Task) -> str | None:
         """In one phrase, why `other` asks for something else; None if it asks for the same. Ids do not count."""
         for field in ("type", "objective", "params"):
-            if getattr(self, field) != getattr(other, field):
+            if encode(getattr(self, field), field) != encode(getattr(other, field), field):
                 return f"{field} differ" if field == "params" else f"{field} differs"
         return None

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, cast
 from graphflow.errors import (
     AccessDenied,
     GraphflowError,
-    MissingExtra,
     StoreError,
     StoreFull,
     StoreUnreachable,
     WritesRefused,
 )
 from graphflow.store.address import Address
+from graphflow.store.memory_server import memory_server
 
 if TYPE_CHECKING:
     import redis
@@ -239,20 +239,8 @@ def _never(retry_class: Any) -> Any:
     return retry_class(NoBackoff(), 0)
 
 
-_fake_servers: dict[str, Any] = {}
-
-
-def _fake_server(name: str) -> Any:
-    """The store of this name in this process; clients of several event loops and threads share it."""
-    try:
-        import fakeredis
-    except ImportError as exc:
-        raise MissingExtra("memory://", "dev") from exc
-    return _fake_servers.setdefault(name, fakeredis.FakeServer())
-
-
 def _fake_client(name: str) -> redis.asyncio.Redis:
-    server = _fake_server(name)
+    server = memory_server(name)
     import fakeredis
 
     client: redis.asyncio.Redis = fakeredis.FakeAsyncRedis(server=server, decode_responses=True)
@@ -260,7 +248,7 @@ def _fake_client(name: str) -> redis.asyncio.Redis:
 
 
 def _fake_sync_client(name: str) -> redis.Redis:
-    server = _fake_server(name)
+    server = memory_server(name)
     import fakeredis
 
     client: redis.Redis = fakeredis.FakeRedis(server=server, decode_responses=True)

@@ -8,14 +8,16 @@ Every method raises `StoreUnreachable`, `StoreFull` or another `StoreError` wher
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from graphflow.engine.plan import Plan
+from graphflow.errors import CorruptState
 from graphflow.events import Event
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import RunId
-from graphflow.run import Failure, Run, Transition
+from graphflow.run import Failure, Place, Run, Transition
+from graphflow.settings import KEEP_COMPLETE_SECONDS, KEEP_OTHER_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,21 @@ class Lease:
     token: str
     owner: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Seconds for which a run is kept after its end, by how it ended; 0 keeps it for ever."""
+
+    complete_seconds: float = KEEP_COMPLETE_SECONDS
+    other_seconds: float = KEEP_OTHER_SECONDS
+
+    def __post_init__(self) -> None:
+        if not (self.complete_seconds >= 0 and self.other_seconds >= 0):
+            raise ValueError(f"{self} is negative; 0 keeps runs for ever")
+
+
+DEFAULT_RETENTION = Retention()
 
 
 @dataclass(slots=True)
@@ -49,6 +66,43 @@ class RunHead:
     progress: str
     error: str
     held: tuple[str, ...]
+    #: The run that this one was forked from, and the snapshot of it if it was one.
+    parent: str = ""
+    snapshot: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run as it was when a node had succeeded or failed, kept to be forked from."""
+
+    #: From 1, in the order in which they were taken.
+    number: int
+    #: What had just settled: one node, or several whose outcomes were stored together.
+    nodes: tuple[str, ...]
+    #: Seconds since 1970.
+    time: float
+    #: Outcomes of the run by then.
+    revision: int
+
+
+@dataclass(slots=True)
+class MapRecords:
+    """The records of one visit of a map, by index, as they are stored."""
+
+    items: dict[str, str]
+    results: dict[str, str]
+    failures: dict[str, str]
+
+
+@dataclass(slots=True)
+class RunContent:
+    """All that is stored of a run; `records` by the number of the map node."""
+
+    run: Run
+    records: dict[int, MapRecords] = field(default_factory=dict)
+    #: The run that it was read from, and the snapshot of it if it was one.
+    parent: str = ""
+    snapshot: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +111,8 @@ class CommitReply:
 
     #: Requests in the run's inbox.
     inbox: int
+    #: The store has no memory left for anything new.
+    is_full: bool = False
 
 
 class Batch(Protocol):
@@ -98,8 +154,18 @@ class Store(Protocol):
 
     async def aclose(self) -> None: ...
 
-    async def create(self, run: Run, plan: Plan, *, agent: str, code: str) -> None:
-        """Store a run that has not begun. RunExists if there is one of this id, whatever became of it."""
+    async def create(
+        self,
+        run: Run,
+        plan: Plan,
+        *,
+        agent: str,
+        code: str,
+        kept: Retention = DEFAULT_RETENTION,
+        content: RunContent | None = None,
+    ) -> None:
+        """Store a run that has not begun, which may begin with the `content` of another. RunExists if there is one of
+        this id, whatever became of it."""
 
     async def acquire(self, run_id: RunId, seconds: float) -> Lease:
         """Take the lease of a run that nobody drives: free, expired, or its owner was a process of this host and died.
@@ -125,8 +191,33 @@ class Store(Protocol):
         gone: after each of these the mirror is worthless.
         """
 
+    async def expire(self, run_id: RunId, plan: Plan) -> None:
+        """Give every key of a run that is over the time of its end, as its retention says."""
+
+    async def delete(self, run_id: RunId) -> None:
+        """Remove every key of a run. LeaseHeld if a process drives it, RunNotFound."""
+
+    async def quarantine(self, run_id: RunId, error: CorruptState) -> None:
+        """Keep a run that cannot be read from being found again by who looks for runs to go on with."""
+
+    async def snapshots(self, run_id: RunId) -> list[Snapshot]:
+        """Those that are kept, the first one first. RunNotFound."""
+
+    async def content(self, run_id: RunId, plan: Plan, at: int | None = None) -> RunContent:
+        """A run that nobody drives, or a snapshot of any run. RunNotFound, PlanMismatch, SnapshotNotFound."""
+
     async def head(self, run_id: RunId) -> RunHead:
         """RunNotFound."""
+
+    async def graph(self, run_id: RunId) -> dict[str, dict[str, Any]]:
+        """The nodes of the graph that the run goes by, as plain data by name (see `engine/describe.py`)."""
+
+    async def replan(self, lease: Lease, plan: Plan) -> None:
+        """Make `plan` the graph of the run, whose nodes keep what they came to by their names. Before anything is taken
+        or committed under the lease. PlanMismatch with its obstacles where that cannot be."""
+
+    async def open_runs(self) -> list[RunId]:
+        """The runs that are not over, the oldest first; some may be over or gone."""
 
     async def recent(self, count: int) -> list[RunHead]:
         """The runs created last, the latest first."""
@@ -153,6 +244,15 @@ class Store(Protocol):
 
     async def post(self, run_id: RunId, request: str) -> bool:
         """Put a request into the run's inbox; False if the run is over. RunNotFound."""
+
+    async def step(self, lease: Lease, node_name: str, place: Place, field: str, text: str) -> str:
+        """Remember what a step came to, unless this field is remembered already; what is remembered. LeaseLost."""
+
+    async def wait_for_memory(self, run_id: RunId) -> None:
+        """Until the store takes what is new again; StoreFull after its patience."""
+
+    async def waiting_requests(self, run_id: RunId) -> int:
+        """How many requests of a run have not been answered yet."""
 
     async def take_requests(self, lease: Lease) -> list[str]:
         """Requests not yet taken under this lease. They leave the inbox with the next commit that is sent: fold what

@@ -7,7 +7,7 @@ was not written here; the caller knows the key and says so.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -128,6 +128,7 @@ def node_from_fields(fields: Mapping[str, str], status: NodeStatus, plan: Plan, 
         dropped="dropped" in fields,
         failure=failure_from_text(fields["error"]) if "error" in fields else None,
         result=fields.get("result"),
+        crashes=number("crashes"),
         started=time_from_text(fields.get("started")),
         finished=time_from_text(fields.get("finished")),
     )
@@ -136,6 +137,14 @@ def node_from_fields(fields: Mapping[str, str], status: NodeStatus, plan: Plan, 
         state.modules = [_module_from_fields(fields, place, status) for place in range(len(node.modules))]
         _restore_last_result(state, fields)
     return state
+
+
+def chosen_among(fields: Mapping[str, str], names: Container[str]) -> str | None:
+    """What `chosen` of a node is to hold if the graph has no other nodes than these."""
+    chosen = fields.get("chosen")
+    if chosen is None or chosen == _NONE_CHOSEN:
+        return chosen
+    return " ".join(name for name in chosen.split() if name in names) or _NONE_CHOSEN
 
 
 def _number(value: int) -> str | None:
@@ -170,6 +179,7 @@ _NODE: tuple[tuple[str, str, Callable[[Any], str | None]], ...] = (
     ("dropped", "dropped", _flag),
     ("failure", "error", _failure),
     ("result", "result", _text),
+    ("crashes", "crashes", _number),
     ("started", "started", _time),
     ("finished", "finished", _time),
 )
@@ -192,6 +202,18 @@ def _last(state: NodeState) -> str | None:
 
 def _mask(plan: Plan, names: str) -> int:
     return 0 if names == _NONE_CHOSEN else sum(1 << plan.by_name[name] for name in names.split())
+
+
+# Crashes of a map's items
+
+
+def crashes_text(crashes: Mapping[int, int]) -> str | None:
+    """As `INDEX:CRASHES`, separated by blanks."""
+    return " ".join(f"{index}:{count}" for index, count in crashes.items()) or None
+
+
+def crashes_from_text(text: str) -> dict[int, int]:
+    return {int(index): int(count) for index, _, count in (pair.partition(":") for pair in text.split())}
 
 
 # Modules of a node

@@ -7,7 +7,9 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:runs                      ZSET    run id by creation (ms since 1970); a hint, the run itself decides
     gf:runs:open                 ZSET    the same for runs that are not over; a hint, too
     gf:run:{ID}                  HASH    agent code task status revision op plan_hash created started updated finished
-                                         owner progress error limit held iterations keys_revision leases posted
+                                         owner progress error limit held iterations keys_revision leases posted snapshots mailboxes
+                                         parent parent_snapshot
+                                         expires keep_complete keep_other quarantined
     gf:run:{ID}:plan             STRING  the compiled graph as JSON
     gf:run:{ID}:state            HASH    state key -> JSON value
     gf:run:{ID}:revisions        HASH    state key -> revision of its last change; initial state that never changed has none
@@ -17,21 +19,36 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
                                          status:0 attempts:0 result:0 error:0 retry_at:0
     gf:run:{ID}:events           STREAM  every fact in order: event revision at, and fields of its own
     gf:run:{ID}:inbox            LIST    requests from outside
+    gf:run:{ID}:steps            HASH    NODE:VISIT:MODULE:ITEM:CALL -> result; ITEM is - if there is none. CALL is
+                                         step:DIGEST:NUMBER:NAME, signal:NUMBER:NAME (its answer), sent:NUMBER:DIGEST
+    gf:run:{ID}:waits            HASH    NODE:VISIT:MODULE:ITEM -> signal since field: who waits for a signal
+    gf:run:{ID}:signals          HASH    signal -> values that came before anybody waited for them
+    gf:run:{ID}:mailbox:NAME     LIST    messages not yet taken: id from value
     gf:run:{ID}:lease            HASH    token owner deadline (ms since 1970, Redis' clock) length (ms)
     gf:run:{ID}:map:NODE         HASH    visit total span done failed retried
     gf:run:{ID}:map:NODE:in      HASH    index -> item
     gf:run:{ID}:map:NODE:out     HASH    index -> result
     gf:run:{ID}:map:NODE:failed  HASH    index -> failure with its attempts
+    gf:run:{ID}:map:NODE:VISIT:in :out :failed   the same of an earlier visit, as long as a snapshot names it
+    gf:run:{ID}:snapshot:NUMBER  HASH    revision at nodes iterations keys_revision visit:MAP unfinished:MAP
+    gf:run:{ID}:snapshot:NUMBER:state :revisions :nodes :node:NODE :map:MAP :steps :waits :signals :mailbox:NAME
+                                         as the run's own were
 
 What needs a word: `revision` counts outcomes, `op` names the last commit, `leases` counts how often the run was taken,
-`posted` holds the last requests' operation ids. In a node, `last` is how it settled before its present visit, `chosen`
-the names that its last decision chose (`(none)` if there were none); `result` is that of its last module; `status:0` is left out where
-it is the node's own. In a map, `span` is its last index plus one. Node names hold no colon, so no two keys meet.
+`posted` holds the last requests' operation ids, `snapshots` the numbers of those kept; `parent` is the run that this one
+was forked from. Of a run that is over, `expires` is when its keys end (ms since 1970, Redis' clock); `keep_complete` and
+`keep_other` are seconds. `quarantined` says why it could not be read. In a node, `last` is how it settled before its
+present visit, `chosen` the names that its last decision chose (`(none)` if there were none); `result` is that of its last
+module; `status:0` is left out where it is the node's own. In a map, `span` is its last index plus one. Node names hold no
+colon, so no two keys meet.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from graphflow.ids import RunId
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +72,27 @@ class StoreKeys:
     def run(self, run_id: str) -> RunKeys:
         return RunKeys(f"{self.prefix}:run:{{{run_id}}}")
 
+    def run_id_of(self, key: str) -> RunId:
+        """The run that a key of a run belongs to."""
+        return RunId(key[len(self.prefix) + len(":run:{") : key.index("}")])
+
 
 class RunKeys:
     """The keys of one run."""
 
-    __slots__ = ("events", "inbox", "lease", "nodes", "plan", "revisions", "run", "state")
+    __slots__ = (
+        "events",
+        "inbox",
+        "lease",
+        "nodes",
+        "plan",
+        "revisions",
+        "run",
+        "signals",
+        "state",
+        "steps",
+        "waits",
+    )
 
     def __init__(self, run: str) -> None:
         self.run = run
@@ -69,10 +102,25 @@ class RunKeys:
         self.nodes = f"{run}:nodes"
         self.events = f"{run}:events"
         self.inbox = f"{run}:inbox"
+        self.steps = f"{run}:steps"
+        self.waits = f"{run}:waits"
+        self.signals = f"{run}:signals"
         self.lease = f"{run}:lease"
+
+    def others(self, nodes: Iterable[str], maps: Iterable[str], mailboxes: Iterable[str] = ()) -> list[str]:
+        """Every key but the run's hash that a run of these nodes may have."""
+        keys = [self.plan, self.state, self.revisions, self.nodes, self.events, self.inbox, self.lease]
+        keys += (self.steps, self.waits, self.signals, *map(self.mailbox, mailboxes))
+        keys += map(self.node, nodes)
+        for name in maps:
+            keys += (self.map(name), self.map_in(name), self.map_out(name), self.map_failed(name))
+        return keys
 
     def node(self, name: str) -> str:
         return f"{self.run}:node:{name}"
+
+    def mailbox(self, name: str) -> str:
+        return f"{self.run}:mailbox:{name}"
 
     def map(self, name: str) -> str:
         return f"{self.run}:map:{name}"
@@ -85,3 +133,12 @@ class RunKeys:
 
     def map_failed(self, name: str) -> str:
         return f"{self.run}:map:{name}:failed"
+
+    def records(self, name: str, visit: int | None = None) -> tuple[str, str, str]:
+        """A map's items, results and failures; with `visit`, those of an earlier visit that were kept."""
+        of = self.map(name) if visit is None else f"{self.map(name)}:{visit}"
+        return f"{of}:in", f"{of}:out", f"{of}:failed"
+
+    def snapshot(self, number: int) -> RunKeys:
+        """The keys of a snapshot: its own, and copies under the names that they have in the run."""
+        return RunKeys(f"{self.run}:snapshot:{number}")

@@ -20,7 +20,7 @@ from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
 from graphflow.run import MapState, NodeState, NodeStatus, Run
 from graphflow.store.contract import RunHead
-from graphflow.store.fields import node_from_fields, task_from_text, time_from_text
+from graphflow.store.fields import crashes_from_text, node_from_fields, task_from_text, time_from_text
 from graphflow.store.keys import RunKeys
 
 T = TypeVar("T")
@@ -56,6 +56,8 @@ def head_from(run_id: RunId, keys: RunKeys, fields: Fields) -> RunHead:
             progress=fields.get("progress", ""),
             error=fields.get("error", ""),
             held=_held(fields),
+            parent=fields.get("parent", ""),
+            snapshot=int(fields["parent_snapshot"]) if "parent_snapshot" in fields else None,
         )
 
     return _understood(keys.run, read)
@@ -77,6 +79,8 @@ def run_from(run_id: RunId, keys: RunKeys, stored: StoredRun, plan: Plan) -> Run
             state=dict(stored.state),
             keys_revision=int(fields.get("keys_revision", 0)),
             iterations=int(fields.get("iterations", 0)),
+            deaths=int(fields.get("deaths", 0)),
+            deaths_counted=int(fields.get("deaths_counted", 0)),
             limit=fields.get("limit"),
             error=fields.get("error"),
             held=_held(fields),
@@ -88,6 +92,7 @@ def run_from(run_id: RunId, keys: RunKeys, stored: StoredRun, plan: Plan) -> Run
     run.revisions = dict.fromkeys(run.state, 0) | _understood(
         keys.revisions, lambda: {key: int(revision) for key, revision in stored.revisions.items()}
     )
+    _check_json(keys.state, stored.state)
     run.nodes = [_node_from(index, keys, stored, plan) for index in range(len(plan.nodes))]
     recount(plan, run)
     run.maps = {
@@ -121,6 +126,9 @@ def _node_from(index: int, keys: RunKeys, stored: StoredRun, plan: Plan) -> Node
     node = plan.nodes[index]
     status = _understood(keys.nodes, lambda: NodeStatus(stored.statuses.get(node.name, NodeStatus.PENDING)))
     fields = stored.nodes[index]
+    _check_json(
+        keys.node(node.name), {name: text for name, text in fields.items() if name.startswith("result")}
+    )
     return _understood(keys.node(node.name), lambda: node_from_fields(fields, status, plan, node))
 
 
@@ -131,11 +139,21 @@ def _map_from(fields: Fields) -> MapState:
         done=int(fields["done"]),
         failed=int(fields["failed"]),
         retried=int(fields["retried"]),
+        crashes=crashes_from_text(fields.get("crashes", "")),
     )
 
 
 def _held(fields: Fields) -> tuple[str, ...]:
     return tuple(from_json(fields["held"])) if "held" in fields else ()
+
+
+def _check_json(key: str, texts: Fields) -> None:
+    """Values stay texts until a module asks for them; one that cannot be read is not to count as that module's failure."""
+    for name, text in texts.items():
+        try:
+            from_json(text)
+        except ValueError as error:
+            raise CorruptState(key, f"field {name!r} is not JSON: {error}") from error
 
 
 def _understood(key: str, read: Callable[[], T]) -> T:

@@ -27,16 +27,32 @@ from graphflow.errors import (
 from graphflow.events import Event, event_from_fields
 from graphflow.failpoints import failpoint
 from graphflow.ids import RunId
-from graphflow.run import Failure, NodeStatus, Run
+from graphflow.run import Failure, NodeStatus, Place, Run
 from graphflow.store.address import Address
-from graphflow.store.contract import Batch, CommitReply, Lease, RunHead
-from graphflow.store.fields import Changes, item_failure_from_text, task_text, time_text
+from graphflow.store.checks import OnRisk, check_server
+from graphflow.store.contract import (
+    DEFAULT_RETENTION,
+    Batch,
+    CommitReply,
+    Lease,
+    Retention,
+    RunContent,
+    RunHead,
+    Snapshot,
+)
+from graphflow.store.copies import creation, read_content, read_stored
+from graphflow.store.errands import load_errands
+from graphflow.store.fields import Changes, item_failure_from_text, time_text
 from graphflow.store.keys import RunKeys, StoreKeys
-from graphflow.store.loading import Fields, StoredRun, has_gaps, head_from, run_from, unfinished_indexes
+from graphflow.store.loading import Fields, has_gaps, head_from, run_from, unfinished_indexes
 from graphflow.store.owner import current_owner, is_gone
 from graphflow.store.patient_client import PatientClient
 from graphflow.store.renewer import RedisRenewer
+from graphflow.store.replan import StoredGraph, graph_from, replan_writes
+from graphflow.store.retention import delete_run, expire_keys, keys_but_hash, quarantine, retention_fields
 from graphflow.store.scripts import Argument
+from graphflow.store.snapshots import KeptSnapshots, kept_snapshots, read_snapshots
+from graphflow.store.upkeep import GRACE_SECONDS, Upkeep
 from graphflow.store.writes import Tally, WriteBatch, WriteList
 
 #: The layout that this file reads and writes.
@@ -62,6 +78,7 @@ class _Drive:
     #: Requests taken from the inbox that still stand there.
     taken: int = 0
     tally: Tally = field(default_factory=Tally)
+    snapshots: KeptSnapshots = field(default_factory=KeptSnapshots)
     #: Held by what moves the head of the inbox, or counts on its place.
     inbox_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -70,10 +87,16 @@ class RedisStore:
     """See `contract.Store`. Belongs to the event loop that opened it."""
 
     def __init__(
-        self, address: Address, *, prefix: str = "gf", patience_seconds: float = PATIENCE_SECONDS
+        self,
+        address: Address,
+        *,
+        prefix: str = "gf",
+        patience_seconds: float = PATIENCE_SECONDS,
+        on_risk: OnRisk = "ignore",
     ) -> None:
         self.masked_url = address.masked
         self._address = address
+        self._on_risk = on_risk
         self._keys = StoreKeys(prefix)
         self._redis = PatientClient(address, patience_seconds)
         self._drives: dict[RunId, _Drive] = {}
@@ -84,6 +107,7 @@ class RedisStore:
         await self._redis.open()
         try:
             await self._check_schema()
+            await check_server(self._redis, self._address, self._on_risk)
         except BaseException:
             await self.aclose()
             raise
@@ -104,28 +128,46 @@ class RedisStore:
         found = await self._redis.command(lambda client: client.hget(meta, "schema"), meta)
         if found is None:
             await self._redis.command(lambda client: client.hsetnx(meta, "schema", str(SCHEMA)), meta)
+        elif not found.isdecimal():
+            raise CorruptState(meta, f"its schema is {found!r}, no number")
         elif int(found) > SCHEMA:
             raise SchemaTooNew(int(found), SCHEMA)
 
     # Creating and taking runs
 
-    async def create(self, run: Run, plan: Plan, *, agent: str, code: str) -> None:
+    async def create(
+        self,
+        run: Run,
+        plan: Plan,
+        *,
+        agent: str,
+        code: str,
+        kept: Retention = DEFAULT_RETENTION,
+        content: RunContent | None = None,
+    ) -> None:
         keys, now = self._keys.run(run.id), _now()
         op = secrets.token_hex(8)
         # The indexes first: a run that is in no index would never be found, an id without a run is passed over.
-        await self._index(run.id, now)
-        writes = _creation(run, plan, keys, {"agent": agent, "code": code, "created": time_text(now)})
+        is_known = await self._index(run.id, now)
+        origin: Changes = {"agent": agent, "code": code, "created": time_text(now), **retention_fields(kept)}
+        writes = creation(content or RunContent(run), plan, keys, origin)
         answer = await self._redis.script("create", writes.keys, [op, EVENTS_KEPT, *writes.arguments])
         failpoint("create.after_reply")
         if answer[0] == "exists":
             await self._unindex_if_over(run.id)
             raise RunExists(run.id)
+        if is_known:
+            # The entry was that of an earlier run of this id, which has expired.
+            runs, score = self._keys.runs, int(now)
+            await self._redis.command(lambda client: client.zadd(runs, {run.id: score}), runs)
 
-    async def _index(self, run_id: RunId, now: float) -> None:
+    async def _index(self, run_id: RunId, now: float) -> bool:
+        """Whether the run's id was in the index."""
         runs, open_runs = self._keys.runs, self._keys.open_runs
         entry: dict[str, int] = {run_id: int(now)}
-        await self._redis.command(lambda client: client.zadd(runs, entry, nx=True), runs)
+        added = await self._redis.command(lambda client: client.zadd(runs, entry, nx=True), runs)
         await self._redis.command(lambda client: client.zadd(open_runs, entry, nx=True), open_runs)
+        return not added
 
     async def _unindex_if_over(self, run_id: RunId) -> None:
         """Of a run that is over, take back what `_index` did; if it ends after this look, its last commit does."""
@@ -165,10 +207,12 @@ class RedisStore:
 
     async def load(self, run_id: RunId, plan: Plan) -> Run:
         keys = self._keys.run(run_id)
-        stored = await self._stored_run(keys, plan)
+        stored = await read_stored(self._redis, keys, plan)
         if not stored.run:
             raise RunNotFound(run_id, self.masked_url)
         run = run_from(run_id, keys, stored, plan)
+        if not run.status.is_final or "mailboxes" in stored.run:
+            await load_errands(self._redis, keys, plan, run, stored.run)
         for index, state in run.maps.items():
             name = plan.nodes[index].name
             if state.done + state.failed < state.total:
@@ -185,22 +229,10 @@ class RedisStore:
         drive = self._drives.get(run_id)
         if drive is not None:
             drive.tally = Tally()
+            drive.snapshots = kept_snapshots(
+                await read_snapshots(self._redis, keys) if "snapshots" in stored.run else ()
+            )
         return run
-
-    async def _stored_run(self, keys: RunKeys, plan: Plan) -> StoredRun:
-        maps = [node.index for node in plan.nodes if node.map is not None]
-        hashes = await self._redis.hashes(
-            [
-                *(keys.run, keys.state, keys.revisions, keys.nodes),
-                *(keys.node(node.name) for node in plan.nodes),
-                *(keys.map(plan.nodes[index].name) for index in maps),
-            ]
-        )
-        run, state, revisions, statuses, *rest = hashes
-        nodes, map_hashes = rest[: len(plan.nodes)], rest[len(plan.nodes) :]
-        return StoredRun(
-            run, state, revisions, statuses, dict(enumerate(nodes)), dict(zip(maps, map_hashes, strict=True))
-        )
 
     async def _unfinished(self, keys: RunKeys, name: str, stored: Fields) -> set[int]:
         items = await self._redis.field_names(keys.map_in(name)) if has_gaps(stored) else None
@@ -210,34 +242,47 @@ class RedisStore:
 
     def batch(self, plan: Plan, run_id: RunId) -> WriteBatch:
         drive = self._drives.get(run_id)
-        return WriteBatch(plan, self._keys.run(run_id), Tally() if drive is None else drive.tally)
+        if drive is None:
+            return WriteBatch(plan, self._keys.run(run_id), Tally())
+        return WriteBatch(plan, self._keys.run(run_id), drive.tally, drive.snapshots)
 
     async def commit(self, lease: Lease, batch: Batch, *, expected: int, revision: int) -> CommitReply:
         assert isinstance(batch, WriteBatch)
-        drive = self._drives.get(lease.run_id)
-        if drive is None or drive.token != lease.token:
-            raise LeaseLost(lease.run_id)
-        drive.commits += 1
-        op = f"{lease.token}.{drive.commits}"
+        drive = self._driven(lease)
         writes = batch.writes(lease.token, _now())
         async with drive.inbox_lock:
-            taken = drive.taken
-            if taken and not batch.ends_run:
-                writes.put("LTRIM", writes.keys[2], [taken])
-            large = "1" if batch.opens_map else "0"
-            fixed: list[Argument] = [lease.token, expected, revision, drive.op, op, large, EVENTS_KEPT]
-            failpoint("commit.before_send")
-            answer = await self._redis.script("commit", writes.keys, fixed + writes.arguments)
-            failpoint("commit.after_reply")
-            if answer[0] != "ok":
-                raise self._refusal(lease, expected, answer)
-            drive.op = op
+            if drive.taken and not batch.ends_run:
+                writes.put("LTRIM", writes.keys[2], [drive.taken])
+            is_large = batch.opens_map or batch.takes_snapshot
+            reply = await self._send(lease, drive, writes, expected, revision, is_large=is_large)
             drive.taken = 0
         if batch.ends_run:
             await self._redis.command(
                 lambda client: client.zrem(self._keys.open_runs, lease.run_id), self._keys.open_runs
             )
-        return CommitReply(inbox=answer[1])
+        return reply
+
+    def _driven(self, lease: Lease) -> _Drive:
+        drive = self._drives.get(lease.run_id)
+        if drive is None or drive.token != lease.token:
+            raise LeaseLost(lease.run_id)
+        return drive
+
+    async def _send(
+        self, lease: Lease, drive: _Drive, writes: WriteList, expected: int, revision: int, *, is_large: bool
+    ) -> CommitReply:
+        """Make the writes as one commit."""
+        drive.commits += 1
+        op = f"{lease.token}.{drive.commits}"
+        large = "1" if is_large else "0"
+        fixed: list[Argument] = [lease.token, expected, revision, drive.op, op, large, EVENTS_KEPT]
+        failpoint("commit.before_send")
+        answer = await self._redis.script("commit", writes.keys, fixed + writes.arguments)
+        failpoint("commit.after_reply")
+        if answer[0] != "ok":
+            raise self._refusal(lease, expected, answer)
+        drive.op = op
+        return CommitReply(inbox=answer[1], is_full=bool(answer[2]))
 
     def _refusal(self, lease: Lease, expected: int, answer: list[Any]) -> Exception:
         if answer[0] == "gone":
@@ -246,10 +291,27 @@ class RedisStore:
             return LeaseLost(lease.run_id, "its lease was taken" if answer[1] else "its lease is gone")
         return StoreWentBack(lease.run_id, expected, int(answer[1]))
 
+    async def step(self, lease: Lease, node_name: str, place: Place, field: str, text: str) -> str:
+        keys = self._keys.run(lease.run_id)
+        arguments = [lease.token, f"{place.text(node_name)}:{field}", text]
+        failpoint("step.before_send")
+        answer = await self._redis.script("step", [keys.lease, keys.steps], arguments)
+        if answer[0] == "lost":
+            raise LeaseLost(lease.run_id, "its lease was taken" if answer[1] else "its lease is gone")
+        return str(answer[1])
+
+    async def wait_for_memory(self, run_id: RunId) -> None:
+        plan = self._keys.run(run_id).plan
+        # It writes nothing, but Redis refuses it when it has no memory.
+        await self._redis.command(lambda client: client.setrange(plan, 0, ""), plan)
+
+    async def waiting_requests(self, run_id: RunId) -> int:
+        key = self._keys.run(run_id).inbox
+        waiting: int = await self._redis.command(lambda client: client.llen(key), key)
+        return waiting
+
     async def take_requests(self, lease: Lease) -> list[str]:
-        drive = self._drives.get(lease.run_id)
-        if drive is None or drive.token != lease.token:
-            raise LeaseLost(lease.run_id)
+        drive = self._driven(lease)
         key = self._keys.run(lease.run_id).inbox
         async with drive.inbox_lock:
             requests: list[str] = await self._redis.command(
@@ -258,7 +320,48 @@ class RedisStore:
             drive.taken += len(requests)
         return requests
 
+    async def replan(self, lease: Lease, plan: Plan) -> None:
+        drive, keys = self._driven(lease), self._keys.run(lease.run_id)
+        stored = await self._stored_graph(lease.run_id, keys)
+        writes = replan_writes(lease.run_id, keys, stored, plan)
+        revision = int(stored.run["revision"])
+        await self._send(lease, drive, writes, revision, revision, is_large=True)
+
+    async def _stored_graph(self, run_id: RunId, keys: RunKeys) -> StoredGraph:
+        graph = await self.graph(run_id)
+        run, statuses = await self._redis.hashes([keys.run, keys.nodes])
+        nodes = await self._redis.hashes([keys.node(name) for name in statuses])
+        snapshots = await read_snapshots(self._redis, keys)
+        return StoredGraph(graph, run, statuses, dict(zip(statuses, nodes, strict=True)), snapshots)
+
+    # Keeping and removing runs
+
+    async def expire(self, run_id: RunId, plan: Plan) -> None:
+        keys = self._keys.run(run_id)
+        failpoint("expire.before")
+        await expire_keys(self._redis, keys.run, await keys_but_hash(self._redis, keys, plan), last=True)
+
+    async def delete(self, run_id: RunId) -> None:
+        await delete_run(self._redis, self._keys, run_id, self.masked_url)
+
+    async def quarantine(self, run_id: RunId, error: CorruptState) -> None:
+        await quarantine(self._redis, self._keys, run_id, error)
+
+    def upkeep(self, *, grace_seconds: float = GRACE_SECONDS) -> Upkeep:
+        """What puts the whole store in order; as long as this is open."""
+        return Upkeep(self._redis, self._keys, grace_seconds)
+
     # Looking at runs
+
+    async def snapshots(self, run_id: RunId) -> list[Snapshot]:
+        keys = self._keys.run(run_id)
+        found = await read_snapshots(self._redis, keys)
+        if not found:
+            await self.head(run_id)
+        return [stored.snapshot for stored in found]
+
+    async def content(self, run_id: RunId, plan: Plan, at: int | None = None) -> RunContent:
+        return await read_content(self._redis, self.masked_url, run_id, self._keys.run(run_id), plan, at)
 
     async def head(self, run_id: RunId) -> RunHead:
         keys = self._keys.run(run_id)
@@ -266,6 +369,15 @@ class RedisStore:
         if not fields:
             raise RunNotFound(run_id, self.masked_url)
         return head_from(run_id, keys, fields)
+
+    async def graph(self, run_id: RunId) -> dict[str, dict[str, Any]]:
+        key = self._keys.run(run_id).plan
+        return graph_from(key, await self._redis.command(lambda client: client.get(key), key))
+
+    async def open_runs(self) -> list[RunId]:
+        key = self._keys.open_runs
+        ids: list[RunId] = await self._redis.command(lambda client: client.zrange(key, 0, -1), key)
+        return ids
 
     async def recent(self, count: int) -> list[RunHead]:
         found: list[RunHead] = []
@@ -349,25 +461,6 @@ class RedisStore:
         if answer[0] == "gone":
             raise RunNotFound(run_id, self.masked_url)
         return bool(answer[0] == "ok")
-
-
-def _creation(run: Run, plan: Plan, keys: RunKeys, origin: dict[str, str]) -> WriteList:
-    fields: Changes = {
-        **origin,
-        "status": run.status.value,
-        "task": task_text(run.task),
-        "plan_hash": plan.hash,
-        "revision": str(run.revision),
-        "progress": f"0/{len(run.nodes)} nodes, 0 active",
-    }
-    writes = WriteList(keys.run)
-    writes.set_fields(keys.run, fields)
-    for key in (keys.plan, keys.state, keys.revisions, keys.nodes, keys.events, keys.inbox, keys.lease):
-        writes.put("UNLINK", key)
-    writes.put("SET", keys.plan, [plan.json])
-    writes.set_fields(keys.state, dict(run.state))
-    writes.set_fields(keys.nodes, {node.name: run.nodes[node.index].status.value for node in plan.nodes})
-    return writes
 
 
 def _now() -> float:

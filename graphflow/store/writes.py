@@ -16,16 +16,21 @@ from pydantic_core import to_json
 
 from graphflow.engine.plan import Plan
 from graphflow.events import Event, ItemsFinished, event_fields
+from graphflow.graph.nodes import SnapshotControl
+from graphflow.graph.tasks import RunStatus
 from graphflow.run import MapChange, MapState, NodeState, NodeStatus, Run, Transition
-from graphflow.store.fields import Changes, failure_text, node_changes, time_text
+from graphflow.store.errands import ErrandWrites, mailboxes_text
+from graphflow.store.fields import Changes, crashes_text, failure_text, node_changes, time_text
 from graphflow.store.keys import RunKeys
 from graphflow.store.scripts import Argument
+from graphflow.store.snapshots import KeptSnapshots
 
 #: Arguments of one write; the scripts refuse more.
 MAX_ARGUMENTS = 1_000
 #: Characters that an event takes besides its texts, about.
 _EVENT_SIZE = 100
-_SETTLED = frozenset({NodeStatus.SUCCEEDED, NodeStatus.FAILED, NodeStatus.SKIPPED})
+#: Statuses of nodes that progress counts.
+SETTLED = frozenset({NodeStatus.SUCCEEDED, NodeStatus.FAILED, NodeStatus.SKIPPED})
 
 
 class WriteList:
@@ -42,12 +47,19 @@ class WriteList:
         self._numbers = {key: number for number, key in enumerate(keys, 1)}
 
     def put(self, command: str, key: str, arguments: Sequence[Argument] = ()) -> None:
+        self.arguments += (command, self._number(key), len(arguments))
+        self.arguments += arguments
+
+    def put_pair(self, command: str, source: str, target: str) -> None:
+        """COPY or RENAME."""
+        self.put(command, source, [self._number(target)])
+
+    def _number(self, key: str) -> int:
         number = self._numbers.get(key)
         if number is None:
             self.keys.append(key)
             number = self._numbers[key] = len(self.keys)
-        self.arguments += (command, number, len(arguments))
-        self.arguments += arguments
+        return number
 
     def put_all(self, command: str, key: str, arguments: Sequence[Argument]) -> None:
         """Any number of fields, or of fields with their values, as writes of the allowed size."""
@@ -74,7 +86,7 @@ class Tally:
     settled: int | None = None
 
     def count(self, run: Run) -> None:
-        self.settled = sum(state.status in _SETTLED for state in run.nodes)
+        self.settled = sum(state.status in SETTLED for state in run.nodes)
 
 
 @dataclass(slots=True)
@@ -83,6 +95,8 @@ class _MapWrites:
 
     fields: Changes = field(default_factory=dict)
     opened: bool = False
+    #: The visit whose records are stored, if `opened` is to replace them.
+    replaced: int | None = None
     items: list[Argument] = field(default_factory=list)
     done: list[Argument] = field(default_factory=list)
     failed: list[Argument] = field(default_factory=list)
@@ -91,12 +105,17 @@ class _MapWrites:
 class WriteBatch:
     """The writes of one commit; see `contract.Batch`."""
 
-    def __init__(self, plan: Plan, keys: RunKeys, tally: Tally) -> None:
+    def __init__(
+        self, plan: Plan, keys: RunKeys, tally: Tally, snapshots: KeptSnapshots | None = None
+    ) -> None:
         self.size = 0
         self.operations = 0
         self._plan = plan
         self._keys = keys
         self._tally = tally
+        self._snapshots = KeptSnapshots() if snapshots is None else snapshots
+        #: Nodes that ask for a snapshot, in the order in which they settled.
+        self._keeping: dict[int, None] = {}
         self._run: Run | None = None
         self._moves = False
         self._fields: Changes = {}
@@ -105,6 +124,7 @@ class WriteBatch:
         self._state: Changes = {}
         self._revisions: Changes = {}
         self._maps: dict[int, _MapWrites] = {}
+        self._errands = ErrandWrites(plan)
         self._events: list[Event] = []
 
     @property
@@ -120,6 +140,11 @@ class WriteBatch:
     def ends_run(self) -> bool:
         return "finished" in self._fields
 
+    @property
+    def takes_snapshot(self) -> bool:
+        """The end of a run takes none: that is how the run stays."""
+        return bool(self._keeping) and not self.ends_run
+
     def add(self, run: Run, transition: Transition) -> None:
         if self._tally.settled is None:
             self._tally.count(run)
@@ -132,6 +157,7 @@ class WriteBatch:
             self._add_state(run, transition)
         for index, change in transition.maps.items():
             self._add_map(index, run.maps.get(index), change)
+        self._add_errands(run, transition)
         if transition.events:
             self._events += transition.events
             self.operations += len(transition.events)
@@ -151,15 +177,22 @@ class WriteBatch:
             writes.set_fields(keys.revisions, self._revisions)
         for index, records in self._maps.items():
             self._write_map(writes, plan.nodes[index].name, records)
+        self._errands.put(writes, keys)
         for event in self._events:
             if isinstance(event, ItemsFinished):
                 event.token = token
             writes.put("XADD", keys.events, [part for pair in event_fields(event).items() for part in pair])
+        if self.takes_snapshot and self._run is not None:
+            self._snapshots.take(writes, keys, plan, self._run, self._keeping, now)
         if self.ends_run:
             # The lease with it: a process that dies right after this commit will never give it back.
             writes.put("HDEL", keys.run, ["owner"])
             writes.put("UNLINK", keys.lease)
-            writes.put("UNLINK", keys.inbox)
+            for key in (keys.inbox, keys.waits, keys.signals):
+                writes.put("UNLINK", key)
+            if self._fields.get("status") == RunStatus.COMPLETE.value:
+                # Otherwise who tries the run again remembers what was called.
+                writes.put("UNLINK", keys.steps)
         return writes
 
     def _add_run(self, run: Run, transition: Transition) -> None:
@@ -173,6 +206,8 @@ class WriteBatch:
             fields["started"] = time_text(transition.started)
         if transition.finished:
             fields["finished"] = time_text(transition.finished)
+        if transition.deaths_counted:
+            fields["deaths_counted"] = str(transition.deaths_counted)
         if transition.limit:
             fields["limit"] = transition.limit
         if transition.error:
@@ -184,8 +219,10 @@ class WriteBatch:
     def _add_node(self, index: int, old: NodeState, new: NodeState) -> None:
         if new.status is not old.status:
             self._statuses[self._plan.nodes[index].name] = new.status.value
-            self._tally.settled += (new.status in _SETTLED) - (old.status in _SETTLED)  # type: ignore[operator]
+            self._tally.settled += (new.status in SETTLED) - (old.status in SETTLED)  # type: ignore[operator]
             self.operations += 1
+        if new.settled != old.settled and self._asks_for_snapshot(index, old, new):
+            self._keeping[index] = None
         changes = node_changes(old, new, self._plan)
         if not changes:
             return
@@ -195,6 +232,14 @@ class WriteBatch:
         else:
             known.update(changes)
         self._count(changes)
+
+    def _asks_for_snapshot(self, index: int, old: NodeState, new: NodeState) -> bool:
+        """A node that was skipped changed nothing that is worth keeping."""
+        node = self._plan.nodes[index]
+        if node.snapshot is SnapshotControl.NEVER or new.settled_as is NodeStatus.SKIPPED:
+            return False
+        # What only decides starts and settles in one transition, a visit of modules started in an earlier one.
+        return node.snapshot is SnapshotControl.ALWAYS or old.visits <= (0 if node.is_pure_flow else 1)
 
     def _add_state(self, run: Run, transition: Transition) -> None:
         revision = str(transition.revision)
@@ -208,7 +253,10 @@ class WriteBatch:
     def _add_map(self, index: int, state: MapState | None, change: MapChange) -> None:
         writes = self._maps.get(index)
         if writes is None or change.opened is not None:
-            writes = self._maps[index] = _MapWrites()
+            stored = None if state is None else state.visit
+            if writes is not None and writes.opened:
+                stored = writes.replaced
+            writes = self._maps[index] = _MapWrites(replaced=stored)
         fields = writes.fields
         if change.opened is not None:
             state = MapState(change.visit, len(change.opened))
@@ -216,7 +264,12 @@ class WriteBatch:
             writes.items = self._flat(change.opened)
             span = max((item for item, _ in change.opened), default=-1) + 1
             fields.update(
-                visit=str(change.visit), total=str(state.total), span=str(span), failed="0", retried="0"
+                visit=str(change.visit),
+                total=str(state.total),
+                span=str(span),
+                failed="0",
+                retried="0",
+                crashes=None,
             )
         assert state is not None
         fields["done"] = str(state.done + len(change.done))
@@ -225,8 +278,18 @@ class WriteBatch:
             fields["failed"] = str(state.failed + len(change.failed))
             for item, failure, attempts in change.failed:
                 writes.failed += self._flat([(item, failure_text(failure, attempts))])
+        if change.crashes is not None:
+            fields["crashes"] = crashes_text(change.crashes)
         if change.retried:
             fields["retried"] = str(state.retried + change.retried)
+
+    def _add_errands(self, run: Run, transition: Transition) -> None:
+        errands = self._errands
+        known_operations, known_size = errands.operations, errands.size
+        if new := errands.add(run, transition):
+            self._fields["mailboxes"] = mailboxes_text([*run.mailboxes, *new])
+        self.operations += errands.operations - known_operations
+        self.size += errands.size - known_size
 
     def _flat(self, records: Sequence[tuple[int, str]]) -> list[Argument]:
         """Records as arguments, counted. One record costs a tenth of a microsecond, and there may be millions."""
@@ -242,12 +305,21 @@ class WriteBatch:
     def _write_map(self, writes: WriteList, name: str, records: _MapWrites) -> None:
         keys = self._keys
         if records.opened:
-            for key in (keys.map_in(name), keys.map_out(name), keys.map_failed(name)):
-                writes.put("UNLINK", key)
+            self._clear_records(writes, name, records.replaced)
             writes.put_all("HSET", keys.map_in(name), records.items)
         writes.set_fields(keys.map(name), records.fields)
         writes.put_all("HSET", keys.map_out(name), records.done)
         writes.put_all("HSET", keys.map_failed(name), records.failed)
+
+    def _clear_records(self, writes: WriteList, name: str, visit: int | None) -> None:
+        """Make room for a new visit's records: those of the one before go, or stay aside for a snapshot."""
+        keys = self._keys
+        if visit is None or not self._snapshots.name(name, visit):
+            for key in keys.records(name):
+                writes.put("UNLINK", key)
+            return
+        for key, aside in zip(keys.records(name), keys.records(name, visit), strict=True):
+            writes.put_pair("RENAME", key, aside)
 
     def _progress(self) -> str:
         """For people: how many nodes have settled, how many are active, how far the open maps are."""
@@ -258,4 +330,6 @@ class WriteBatch:
         for index, state in run.maps.items():
             if state.unfinished and run.active >> index & 1:
                 parts.append(f"{self._plan.nodes[index].name} {state.done + state.failed}/{state.total}")
+        if run.waits:
+            parts.append(f"waits for signal {', '.join(sorted({wait.signal for wait in run.waits.values()}))}")
         return ", ".join(parts)

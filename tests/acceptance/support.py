@@ -61,3 +61,10 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - what is waited for may be in Redis or a plain variable
             await asyncio.sleep(0.002)
+
+
+async def cancel(running: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait until it has ended so."""
+    running.cancel()
+    await asyncio.wait([running], timeout=10)
+    assert running.cancelled(), f"{running} did not end when it was cancelled"

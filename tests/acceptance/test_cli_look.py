@@ -193,4 +193,4 @@ def test_a_run_under_way_is_shown_with_its_progress_and_who_drives_it(tmp_path: 
 
     after = graphflow(tmp_path, "show", "long").stdout
 
-    assert "nobody drives it; the command that started it goes on with --id long" in after
+    assert "nobody drives it; go on with: graphflow resume long" in after

@@ -211,16 +211,28 @@ def _executions(folder: Path) -> Counter[str]:
     return Counter((folder / "executions").read_text().split())
 
 
-def test_a_second_signal_ends_a_function_that_hangs_in_a_thread(tmp_path: Path) -> None:
+def test_what_does_not_end_in_its_grace_is_dropped(tmp_path: Path) -> None:
     doubles_file(tmp_path)
-    words = ("run", "doubles.py", "--param", "count=1", "--param", "seconds=600")
+    words = ("run", "doubles.py", "--param", "count=1", "--param", "seconds=600", "--grace", "0.2")
     with started(tmp_path, *words) as process:
         wait_until((tmp_path / "executions").exists, what="the item to start")
         process.send_signal(signal.SIGINT)
-        assert process.stdout is not None
-        told = next(line for line in process.stdout if line.startswith("waiting for functions"))
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=20)
 
-    assert "the same signal again ends them" in told
+    assert "stopping: what runs gets 0.2 s to finish; the same signal again ends it at once\n" in output
     assert process.returncode == 130
+
+
+def test_a_second_signal_ends_the_process_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
+    doubles_file(tmp_path)
+    words = ("run", "doubles.py", "--param", "count=1", "--param", "seconds=600", "--id", "hangs")
+    with started(tmp_path, *words, "--grace", "600") as process:
+        wait_until((tmp_path / "executions").exists, what="the item to start")
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        assert any(line.startswith("stopping: ") for line in process.stdout)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=10)
+
+    assert process.returncode == 143
+    assert output == f"ended; go on with: graphflow {' '.join(words)} --grace 600\n"

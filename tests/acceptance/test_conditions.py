@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from typing import Any
 
 import pytest
 
-from graphflow import Agent, NodeStatus, RunStatus
+from graphflow import (
+    Agent,
+    FlowControlConfig,
+    FlowControlModule,
+    FlowDecision,
+    ModuleType,
+    Node,
+    NodeStatus,
+    RunStatus,
+    register_type,
+)
 from graphflow.expressions import expression as expression_module
 from tests.acceptance.support import agent_on, task
 from tests.parallel_agent import ALL_DONE, PENDING, ParallelProcessor, naive_agent, numbers
@@ -101,6 +112,21 @@ def test_condition_reads_state_node_results_and_the_task(agent: Agent) -> None:
     assert outcome.node_results["never"].status is NodeStatus.SKIPPED
 
 
+@register_type
+@dataclasses.dataclass
+class Size:
+    width: int
+
+
+def test_condition_reads_registered_types_as_plain_data_in_state_and_task(agent: Agent) -> None:
+    agent.node(name="by_state", condition="size.width == 3")(lambda: "ran")
+    agent.node(name="by_task", condition="task.params.size.width == 4")(lambda: "ran")
+
+    outcome = agent.run_task_sync(task(size=Size(4)), state={"size": Size(3)})
+
+    assert outcome.result == {"by_state": "ran", "by_task": "ran"}
+
+
 def test_type_error_between_present_values_fails_the_node_with_both_types(agent: Agent) -> None:
     agent.node(name="reader", condition="text > 3")(lambda: "never")
 
@@ -122,3 +148,53 @@ def test_condition_that_never_ends_is_stopped(agent: Agent) -> None:
     assert outcome.status is RunStatus.FAILED
     assert outcome.failures[0].error.startswith("BudgetExceeded")
     assert outcome.seconds < 1
+
+
+def _flow(agent: Agent, *decisions: FlowDecision, **config: Any) -> None:
+    module = FlowControlModule(flow_config=FlowControlConfig(decisions=list(decisions), **config))
+    agent.add_node(Node(name="flow", type=ModuleType.FLOW_CONTROL, modules=[module], dependencies=["begin"]))
+
+
+def test_all_true_decisions_fire_and_clear_their_condition_variables(agent: Agent) -> None:
+    agent.node(name="begin")(lambda: 1)
+    _flow(
+        agent,
+        FlowDecision(next_node="a", condition="x > 1", condition_variables=["x"]),
+        FlowDecision(next_node="b", condition="y > 1", condition_variables=["y"]),
+        FlowDecision(next_node="c", condition="z > 1", condition_variables=["z"]),
+    )
+    for name in "abc":
+        agent.node(name=name, dependencies=["flow"])(lambda: "ran")
+
+    outcome = agent.run_task_sync(task(), state={"x": 2, "y": 2, "z": 0})
+
+    assert outcome.result == {"a": "ran", "b": "ran"}
+    assert [key for key in "xyz" if key in outcome] == ["z"]
+
+
+def test_first_true_decision_alone_fires_if_asked_for(agent: Agent) -> None:
+    agent.node(name="begin")(lambda: 1)
+    _flow(
+        agent,
+        FlowDecision(next_node="a", condition="x > 9"),
+        FlowDecision(next_node="b", condition="x > 1"),
+        FlowDecision(next_node="c", condition="x > 0"),
+        select="first",
+    )
+    for name in "abc":
+        agent.node(name=name, dependencies=["flow"])(lambda: "ran")
+
+    outcome = agent.run_task_sync(task(), state={"x": 2})
+
+    assert [name for name in "abc" if name in outcome] == ["b"]
+
+
+def test_default_fires_when_no_decision_is_true(agent: Agent) -> None:
+    agent.node(name="begin")(lambda: 1)
+    _flow(agent, FlowDecision(next_node="a", condition="x > 9"), default="c")
+    for name in "ac":
+        agent.node(name=name, dependencies=["flow"])(lambda: "ran")
+
+    outcome = agent.run_task_sync(task(), state={"x": 2})
+
+    assert [name for name in "ac" if name in outcome] == ["c"]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -314,6 +317,32 @@ def test_sync_function_over_its_timeout_frees_its_slot_and_its_thread(redis_url:
     assert outcome["other"] == "ran"
     assert "timeout=0.1" in outcome.failures[0].error
     assert outcome.seconds < 3
+
+
+def test_process_ends_although_a_sync_function_hangs(redis_url: str, tmp_path: Path) -> None:
+    program = tmp_path / "hangs.py"
+    program.write_text(HANGS)
+
+    ended = subprocess.run(
+        [sys.executable, str(program), redis_url], capture_output=True, text=True, timeout=30, check=False
+    )
+
+    assert ended.stdout == "failed\n", ended.stderr
+    assert ended.returncode == 0
+
+
+HANGS = """
+import sys, threading
+from graphflow import Agent, RedisCache, Task
+
+agent = Agent(cache=RedisCache(sys.argv[1]))
+
+@agent.node(timeout=0.1, max_retries=1)
+def hangs():
+    threading.Event().wait()
+
+print(agent.run_task_sync(Task(type="hangs")).status)
+"""
 
 
 def test_non_retryable_exception_fails_at_once(agent: Agent) -> None:

@@ -71,6 +71,10 @@ def test_old_keys_in_the_database_change_nothing(redis_url: str) -> None:
         assert connection.delete("subtasks", "gf:run:{someone-elses}:state") == 2
 
 
+def test_answer_is_the_same_on_every_kind_of_store(any_redis_url: str) -> None:
+    assert_is_right(naive_agent(any_redis_url).run_task_sync(numbers(20)))
+
+
 def test_same_agent_answers_twice_in_a_row(redis_url: str) -> None:
     agent = naive_agent(redis_url)
 
@@ -252,4 +256,5 @@ def test_task_holds_status_and_result_of_its_run(redis_url: str) -> None:
 
     assert asked.status == "complete"
     assert asked.result == outcome.result == 20
+    assert (outcome.task.status, outcome.task.result) == ("complete", 20)
     assert task().status == "waiting"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -33,7 +32,7 @@ class RunningRun:
         self.server = server
         self.run_id = run_id
         self.result: RunResult | None = None
-        self._let_go: set[int] = set(range(EARLY_ITEMS))
+        self._gates = [threading.Event() for _ in range(ITEMS)]
         self._thread = threading.Thread(target=self._drive)
 
     def _drive(self) -> None:
@@ -48,9 +47,8 @@ class RunningRun:
     def count(task: Task) -> list[int]:
         return list(range(task.params["count"]))
 
-    async def double(self, number: int) -> int:
-        while number not in self._let_go:
-            await asyncio.sleep(0.005)
+    def double(self, number: int) -> int:
+        self._gates[number].wait()
         if number == BAD_ITEM:
             raise ValueError("this one is bad")
         return number * 2
@@ -60,12 +58,14 @@ class RunningRun:
         return sum(double)
 
     def start(self) -> RunningRun:
+        self.let_go(*range(EARLY_ITEMS))
         self._thread.start()
         wait_until(lambda: self.map_fields()["done"] == str(EARLY_ITEMS - 1), what="the early items")
         return self
 
     def let_go(self, *items: int) -> None:
-        self._let_go.update(items)
+        for item in items:
+            self._gates[item].set()
 
     def finish(self) -> RunResult:
         self.let_go(*range(ITEMS))

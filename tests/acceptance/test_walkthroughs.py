@@ -28,7 +28,13 @@ VARYING = {
 
 @pytest.mark.parametrize("name", ["01_first_agent", "03_conditions"])
 def test_page_shows_what_the_walkthrough_prints(tmp_path: Path, name: str) -> None:
-    assert shown(f"walkthroughs/{name}.md") == [walkthrough(name, cwd=tmp_path)]
+    printed = walkthrough(name, cwd=tmp_path)
+
+    assert [_without_ids(text) for text in shown(f"walkthroughs/{name}.md")] == [_without_ids(printed)]
+
+
+def _without_ids(text: str) -> str:
+    return re.sub(r"\b([a-z]+)-[0-9a-z]{4}-[0-9a-z]{4}\b", r"\1-ID", text)
 
 
 def test_first_agent_halves_the_range_until_it_has_found_the_number(tmp_path: Path) -> None:

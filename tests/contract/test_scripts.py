@@ -221,7 +221,7 @@ def test_commit_writes_all_and_moves_the_revision(redis):
     writes.put("XADD", redis.keys.events, ["event", "RunStarted"])
     writes.put("LTRIM", redis.keys.inbox, [2])
 
-    assert redis.commit(token, writes, revision=3) == ["ok", 1]
+    assert redis.commit(token, writes, revision=3) == ["ok", 1, 0]
 
     run = redis.client.hgetall(redis.keys.run)
     assert (run["revision"], run["op"], run["progress"]) == ("3", "op1", "half")
@@ -238,7 +238,7 @@ def test_commit_sent_again_is_already_done(redis):
     redis.commit(token, writes)
 
     with nothing_written(redis):
-        assert redis.commit(token, writes) == ["ok", 0]
+        assert redis.commit(token, writes) == ["ok", 0, 0]
 
 
 def test_commit_that_arrives_after_the_next_one_is_refused_although_the_revision_stood_still(redis):

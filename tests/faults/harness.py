@@ -62,16 +62,17 @@ class Victim:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            # Unbuffered: what `wait_begun` read ahead would be lost for the end.
+            bufsize=0,
         )
 
     def wait_begun(self) -> Victim:
         """Wait until the run may begin any moment."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        if line != "begun\n":
-            _, errors = self.process.communicate()
-            raise AssertionError(f"the victim printed {line!r} at its start:\n{errors}")
+        if line != b"begun\n":
+            self._end()
+            raise AssertionError(f"the victim printed {line!r} at its start:\n{self.errors}")
         return self
 
     def send(self, number: signal.Signals) -> None:
@@ -102,12 +103,13 @@ class Victim:
     def _end(self) -> str:
         """Wait for the process; what it printed."""
         try:
-            output, self.errors = self.process.communicate(timeout=PATIENCE_SECONDS)
+            output, errors = self.process.communicate(timeout=PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            _, self.errors = self.process.communicate()
-            raise AssertionError(f"the victim does not end:\n{self.errors}") from None
-        return output
+            _, errors = self.process.communicate()
+            raise AssertionError(f"the victim does not end:\n{errors.decode()}") from None
+        self.errors = errors.decode()
+        return output.decode()
 
 
 @contextmanager

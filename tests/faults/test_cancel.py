@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
 from pathlib import Path
 
 import pytest
+import redis
 
 from graphflow.agent import Agent
 from graphflow.caches.redis_cache import RedisCache
@@ -27,7 +29,7 @@ from tests.faults.graphs import (
 from tests.faults.harness import looking_at, run_field, wait_bodies_begun
 from tests.faults.invariants import check_over, check_run
 from tests.faults.proxy import ChaosProxy
-from tests.helpers import run
+from tests.helpers import run, wait_until
 from tests.servers import RealServer
 
 #: Runs that are cancelled, and how often each.
@@ -67,6 +69,13 @@ def test_run_cancelled_at_random_moments_is_resumed_in_the_same_process(
     with looking_at(redis_server.url) as client:
         for number in range(RUNS):
             check_run(client, f"{tmp_path.name}-{number}", form)
+        wait_until(lambda: not _own_connections(client), what="the end of every connection")
+
+
+def _own_connections(client: redis.Redis) -> list[str]:
+    """Names of the connections that graphflow in this process has to the server."""
+    names = (str(connection["name"]) for connection in client.client_list())
+    return [name for name in names if name.startswith("graphflow:") and name.endswith(f":{os.getpid()}")]
 
 
 def test_cancelled_driving_does_not_wait_for_a_store_that_is_gone(

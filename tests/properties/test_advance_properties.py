@@ -6,7 +6,7 @@ import copy
 import random
 from dataclasses import dataclass, field, replace
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from graphflow.engine.advance import advance, apply
@@ -21,7 +21,7 @@ from tests.simulation import Behaviour, Fail, Simulation, To, choose, new_run, p
 MAX_STEPS = 3_000
 LIMITLESS = 1_000_000
 
-quick = settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
+quick = settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
 
 
 @dataclass
@@ -327,14 +327,30 @@ class Snapshots(Simulation):
             self.seen[node.name] = {int(text) for text in texts if text not in (None, "null")}
 
 
+#: The next pass is at n1 when the result of the one before reaches n3 by way of n2.
+OVERTAKEN = [
+    Spec("n0", "source"),
+    Spec("n1", "work", ["n0"]),
+    Spec("n2", "work", ["n1"]),
+    Spec("other", "work", ["n0"]),
+    Spec("n3", "work", ["n2", "n0"]),
+    Spec("loop", "flow", ["n0"], [(["n0"], "n < 3")]),
+]
+
+
 @quick
 @given(graphs(one_source=True, jumps=False, wild=True), st.integers(0, 2**32), st.integers(1, 3))
+@example(OVERTAKEN, 0, 1)
 def test_no_node_becomes_ready_on_a_mix_of_old_and_new_results(specs, seed, failing_pass):
     """All results of one pass of a loop carry its number; what a node starts from must be of one pass."""
     kept = [
         spec for spec in specs if spec.kind in ("source", "work", "flow") and not spec.name.startswith("c_")
     ]
-    specs = [replace(spec, condition=None, on_error=None) for spec in kept]
+    specs = [replace(spec, condition=None, on_error=None, default=None) for spec in kept]
+    for spec in specs:
+        # A jump starts its target whatever its dependencies did: that is its meaning.
+        dependents = {other.name for other in specs if spec.name in other.after} | {"n0"}
+        spec.decisions = [decision for decision in spec.decisions if dependents.issuperset(decision[0])]
     plan = compiled(specs)
     if plan is None:
         return

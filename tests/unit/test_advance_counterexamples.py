@@ -51,6 +51,36 @@ def test_join_of_a_short_and_a_long_way_runs_once_per_pass_of_a_loop(pick):
     assert (simulation.run.status, simulation.visits("write")) == ("complete", (4,))
 
 
+def test_join_waits_for_a_branch_that_the_next_pass_has_overtaken(pick):
+    plan = plan_of(
+        work("plan"),
+        work("quick", "plan"),
+        work("slow", "plan", "quick"),
+        work("join", "plan", "slow"),
+        choose("again", "plan if n < 3", after=["quick"]),
+    )
+    started_from = []
+
+    def slow(view):
+        return view.result("plan")
+
+    simulation = Simulation(plan, {"plan": count("n"), "slow": slow}, pick=pick)
+    fold = simulation.fold
+
+    def watched(outcome):
+        transition = fold(outcome)
+        if any(plan.nodes[index].name == "join" for index, _ in transition.ready):
+            nodes = [simulation.state(name) for name in ("plan", "slow")]
+            started_from.append(tuple(int(node.result) for node in nodes))
+        return transition
+
+    simulation.fold = watched
+    simulation.finish()
+
+    assert started_from[-1] == (3, 3)
+    assert all(left == right for left, right in started_from)
+
+
 def test_function_that_joins_branches_sees_null_for_the_one_not_taken_in_every_pass(pick):
     plan = plan_of(
         work("plan"),

@@ -264,6 +264,36 @@ def test_rule_1_node_with_start_false_below_its_chooser_starts_when_its_other_de
     assert (simulation.visits("b"), simulation.run.status) == ((1,), "complete")
 
 
+def test_rule_1_root_that_a_starting_flow_control_has_started_does_not_start_twice():
+    simulation = simulate(plan_of(choose("f", "x", start=True), work("x", start=True)))
+
+    assert simulation.visits("x") == (1,)
+
+
+def test_rule_1_root_is_not_skipped_while_a_chooser_is_about_to_decide_again():
+    folding = Folding(
+        work("plan", start=True),
+        work("s1", "plan"),
+        work("s2", "plan"),
+        choose("f", "w if n == 1", "v", after=["s1"]),
+        choose("g", "w if n == 2", "v", after=["s2"]),
+        work("w"),
+        work("v"),
+        choose("again", "plan if n < 2", after=["s1", "s2"]),
+    )
+    folding.begin()
+    folding.succeed("plan", n="1")
+    for name in ("s2", "s1", "w", "v"):
+        folding.succeed(name)
+    folding.succeed("plan", n="2")
+
+    folding.succeed("s1")
+    assert folding.statuses("f", "w", "s2") == "succeeded succeeded ready"
+    folding.succeed("s2")
+
+    assert (folding.statuses("w"), folding.state("w").visits) == ("ready", 2)
+
+
 # Rule 2: readiness
 
 
@@ -337,6 +367,12 @@ def test_rule_2_all_dependencies_skipped_means_skipped():
     assert simulation.run.status == "complete"
 
 
+def test_rule_2_node_that_a_jump_started_does_not_run_again_for_what_the_same_outcome_settled():
+    plan = plan_of(work("a"), choose("f", "x", after=["a"]), choose("g", after=["a"]), work("x", "g"))
+
+    assert simulate(plan).visits("x") == (1,)
+
+
 # Rule 3: conditions
 
 
@@ -372,6 +408,19 @@ def test_rule_3_condition_that_cannot_be_evaluated_fails_the_node_with_both_type
     assert (simulation.status("b"), simulation.run.status) == ("failed", "failed")
     assert "int" in simulation.run.error
     assert "str" in simulation.run.error
+
+
+def test_rule_3_result_that_disappears_with_a_skip_is_a_change():
+    folding = Folding(work("a", start=True), work("x", "a", condition="n == 1"), work("again", to=["a"]))
+    folding.begin()
+    folding.succeed("a", n="1")
+    folding.succeed("x", "5")
+    assert folding.state("x").changed == folding.run.revision
+    folding.succeed("again", decision=("a",))
+
+    folding.succeed("a", n="2")
+
+    assert folding.state("x").changed == folding.run.revision
 
 
 def test_rule_3_skipped_node_has_no_result_of_an_earlier_pass():
@@ -588,6 +637,29 @@ def test_rule_5_flow_control_at_the_start_of_the_graph_decides_at_the_start():
     assert simulation.visits("x", "y") == (1, 0)
 
 
+def test_rule_5_end_makes_no_stall_of_what_did_not_start():
+    simulation = Simulation(
+        plan_of(work("a", to=["END", "c"]), work("b"), work("c", "a", "b")), {"a": lambda view: To("END")}
+    )
+    simulation.finish()
+
+    assert (simulation.run.status, simulation.status("c")) == ("complete", "pending")
+
+
+def test_rule_5_flow_control_decides_once_per_outcome():
+    plan = plan_of(
+        work("a"),
+        choose("f1", "g", after=["a"]),
+        choose("f2", "g", after=["a"]),
+        choose("g", "x"),
+        work("x", "g"),
+    )
+
+    simulation = simulate(plan)
+
+    assert (simulation.visits("g", "x"), len(simulation.told(events.DecisionFired, "g"))) == ((1, 1), 1)
+
+
 # Rule 6: supervisors
 
 
@@ -684,6 +756,30 @@ def test_rule_6_max_visits_of_a_supervisor_bounds_how_often_it_fires():
 
     assert (simulation.visits("x"), simulation.run.status) == ((3,), "failed")
     assert simulation.run.error == "node 'hub' reached max_visits=3"
+
+
+def test_rule_6_repeated_decision_for_flow_control_that_starts_nothing_ends():
+    plan = plan_of(
+        choose("hub", FlowDecision(next_node="g", condition="true", repeat=True)),
+        choose("g", "x"),
+        work("x", "g", condition="never"),
+    )
+
+    simulation = simulate(plan)
+
+    assert simulation.visits("g", "x") == (1, 0)
+
+
+def test_rule_6_repeated_decision_falls_under_refraction_while_its_target_was_skipped():
+    plan = plan_of(
+        choose("hub", FlowDecision(next_node="x", condition="true", repeat=True), "y if n == null or n < 3"),
+        work("x", condition="n == 2"),
+        work("y"),
+    )
+
+    simulation = simulate(plan, {"y": count("n")})
+
+    assert (simulation.visits("x", "y"), len(simulation.told(events.NodeSkipped, "x"))) == ((0, 3), 1)
 
 
 # Rule 7: the end
@@ -821,6 +917,33 @@ def test_rule_8_request_that_waits_for_a_node_is_dropped_with_its_failure():
 
     assert (folding.statuses("a"), folding.state("a").again) == ("failed", False)
     assert any(isinstance(event, events.DecisionDropped) for event in transition.events)
+
+
+def test_rule_8_success_of_the_handler_opens_only_what_failed_before_it_started():
+    folding = Folding(
+        work("a", on_error="h", max_retries=1), work("b", on_error="h", max_retries=1), work("h")
+    )
+    folding.begin()
+    folding.fail("a")
+    folding.start("h")
+    folding.fail("b")
+
+    folding.succeed("h")
+    assert (folding.state("a").reopened, folding.state("b").reopened) == (True, False)
+    folding.succeed("h")
+
+    assert folding.state("b").reopened
+
+
+def test_rule_8_handler_that_ran_is_not_skipped_because_another_node_has_nothing_to_handle():
+    folding = Folding(work("a", on_error="h", max_retries=1), work("b", on_error="h"), work("h"), work("c"))
+    folding.begin()
+    folding.fail("a")
+    folding.succeed("h")
+
+    folding.succeed("b")
+
+    assert folding.statuses("h") == "succeeded"
 
 
 def test_rule_8_parallel_modules_finish_before_the_node_fails():
@@ -1008,6 +1131,20 @@ def test_rule_10_failed_items_of_an_earlier_visit_do_not_make_the_run_partial():
             raise Fail
 
     simulation = simulate(plan, {"source": lambda view: (count("n")(view), [1, 2, 3])[1], "m": item})
+
+    assert (simulation.visits("m"), simulation.run.status) == ((2,), "complete")
+
+
+def test_rule_10_empty_visit_forgets_the_failed_items_of_the_one_before():
+    plan = plan_of(
+        work("source"),
+        work("m", "source", map_over="source", max_retries=1),
+        choose("f", "source if n < 2", after=["m"]),
+    )
+    items = {1: [1, 2], 2: []}
+    behaviours = {"source": lambda view: items[count("n")(view)], "m": lambda view: _fail_on(view, 2)}
+
+    simulation = simulate(plan, behaviours)
 
     assert (simulation.visits("m"), simulation.run.status) == ((2,), "complete")
 

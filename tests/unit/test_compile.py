@@ -418,7 +418,7 @@ def test_every_node_is_an_end_if_there_is_none():
     assert ending(plan) == {"a", "b"}
 
 
-def test_error_handler_and_what_follows_it_are_no_end_nodes():
+def test_what_follows_an_error_handler_can_be_an_end_node():
     plan = plan_of(
         work("job", on_error="repair"),
         work("repair"),
@@ -426,7 +426,7 @@ def test_error_handler_and_what_follows_it_are_no_end_nodes():
         work("join", "repair", "job"),
     )
 
-    assert ending(plan) == {"join"}
+    assert ending(plan) == {"join", "notify"}
 
 
 # Functions
@@ -713,7 +713,6 @@ def test_what_is_not_in_this_version_is_refused_by_name():
     problems = problems_of(
         work("remote", executor="ray", resources={"num_gpus": 0.1}),
         work("path", map_over="$.a", inputs=["$.b"], outputs=["$.c"], condition="$.d"),
-        work("mail", modules=[Work(input_mailboxes=["in"]), Work(output_mailbox="out")]),
         work("middle", modules=[Work(config=ModuleConfig(middlewares=[object()]))]),
         work("yields", modules=[Yielding()]),
         function(stream),
@@ -727,7 +726,6 @@ def test_what_is_not_in_this_version_is_refused_by_name():
         "node 'path': inputs '$.b': JSONPath",
         "node 'path': outputs '$.c': JSONPath",
         "node 'path': condition: JSONPath",
-        "node 'mail': module 'Work': mailboxes",
         "node 'middle': module 'Work': middlewares",
         "node 'yields': module 'Yielding': a process that yields",
         "node 'stream': function",

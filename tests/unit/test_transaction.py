@@ -46,7 +46,7 @@ def commit(state: MemoryState, transaction: Transaction) -> dict[str, str | None
 
 @register_type
 @dataclass
-class Note:
+class TransactionNote:
     text: str
 
 
@@ -81,9 +81,9 @@ async def test_own_buffered_write_is_read_back_as_a_fresh_copy() -> None:
 async def test_registered_types_come_back_as_themselves() -> None:
     cache = Transaction(MemoryState())
 
-    await cache.set("note", Note("hello"))
+    await cache.set("note", TransactionNote("hello"))
 
-    assert await cache.get("note") == Note("hello")
+    assert await cache.get("note") == TransactionNote("hello")
 
 
 @runs_async
@@ -384,7 +384,7 @@ async def test_increment_keeps_integers_integers() -> None:
         (True, "increment", 1, "it holds a bool, increment needs a number"),
         ("5", "increment", 1, "it holds a str"),
         ([], "update", {"a": 1}, "it holds a list, update needs a dict"),
-        (Note("x"), "update", {"text": "y"}, "it holds a Note"),
+        (TransactionNote("x"), "update", {"text": "y"}, "it holds a TransactionNote"),
     ],
 )
 def test_operation_on_a_wrong_type_fails_when_resolved(

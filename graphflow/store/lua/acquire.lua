@@ -34,9 +34,14 @@ if token then
     end
 end
 
+if token then
+    -- Whoever held it did not give it back.
+    redis.call('HINCRBY', KEYS[1], 'deaths', 1)
+end
 local count = string.format('%d', (run[3] or 0) + 1)
 token = count .. '-' .. ARGV[3]
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'leases', count)
+redis.call('HDEL', KEYS[1], 'quarantined')
 redis.call('HSET', KEYS[2], 'token', token, 'owner', ARGV[1],
     'deadline', string.format('%d', now + ARGV[2]), 'length', ARGV[2])
 return {'ok', token, run[2]}

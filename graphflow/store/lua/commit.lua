@@ -5,7 +5,8 @@
 -- ARGV    1 token   2 expected revision   3 new revision   4 operation id of the commit before   5 operation id
 --         6 '1' if it brings much that is new, as the items of a map, and is to be refused when memory is full
 --         7 length of the event stream   8.. writes (see writes.lua)
--- returns {'ok', inbox length}            stored, by this call or by an earlier one of the same operation id
+-- returns {'ok', inbox length, full}      stored, by this call or by an earlier one of the same operation id; `full` is 1
+--                                         if Redis' memory is full, else 0
 --         {'gone'}                        there is no such run
 --         {'lost', token}                 the lease is not held under this token but under that one ('' for none)
 --         {'other', revision}             the run is not where the caller believes it to be
@@ -25,7 +26,7 @@ if not run[1] then
     return {'gone'}
 end
 if run[2] == ARGV[5] then
-    return {'ok', redis.call('LLEN', KEYS[3])}
+    return {'ok', redis.call('LLEN', KEYS[3]), 0}
 end
 local token = redis.call('HGET', KEYS[2], 'token')
 if token ~= ARGV[1] then
@@ -39,11 +40,15 @@ if refusal then
     return refusal
 end
 
--- Redis lets a script that began with a write it always allows write on when memory is full. Nothing but the start of
--- something large should wait then.
-if ARGV[6] ~= '1' then
+local try = ARGV[6] == '1' and redis.call or redis.pcall
+local first = try('HSET', KEYS[1], 'revision', ARGV[3], 'op', ARGV[5])
+local full = 0
+if type(first) == 'table' and first.err then
+    -- The keys are of the right types: what is refused is only more memory. Redis lets a script that began with a write
+    -- it always allows write on; nothing but the start of something large should wait.
+    full = 1
     redis.call('HDEL', KEYS[1], '')
+    redis.call('HSET', KEYS[1], 'revision', ARGV[3], 'op', ARGV[5])
 end
-redis.call('HSET', KEYS[1], 'revision', ARGV[3], 'op', ARGV[5])
 make_writes(8, ARGV[7])
-return {'ok', redis.call('LLEN', KEYS[3])}
+return {'ok', redis.call('LLEN', KEYS[3]), full}

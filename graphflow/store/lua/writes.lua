@@ -7,15 +7,20 @@
 --     UNLINK                     any type
 --     XADD    field value ...    a stream; a new entry, and the stream cut to about `stream_length` entries
 --     LTRIM   count              a list; its first `count` elements go
+--     RPUSH   value ...          a list; up to 1,000 arguments
+--     LREM    value              a list; the first element that is equal goes
 --     SET     value              text
+--     COPY    number             any type; to the key of that number, in the place of what is there
+--     RENAME  number             the same, but the key goes; no key, no change
 
 local MAX_ARGUMENTS = 1000
-local TYPES = {HSET = 'hash', HDEL = 'hash', UNLINK = 'any', XADD = 'stream', LTRIM = 'list', SET = 'string'}
+local TYPES = {HSET = 'hash', HDEL = 'hash', UNLINK = 'any', XADD = 'stream', LTRIM = 'list', RPUSH = 'list', LREM = 'list',
+    SET = 'string', COPY = 'any', RENAME = 'any'}
 
 local function counts_fit(command, count)
     if command == 'HSET' or command == 'XADD' then
         return count >= 2 and count % 2 == 0 and count <= MAX_ARGUMENTS
-    elseif command == 'HDEL' then
+    elseif command == 'HDEL' or command == 'RPUSH' then
         return count >= 1 and count <= MAX_ARGUMENTS
     elseif command == 'UNLINK' then
         return count == 0
@@ -35,6 +40,9 @@ local function refuse_writes(first)
             return {'malformed', at}
         end
         if command == 'LTRIM' and not tonumber(ARGV[at + 3]) then
+            return {'malformed', at}
+        end
+        if (command == 'COPY' or command == 'RENAME') and not KEYS[tonumber(ARGV[at + 3])] then
             return {'malformed', at}
         end
         if wanted ~= 'any' then
@@ -59,6 +67,14 @@ local function make_writes(first, stream_length)
             redis.call('XADD', key, 'MAXLEN', '~', stream_length, '*', unpack(ARGV, at + 3, at + 2 + count))
         elseif command == 'LTRIM' then
             redis.call('LTRIM', key, ARGV[at + 3], -1)
+        elseif command == 'LREM' then
+            redis.call('LREM', key, 1, ARGV[at + 3])
+        elseif command == 'COPY' then
+            redis.call('COPY', key, KEYS[tonumber(ARGV[at + 3])], 'REPLACE')
+        elseif command == 'RENAME' then
+            if redis.call('EXISTS', key) == 1 then
+                redis.call('RENAME', key, KEYS[tonumber(ARGV[at + 3])])
+            end
         elseif count == 0 then
             redis.call(command, key)
         else

@@ -1,0 +1,96 @@
+"""How does a run go on from where another was? With its content, and what had failed open again, under an id of its own.
+
+The fork is then driven like any run. The run that it comes from stays as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from graphflow.engine.plan import Plan
+from graphflow.engine.reopen import reopen
+from graphflow.errors import RunComplete, RunExists, RunNotFound
+from graphflow.graph.tasks import RunStatus
+from graphflow.ids import RunId
+from graphflow.store.contract import RunContent, RunHead, Store
+
+logger = logging.getLogger(__name__)
+
+
+async def enter_fork(
+    store: Store,
+    plan: Plan,
+    parent: RunHead,
+    at: int | None,
+    own_id: RunId | None,
+    new_id: Callable[[], RunId],
+    create: Callable[[RunContent], Awaitable[None]],
+    *,
+    lease_seconds: float,
+) -> RunHead:
+    """The fork of `parent` at its last state, or at snapshot `at`: a new run, or the one of `own_id` if it is that fork.
+
+    RunComplete, SnapshotNotFound, PlanMismatch; RunExists if `own_id` is another run; LeaseHeld if the last state is
+    asked for while a process drives the run.
+    """
+    if own_id is not None and (known := await _known_fork(store, own_id, parent.id, at)):
+        return known
+    content = await _content(store, plan, parent, at, lease_seconds)
+    while True:
+        content.run.id = own_id or new_id()
+        try:
+            await create(content)
+        except RunExists:
+            if own_id is None:
+                continue
+        else:
+            logger.info("run %s goes on from %s; agent.resume resumes it", content.run.id, parent.id)
+        if known := await _known_fork(store, content.run.id, parent.id, at):
+            return known
+
+
+async def _known_fork(store: Store, run_id: RunId, parent: RunId, at: int | None) -> RunHead | None:
+    try:
+        head = await store.head(run_id)
+    except RunNotFound:
+        return None
+    if (head.parent, head.snapshot) != (parent, at):
+        raise RunExists(run_id)
+    return head
+
+
+async def _content(
+    store: Store, plan: Plan, parent: RunHead, at: int | None, lease_seconds: float
+) -> RunContent:
+    if at is not None:
+        content = await store.content(parent.id, plan, at)
+    elif parent.status is RunStatus.COMPLETE:
+        raise RunComplete(parent.id)
+    elif parent.status.is_final:
+        content = await store.content(parent.id, plan)
+    else:
+        content = await _interrupted(store, plan, parent, lease_seconds)
+    _reopen(plan, content)
+    return content
+
+
+async def _interrupted(store: Store, plan: Plan, parent: RunHead, lease_seconds: float) -> RunContent:
+    """Under its lease, so that it does not change while it is read."""
+    lease = await store.acquire(parent.id, lease_seconds)
+    try:
+        return await store.content(parent.id, plan)
+    finally:
+        await store.release(lease)
+
+
+def _reopen(plan: Plan, content: RunContent) -> None:
+    unrecorded = {
+        index: set(map(int, records.items.keys() - records.results.keys()))
+        for index, records in content.records.items()
+    }
+    reopen(plan, content.run, unrecorded, round(time.time() * 1000, 3))
+    for index, records in content.records.items():
+        if not content.run.maps[index].failed:
+            records.failures.clear()

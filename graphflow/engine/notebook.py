@@ -1,0 +1,79 @@
+"""Keeps what steps came to: stored at once, whatever becomes of the module run, and found again by its repetition."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from graphflow.engine.plan import Plan
+from graphflow.errors import GraphflowError
+from graphflow.executors.inline import InlineExecutor
+from graphflow.run import Place, Run
+from graphflow.store.contract import Lease, Store
+
+#: Seconds that results under way to the store get at the end.
+CLOSE_SECONDS = 5.0
+
+
+class Notebook:
+    """What is remembered of one run's module runs. `break_off` is told why nothing can be remembered any more."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        run: Run,
+        store: Store,
+        lease: Lease,
+        executor: InlineExecutor,
+        break_off: Callable[[BaseException], None],
+    ) -> None:
+        self._plan = plan
+        self._run = run
+        self._store = store
+        self._lease = lease
+        self._executor = executor
+        self._break_off = break_off
+        #: Under way to the store. Who looks for one of these waits for it, so that nothing is called twice.
+        self._storing: dict[tuple[Place, str], asyncio.Task[str]] = {}
+
+    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a step's function, in a thread if it is sync."""
+        result = await self._executor.execute(function, *args)
+        return await result if inspect.isawaitable(result) else result
+
+    async def remembered(self, place: Place, field: str) -> str | None:
+        storing = self._storing.get((place, field))
+        if storing is not None:
+            return await asyncio.shield(storing)
+        return self._run.steps.get(place, {}).get(field)
+
+    async def remember(self, place: Place, field: str, text: str) -> str:
+        """Store it; goes on if the caller is cancelled meanwhile. What stands there: the first that was stored."""
+        storing = asyncio.create_task(self._keep(place, field, text))
+        self._storing[place, field] = storing
+        return await asyncio.shield(storing)
+
+    async def _keep(self, place: Place, field: str, text: str) -> str:
+        try:
+            stored = await self._store.step(
+                self._lease, self._plan.nodes[place.node].name, place, field, text
+            )
+        except GraphflowError as error:
+            # That is not the module's failure: it sees nothing of it, and ends with the driving.
+            self._break_off(error)
+            await asyncio.get_running_loop().create_future()
+            raise
+        self._run.steps.setdefault(place, {})[field] = stored
+        del self._storing[place, field]
+        return stored
+
+    async def close(self) -> None:
+        """Wait for what is under way, though not for ever."""
+        if not self._storing:
+            return
+        _, left = await asyncio.wait(self._storing.values(), timeout=CLOSE_SECONDS)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)

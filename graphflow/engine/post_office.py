@@ -1,0 +1,106 @@
+"""Brings messages to the module runs that wait for them. Who waits has no slot, no place in the line, and its time
+stands still."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from graphflow.caches.mailboxes import Mailboxes
+from graphflow.caches.view import Owner
+from graphflow.engine.attempt import Attempt
+from graphflow.run import Message, MessagesSent, Transition
+
+if TYPE_CHECKING:
+    from graphflow.engine.scheduler import Scheduler
+
+Found = tuple[str, str]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A module run that waits; `found` is (mailbox, text) of its message, None when its patience has ended."""
+
+    attempt: Attempt
+    mailboxes: Sequence[str]
+    found: asyncio.Future[Found | None]
+
+
+class PostOffice:
+    """The messages of one run, and who waits for them here."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self.mailboxes = Mailboxes(scheduler.run.mailboxes, on_free=self._deliver)
+        #: Who came first is served first.
+        self._waiting: list[_Waiting] = []
+
+    async def send_now(self, messages: Sequence[Message], owner: Owner) -> None:
+        """Deliver before the sender's commit; returns when they are stored."""
+        assert isinstance(owner, Attempt)
+        await self._scheduler.fold_now(MessagesSent(messages), owner)
+
+    async def wait_for_message(
+        self, mailboxes: Sequence[str], timeout: float | None, owner: Owner
+    ) -> Found | None:
+        """A message reserved for `owner`, or None after `timeout` seconds; waiting for a slot comes on top."""
+        assert isinstance(owner, Attempt)
+        found = self.mailboxes.reserve(mailboxes)
+        if found is not None:
+            return found
+        waiting = _Waiting(owner, mailboxes, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        self._scheduler.step_aside(owner)
+        timer = None if timeout is None else self._scheduler.after(timeout, _give_up, waiting)
+        try:
+            found = await waiting.found
+            await self._scheduler.come_back(owner)
+        except BaseException:
+            if found is not None:
+                self.mailboxes.release(*found)
+            elif waiting.found.done() and not waiting.found.cancelled() and (late := waiting.found.result()):
+                self.mailboxes.release(*late)
+            self._scheduler.come_back_at_once(owner)
+            raise
+        finally:
+            self._waiting.remove(waiting)
+            if timer is not None:
+                self._scheduler.cancel_timer(timer)
+        return found
+
+    def react(self, transition: Transition) -> None:
+        for mailbox in dict.fromkeys(message.mailbox for message in transition.sent):
+            self._deliver(mailbox)
+
+    def _deliver(self, mailbox: str) -> None:
+        for waiting in self._waiting:
+            if mailbox in waiting.mailboxes and not waiting.found.done():
+                found = self.mailboxes.reserve((mailbox,))
+                if found is None:
+                    return
+                waiting.found.set_result(found)
+
+    def drop(self, attempt: Attempt) -> None:
+        """The attempt is over: what it left behind waits in vain."""
+        for waiting in self._waiting:
+            if waiting.attempt is attempt:
+                waiting.found.cancel()
+
+    @property
+    def stall_reason(self) -> str | None:
+        """Why the run stands still if nothing else is under way; None if nobody waits here."""
+        waiting = next((waiting for waiting in self._waiting if not waiting.found.done()), None)
+        if waiting is None:
+            return None
+        mailboxes = " or ".join(map(repr, waiting.mailboxes))
+        return (
+            f"stalled: {waiting.attempt.node.name!r} waits for a message in {mailboxes}, which nothing will send; "
+            "give get_message a timeout, or let it wait_for_signal what comes from outside"
+        )
+
+
+def _give_up(waiting: _Waiting) -> None:
+    if not waiting.found.done():
+        waiting.found.set_result(None)
