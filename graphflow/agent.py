@@ -109,7 +109,9 @@ class Agent:
     def add_node(self, node: Node) -> Node:
         """Add a node. Its dependencies may come later; the graph is checked as a whole when it is run."""
         if not isinstance(node, Node):
-            raise TypeError(f"add_node takes a Node, not {type(node).__name__}; functions are added by @agent.node")
+            raise TypeError(
+                f"add_node takes a Node, not {type(node).__name__}; functions are added by @agent.node"
+            )
         self._nodes.append(node)
         return node
 
@@ -304,7 +306,8 @@ class Agent:
         """
         async with self._sessions.open() as session:
             parent = await session.store.head(check_run_id(source))
-            plan = self.compile(list(await session.store.state(parent.id)))
+            plan = await self._plan_for(session, parent)
+            await check_plan(session.store, plan, parent)
             head = await enter_fork(
                 session.store,
                 plan,
@@ -385,7 +388,9 @@ class Agent:
         It is stored; who drives the run takes it within a third of the lease. A suspended run that nobody drives goes on
         with `resume`. RunOver, RunNotFound, UnstorableValue.
         """
-        await self._post(run_id, signal_request(checked_name("signal", name), encode(value, f"signal {name}")))
+        await self._post(
+            run_id, signal_request(checked_name("signal", name), encode(value, f"signal {name}"))
+        )
 
     async def send_message(self, run_id: str, mailbox: str, message: Any) -> None:
         """Put a message into a mailbox of a run, from any process. RunOver, RunNotFound, UnstorableValue."""
@@ -452,7 +457,12 @@ class Agent:
 
     async def _create(self, session: Session, plan: Plan, content: RunContent) -> None:
         await session.store.create(
-            content.run, plan, agent=self.name, code=code_of(self, self._file, self.cache.address), kept=self.retention, content=content
+            content.run,
+            plan,
+            agent=self.name,
+            code=code_of(self, self._file, self.cache.address),
+            kept=self.retention,
+            content=content,
         )
 
     async def _plan_for(self, session: Session, head: RunHead) -> Plan:

@@ -314,7 +314,9 @@ class RunOver(RunError):
     """A run has ended: what is sent to it would never be read."""
 
     def __init__(self, run_id: str) -> None:
-        super().__init__(run_id, f"run {run_id!r} is over, so nothing can be sent to it; send it to a run that goes on")
+        super().__init__(
+            run_id, f"run {run_id!r} is over, so nothing can be sent to it; send it to a run that goes on"
+        )
 
 
 class LeaseHeld(RunError):

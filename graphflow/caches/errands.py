@@ -62,7 +62,12 @@ class Errands:
     # Steps
 
     async def step(
-        self, name: str, function: Callable[..., Any], args: Sequence[Any], key: Any, encoded: Callable[[Any], str]
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        key: Any,
+        encoded: Callable[[Any], str],
     ) -> Any:
         """The function's result, remembered or new. `encoded` makes the text of a value and may refuse it."""
         field = self._numbered(f"step:{_digest(_dependence(name, function, args, key))}", name)

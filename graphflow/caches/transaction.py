@@ -247,7 +247,11 @@ class Transaction:
         self._check_open()
         self._check_reads()
         return await self._my_errands().step(
-            checked_name("step", name), function, args, key, lambda result: self._encoded(f"step {name}", result)
+            checked_name("step", name),
+            function,
+            args,
+            key,
+            lambda result: self._encoded(f"step {name}", result),
         )
 
     async def publish_to_mailbox(self, mailbox: str, message: Any) -> None:
@@ -287,7 +291,9 @@ class Transaction:
     def _my_errands(self) -> Errands:
         if self._errands is None:
             if self._owner is None:
-                raise StateError("steps, messages and signals belong to module runs; this cache belongs to none")
+                raise StateError(
+                    "steps, messages and signals belong to module runs; this cache belongs to none"
+                )
             self._errands = Errands(self._view, self._owner)
         return self._errands
 

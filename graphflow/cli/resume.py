@@ -17,6 +17,7 @@ from graphflow.cli.loading import load_agent, load_agent_of, prefix_of, use_stor
 from graphflow.cli.redis_lines import lines_for_look
 from graphflow.cli.run import (
     RunRequest,
+    exit_code_of,
     outcome_fields,
     report,
     same_command,
@@ -89,8 +90,8 @@ def _resume(request: ResumeRequest, head: RunHead, address: Address, prefix: str
 
 
 def recover_runs(request: RunRequest) -> int:
-    """Resume every interrupted run of the agent. The exit code: 2 if some run cannot be resumed, 1 if some did not
-    complete."""
+    """Resume every interrupted run of the agent. The exit code: 2 if some run cannot be resumed, 1 if some failed or are
+    partial, 4 if some wait for signals."""
     start_logging(verbose=request.verbose)
     if request.run_id is not None or request.params or request.params_file is not None:
         raise typer.BadParameter(
@@ -106,9 +107,8 @@ def recover_runs(request: RunRequest) -> int:
         _show(agent, outcomes, refused, face)
         if print_outcome is not None:
             print_outcome(_json(outcomes, refused))
-    if refused:
-        return 2
-    return 0 if all(outcome.is_complete for outcome in outcomes) else 1
+    codes = {exit_code_of(outcome) for outcome in outcomes}
+    return 2 if refused else 1 if 1 in codes else max(codes, default=0)
 
 
 def _recover(agent: Agent, refused: dict[RunId, GraphflowError], face: Face, grace: float) -> list[RunResult]:

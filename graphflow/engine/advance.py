@@ -39,7 +39,6 @@ from graphflow.run import (
     MapState,
     Message,
     MessagesSent,
-    NodeState,
     NodeStatus,
     Outcome,
     Place,

@@ -43,7 +43,9 @@ class MapItems:
         self._retried = 0
         # Those with the most crashes first: nothing else may run before they have.
         self._pending = deque(
-            sorted(state.unfinished.difference(waiting), key=lambda index: (-state.crashes.get(index, 0), index))
+            sorted(
+                state.unfinished.difference(waiting), key=lambda index: (-state.crashes.get(index, 0), index)
+            )
         )
         self._queue: deque[Attempt] = deque()
         #: Failed attempts of the items that are tried again.

@@ -37,6 +37,8 @@ class Notebook:
         self._break_off = break_off
         #: Under way to the store. Who looks for one of these waits for it, so that nothing is called twice.
         self._storing: dict[tuple[Place, str], asyncio.Task[str]] = {}
+        #: Could not be stored: whoever waits for these waits for the end of the driving.
+        self._in_vain: set[asyncio.Task[str]] = set()
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a step's function, in a thread if it is sync."""
@@ -51,8 +53,7 @@ class Notebook:
 
     async def remember(self, place: Place, field: str, text: str) -> str:
         """Store it; goes on if the caller is cancelled meanwhile. What stands there: the first that was stored."""
-        storing = asyncio.create_task(self._keep(place, field, text))
-        self._storing[place, field] = storing
+        storing = self._storing[place, field] = asyncio.create_task(self._keep(place, field, text))
         return await asyncio.shield(storing)
 
     async def _keep(self, place: Place, field: str, text: str) -> str:
@@ -63,6 +64,7 @@ class Notebook:
         except GraphflowError as error:
             # That is not the module's failure: it sees nothing of it, and ends with the driving.
             self._break_off(error)
+            self._in_vain.add(self._storing.pop((place, field)))
             await asyncio.get_running_loop().create_future()
             raise
         self._run.steps.setdefault(place, {})[field] = stored
@@ -71,9 +73,9 @@ class Notebook:
 
     async def close(self) -> None:
         """Wait for what is under way, though not for ever."""
-        if not self._storing:
-            return
-        _, left = await asyncio.wait(self._storing.values(), timeout=CLOSE_SECONDS)
+        left = set(self._in_vain)
+        if self._storing:
+            left |= (await asyncio.wait(self._storing.values(), timeout=CLOSE_SECONDS))[1]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)

@@ -86,6 +86,10 @@ def _run_again(run: Run, node: PlanNode, state: NodeState, unrecorded: set[int])
         # Supervisors decide when the run is idle; nothing starts them.
         state.again = not node.supervises
         return
+    if state.considered <= state.settled:
+        # If it is stopped before it settles anew, it falls back to neither the failure nor the incomplete result.
+        state.settled = 0
+        state.settled_as = NodeStatus.PENDING
     if _is_open(run, node.index):
         state.modules = [ModuleState(NodeStatus.RUNNING)]
         state.status = NodeStatus.RUNNING

@@ -368,9 +368,11 @@ class Scheduler:
         assert attempt.comeback is not None
         if attempt.task is None or attempt.task.done():
             return
-        if self._is_crowded(attempt.node, admitted) or not self._maps.has_room(attempt):
-            self._ready.append(attempt)
-        elif not self.may_start(attempt):
+        if (
+            self._is_crowded(attempt.node, admitted)
+            or not self._maps.has_room(attempt)
+            or not self.may_start(attempt)
+        ):
             self._ready.append(attempt)
         else:
             self.come_back_at_once(attempt)

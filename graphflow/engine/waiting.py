@@ -52,7 +52,9 @@ def await_signal(draft: Draft, awaited: SignalAwaited) -> None:
 def take_signal(draft: Draft, arrived: SignalArrived) -> None:
     """The one who has waited longest goes on with it."""
     draft.emit(events.SignalArrived, signal=arrived.signal)
-    waiting = [(wait.since, place) for place, wait in draft.run.waits.items() if wait.signal == arrived.signal]
+    waiting = [
+        (wait.since, place) for place, wait in draft.run.waits.items() if wait.signal == arrived.signal
+    ]
     if waiting:
         _, place = min(waiting)
         draft.transition.waits[place] = None

@@ -6,8 +6,9 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
-from graphflow.codec import encode
 from pydantic import BaseModel, ConfigDict, Field
+
+from graphflow.codec import encode
 
 
 class RunStatus(StrEnum):

@@ -54,7 +54,7 @@ class RunHead:
     task: Task
     plan_hash: str
     agent: str
-    #: Where the agent is, as `package.module:name`.
+    #: Where the agent is, as `package.module:name` or `FILE:name`; see `origin.py`.
     code: str
     revision: int
     created: float

@@ -62,8 +62,9 @@ async def read_content(
         (own,) = await redis.hashes([keys.run])
         if not own:
             raise RunNotFound(run_id, store)
-        same = {name: own[name] for name in own if name in ("task", "plan_hash")}
-        copied.run = {**copied.run, **same, "status": RunStatus.EXECUTING.value}
+        if not copied.run:
+            continue  # dropped since it was looked up: the next look says so
+        copied.run = {**copied.run, "task": own["task"], "status": RunStatus.EXECUTING.value}
         run = run_from(run_id, keys, copied, plan)
         await load_errands(redis, keys.snapshot(at), plan, run, copied.run)
         places = await _visits(redis, keys, plan, run)
@@ -144,6 +145,8 @@ def creation(content: RunContent, plan: Plan, keys: RunKeys, origin: Changes) ->
     writes = WriteList(keys.run)
     writes.set_fields(keys.run, fields)
     for key in (keys.plan, keys.state, keys.revisions, keys.nodes, keys.events, keys.inbox, keys.lease):
+        writes.put("UNLINK", key)
+    for key in (keys.steps, keys.waits, keys.signals):
         writes.put("UNLINK", key)
     writes.put("SET", keys.plan, [plan.json])
     writes.set_fields(keys.state, dict(run.state))

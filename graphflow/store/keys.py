@@ -30,7 +30,8 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:run:{ID}:map:NODE:out     HASH    index -> result
     gf:run:{ID}:map:NODE:failed  HASH    index -> failure with its attempts
     gf:run:{ID}:map:NODE:VISIT:in :out :failed   the same of an earlier visit, as long as a snapshot names it
-    gf:run:{ID}:snapshot:NUMBER  HASH    revision at nodes iterations keys_revision visit:MAP unfinished:MAP
+    gf:run:{ID}:snapshot:NUMBER  HASH    revision at nodes plan_hash iterations keys_revision mailboxes
+                                         visit:MAP unfinished:MAP
     gf:run:{ID}:snapshot:NUMBER:state :revisions :nodes :node:NODE :map:MAP :steps :waits :signals :mailbox:NAME
                                          as the run's own were
 

@@ -126,9 +126,9 @@ def _node_from(index: int, keys: RunKeys, stored: StoredRun, plan: Plan) -> Node
     node = plan.nodes[index]
     status = _understood(keys.nodes, lambda: NodeStatus(stored.statuses.get(node.name, NodeStatus.PENDING)))
     fields = stored.nodes[index]
-    _check_json(
-        keys.node(node.name), {name: text for name, text in fields.items() if name.startswith("result")}
-    )
+    # An empty text stands for no result.
+    results = {name: text for name, text in fields.items() if name.startswith("result") and text}
+    _check_json(keys.node(node.name), results)
     return _understood(keys.node(node.name), lambda: node_from_fields(fields, status, plan, node))
 
 

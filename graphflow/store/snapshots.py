@@ -69,6 +69,8 @@ def _fields(plan: Plan, run: Run, settled: Iterable[int], now: float) -> Changes
     fields: Changes = {
         "revision": str(run.revision),
         "at": time_text(now),
+        # Another graph may be accepted for the run later.
+        "plan_hash": plan.hash,
         "nodes": " ".join(plan.nodes[index].name for index in settled),
         "iterations": str(run.iterations),
         "keys_revision": str(run.keys_revision),

@@ -331,5 +331,7 @@ class WriteBatch:
             if state.unfinished and run.active >> index & 1:
                 parts.append(f"{self._plan.nodes[index].name} {state.done + state.failed}/{state.total}")
         if run.waits:
-            parts.append(f"waits for signal {', '.join(sorted({wait.signal for wait in run.waits.values()}))}")
+            parts.append(
+                f"waits for signal {', '.join(sorted({wait.signal for wait in run.waits.values()}))}"
+            )
         return ", ".join(parts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,12 +89,13 @@ def started(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
         finally:
             if process.poll() is None:
                 process.kill()
-            if process.wait() == -signal.SIGKILL:
+            process.wait()
+            if socket_of(folder).exists():
                 _end_server(folder)
 
 
 def _end_server(folder: Path) -> None:
-    """A process that was killed leaves its server up; whoever leaves it next as its last user ends it."""
+    """A process that was killed, or ended by a second signal, leaves its server up; whoever leaves it next as its last user ends it."""
     with EmbeddedServer(folder / ".graphflow"):
         pass
 

@@ -155,11 +155,10 @@ def test_f33_run_is_cancelled_before_it_has_started(folder: Path) -> None:
 def test_f33_run_that_is_over_stays_as_it_is_however_often_it_is_cancelled(folder: Path) -> None:
     open_gates(folder, *EVERY_GATE)
     graphflow(folder, "run", "gated.py", "--id", "done")
-    kill_in_the_middle_of_another = "twice"
     for gate in EVERY_GATE:
         (folder / gate).unlink()
     (folder / "begun").unlink()
-    kill_in_the_middle(folder, kill_in_the_middle_of_another)
+    kill_in_the_middle(folder, "twice")
 
     of_done = graphflow(folder, "cancel", "done")
     first = graphflow(folder, "cancel", "twice", "--reason", "first")

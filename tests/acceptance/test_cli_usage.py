@@ -22,7 +22,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
     shown = graphflow(tmp_path, "--help")
 
     assert shown.returncode == 0
-    for name in ("demo", "run", "list", "show", "redis-cli", "server"):
+    for name in ("demo", "run", "resume", "cancel", "list", "show", "redis-cli", "server"):
         assert f"  {name} " in shown.stdout
 
 
@@ -47,7 +47,7 @@ def test_console_script_is_the_same_command(tmp_path: Path) -> None:
     assert "graphflow demo" in shown.stdout
 
 
-@pytest.mark.parametrize("name", ["demo", "run", "list", "show", "redis-cli", "server"])
+@pytest.mark.parametrize("name", ["demo", "run", "resume", "cancel", "list", "show", "redis-cli", "server"])
 def test_every_command_takes_a_url(tmp_path: Path, name: str) -> None:
     assert "--url URL" in graphflow(tmp_path, name, "--help").stdout
 
@@ -79,6 +79,8 @@ def test_unknown_option_is_a_usage_error(tmp_path: Path) -> None:
         (["list", "--url", "mongo://here"], "mongo:// is not a known scheme"),
         (["server", "--url", "redis://localhost"], "graphflow server serves embedded:// only"),
         (["show", "a b"], "'a b' cannot be a run id"),
+        (["resume", "a b"], "'a b' cannot be a run id"),
+        (["cancel", "a b"], "'a b' cannot be a run id"),
     ],
 )
 def test_wrong_usage_is_said_in_a_sentence_with_exit_code_2(

@@ -632,3 +632,23 @@ def test_fork_of_a_snapshot_finds_the_messages_that_were_waiting_then(redis_url)
     forked = run_async(agent.fork(outcome.run_id, at=1))
 
     assert forked["receiver"] == "hello"
+
+
+def test_snapshot_of_an_earlier_graph_of_the_run_is_refused(redis_url):
+    def agent_with(second: str) -> Agent:
+        agent = agent_on(redis_url)
+
+        @agent.node(snapshot=SnapshotControl.ALWAYS)
+        def first():
+            return 1
+
+        @agent.node(name=second, max_retries=1)
+        def fails(first):
+            raise RuntimeError("always")
+
+        return agent
+
+    outcome = agent_with("second").run_task_sync(task())
+
+    with pytest.raises(PlanMismatch):
+        run_async(agent_with("other").fork(outcome.run_id, at=1))

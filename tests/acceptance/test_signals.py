@@ -39,6 +39,11 @@ def asking_agent(url: str, calls: list[str], **settings: Any) -> Agent:
     return agent
 
 
+async def until_stored(url: str, run_id: str) -> None:
+    while not keys_of_run(url, run_id):  # noqa: ASYNC110 - another client is watched
+        await asyncio.sleep(0.001)
+
+
 def test_a_run_that_waits_for_a_signal_is_suspended_and_goes_on_with_it(redis_url: str) -> None:
     calls: list[str] = []
     agent = asking_agent(redis_url, calls)
@@ -113,8 +118,7 @@ def test_a_signal_that_comes_before_the_run_begins_is_kept(redis_url: str) -> No
 
     async def main() -> Any:
         started = asyncio.create_task(agent.run_task(task(), run_id="early"))
-        while not keys_of_run(redis_url, "early"):
-            await asyncio.sleep(0)
+        await until_stored(redis_url, "early")
         await agent.signal("early", "approve", {"approved": False})
         await started
         return await agent.resume("early")
@@ -141,8 +145,7 @@ def test_a_signal_to_a_run_that_is_driven_is_taken_by_who_drives_it(redis_url: s
 
     async def main() -> Any:
         running = asyncio.create_task(agent.run_task(task(), run_id="driven"))
-        while not keys_of_run(redis_url, "driven"):
-            await asyncio.sleep(0.001)
+        await until_stored(redis_url, "driven")
         await agent.signal("driven", "go", "went")
         return await running
 

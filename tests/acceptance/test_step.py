@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from graphflow import RunStatus
+from graphflow import AgentModule, RunStatus
 from tests.acceptance.support import agent_on, client, keys_of_run, module_node, task, within
-from graphflow import AgentModule
 
 calls: list[Any] = []
 
@@ -95,19 +94,19 @@ def test_after_a_conflict_with_other_arguments_no_answer_goes_to_the_wrong_subta
 def test_a_conflict_with_the_same_arguments_does_not_call_again(redis_url: str) -> None:
     agent = agent_on(redis_url)
     runs = []
-    written = asyncio.Event()
+    begun, written = asyncio.Event(), asyncio.Event()
 
     @agent.node
     async def reader(cache):
         await cache.get("number")
         runs.append(await cache.step("ask", ask, "why"))
+        begun.set()
         await written.wait()
         return await cache.get("number")
 
     @agent.node
     async def writer(cache):
-        while not runs:
-            await asyncio.sleep(0)
+        await begun.wait()
         await cache.set("number", 2)
 
     @agent.node
@@ -226,10 +225,10 @@ def test_a_function_that_uses_variables_around_it_needs_a_key(redis_url: str) ->
 
     @agent.node
     async def with_key(cache):
-        answers = []
-        for question in ("why", "how"):
-            answers.append(await cache.step("ask", lambda: ask_in_thread(question), key=question))  # noqa: B023
-        return answers
+        return [
+            await cache.step("ask", lambda: ask_in_thread(question), key=question)  # noqa: B023
+            for question in ("why", "how")
+        ]
 
     outcome = agent.run_task_sync(task())
 
@@ -274,6 +273,27 @@ def test_a_step_that_raises_is_called_again(redis_url: str) -> None:
 
     assert agent.run_task_sync(task())["think"] == "fine"
     assert len(calls) == 2
+
+
+def test_a_lease_that_is_lost_during_a_step_is_not_the_failure_of_the_module(redis_url: str) -> None:
+    agent = agent_on(redis_url)
+
+    async def ask_and_lose_the_lease(question: str) -> str:
+        if not calls:
+            with client(redis_url) as connection:
+                connection.delete("gf:run:{lease-lost-in-a-step}:lease")
+        return await ask(question)
+
+    @agent.node(max_retries=1)
+    async def think(cache):
+        return await cache.step("ask", ask_and_lose_the_lease, "why", key="why")
+
+    outcome = agent.run_task_sync(task(), run_id="lease-lost-in-a-step")
+
+    assert outcome.status is RunStatus.COMPLETE, outcome.error
+    assert outcome.node_results["think"].attempts == 1
+    assert outcome["think"] == "answer to why"
+    assert outcome.seconds < 4, "nobody waits for what cannot be stored"
 
 
 def test_a_step_of_a_module_run_that_ran_out_of_time_is_remembered(redis_url: str) -> None:

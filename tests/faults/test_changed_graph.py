@@ -14,6 +14,7 @@ from graphflow.agent import Agent
 from graphflow.caches.redis_cache import RedisCache
 from graphflow.errors import LeaseHeld, PlanMismatch
 from graphflow.events import GraphChanged
+from graphflow.graph.cache import Cache
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.result import RunResult
 from tests.acceptance.support import until
@@ -275,5 +276,29 @@ def test_snapshots_of_the_old_graph_are_dropped(redis_server: RealServer, tmp_pa
 
         snapshots = await changed.snapshots(tmp_path.name)
         assert all("first" not in snapshot.nodes for snapshot in snapshots)
+
+    run(main())
+
+
+def test_suspended_run_goes_on_under_an_accepted_graph(redis_server: RealServer, tmp_path: Path) -> None:
+    async def main() -> None:
+        graphs = Graphs(redis_server.url)
+
+        def asks(agent: Agent) -> None:
+            @agent.node
+            async def asks(first: int, cache: Cache) -> bool:
+                return bool(await cache.wait_for_signal("approved"))
+
+        asked = await graphs.agent(graphs.first, asks).run_task(TASK, run_id=tmp_path.name)
+        assert asked.status is RunStatus.SUSPENDED
+        changed = graphs.agent(graphs.first, asks, graphs.extra)
+
+        outcome = await changed.resume(tmp_path.name, accept_changes=True)
+
+        assert outcome.status is RunStatus.SUSPENDED
+        assert outcome["extra"] == 10
+        await changed.signal(tmp_path.name, "approved", True)
+        answered = await changed.resume(tmp_path.name)
+        assert (answered.status, answered["asks"]) == (RunStatus.COMPLETE, True)
 
     run(main())

@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from graphflow import Agent, RedisCache, Task
 from tests.contract.driving import raw
+from tests.faults.harness import Job
 from tests.helpers import run as run_async
 from tests.servers import RealServer
 
@@ -112,3 +114,25 @@ def test_runs_that_come_and_go_leave_memory_and_keys_as_they_were(runs: int) -> 
 
     with RealServer("current", appendfsync="no") as server:
         run_async(main(server))
+
+
+def test_run_whose_driver_died_before_its_keys_had_an_end_is_given_one_by_a_sweep(
+    redis_url: str, tmp_path: Path
+) -> None:
+    job = Job(redis_url, f"{tmp_path.name}-unended", "map", tmp_path / "log")
+
+    async def ends(client) -> set[bool]:
+        keys = [key async for key in client.scan_iter(f"gf:run:{{{job.run_id}}}*", count=1000)]
+        assert len(keys) > 8
+        return {await client.ttl(key) > 0 for key in keys}
+
+    async def main() -> None:
+        async with looking_at(redis_url) as client, RedisCache(redis_url).store() as store:
+            assert await ends(client) == {False}
+            swept = await store.upkeep().sweep()
+            assert job.run_id in swept.expired
+            assert await ends(client) == {True}
+
+    assert job.start("expire.before=kill").died()
+    run_async(main())
+    assert job.start().finish()["status"] == "complete"

@@ -139,10 +139,12 @@ def test_a_step_whose_result_was_stored_is_not_called_again_after_a_kill(
             {"question": "a", "answer": "answer to a"},
             {"question": "b", "answer": "answer to b"},
         ]
-    } | {name: None for name in ("first", "second")}
+    } | dict.fromkeys(("first", "second"))
     assert stored, "a result was stored before the process died"
     assert [program.asked[f"a {name}"] for name in stored] == [1] * len(stored)
-    assert program.asked["b first"] + program.asked["b second"] == 1, "who lost the first subtask asks for the second"
+    assert program.asked["b first"] + program.asked["b second"] == 1, (
+        "who lost the first subtask asks for the second"
+    )
     with looking_at(redis_server.url) as client:
         assert not client.exists(f"gf:run:{{{program.run_id}}}:steps")
 
@@ -222,5 +224,8 @@ def _send(program: Program, server: RealServer, value: str) -> None:
         "asyncio.run(Agent(cache=RedisCache(sys.argv[1])).signal(*sys.argv[2:]))"
     )
     subprocess.run(
-        [sys.executable, "-c", code, server.url, program.run_id, "go", value], cwd=ROOT, check=True, timeout=20
+        [sys.executable, "-c", code, server.url, program.run_id, "go", value],
+        cwd=ROOT,
+        check=True,
+        timeout=20,
     )

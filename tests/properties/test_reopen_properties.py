@@ -6,7 +6,7 @@ import copy
 import random
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from graphflow.engine.plan import bits
@@ -75,8 +75,20 @@ def tame(specs: list[Spec]) -> list[Spec]:
     return [replace(spec, on_error=None) for spec in kept if spec.name != "loop"]
 
 
+#: What had failed is running again when END stops it.
+STOPPED_AGAIN = [
+    Spec("n0", "source"),
+    Spec("n1", "waiting", fails="always"),
+    Spec("n2", "work", ["n0"]),
+    Spec("n3", "flow", ["n2"], [(["END"], None)]),
+    Spec("n4", "flow", ["n2"], [(["n5", "END"], None)]),
+    Spec("n5", "work", ["n0"]),
+]
+
+
 @quick
 @given(graphs(wild=True), st.integers(0, 2**32))
+@example(STOPPED_AGAIN, 93)
 def test_run_that_is_tried_again_ends_and_nothing_in_it_has_failed(specs, seed):
     plan = compiled(specs)
     if plan is None:

@@ -64,7 +64,7 @@ class Model:
         self, token: str, expected: int, revision: int, before: str, op: str, taken: int, status: str
     ) -> list[Any]:
         if op == self.op:
-            return ["ok", len(self.inbox)]
+            return ["ok", len(self.inbox), 0]
         if token != self.token:
             return ["lost", self.token]
         if (expected, before) != (self.revision, self.op):
@@ -72,7 +72,7 @@ class Model:
         self.revision, self.op, self.status = revision, op, status
         self.inbox = self.inbox[taken:]
         self.committed.append(op)
-        return ["ok", len(self.inbox)]
+        return ["ok", len(self.inbox), 0]
 
     def post(self, op: str, request: str) -> list[Any]:
         if op in self.posted[:16]:

@@ -24,6 +24,10 @@ from graphflow import (
 )
 
 
+async def ask(question: str) -> str:
+    return question
+
+
 class Doubler(AgentModule):
     name: str = "doubler"
     factor: int = 2
@@ -35,6 +39,11 @@ class Doubler(AgentModule):
         if claimed is not None:
             claimed.set(status="done")
         await cache.append("log", "doubled")
+        assert_type(await cache.step("ask", ask, "why"), str)
+        assert_type(await cache.step("count", len, "why", key="why"), int)
+        await cache.publish_to_mailbox("log", {"n": 1})
+        assert_type(await cache.get_message("log", timeout=1.5), Any)
+        assert_type(await cache.wait_for_signal("go"), Any)
         return {"status": "success", "result": len(numbers)}
 
 
@@ -81,7 +90,9 @@ assert_type(chunks(Task(type="numbers")), list[list[int]])
 
 
 async def use() -> None:
-    outcome = await agent.run_task(Task(type="numbers", params={"data": [1]}), state={"n": 1}, run_id="nightly")
+    outcome = await agent.run_task(
+        Task(type="numbers", params={"data": [1]}), state={"n": 1}, run_id="nightly"
+    )
     assert_type(outcome, RunResult)
     assert_type(outcome.status, RunStatus)
     assert_type(outcome["combine"], Any)
@@ -91,3 +102,5 @@ async def use() -> None:
         assert_type(event.revision, int)
     assert_type(await agent.resume("nightly"), RunResult)
     assert_type(await agent.state("nightly"), dict[str, Any])
+    await agent.signal("nightly", "go", {"approved": True})
+    await agent.send_message("nightly", "log", [1, 2])

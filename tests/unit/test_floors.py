@@ -85,7 +85,9 @@ def test_imports_go_down_the_floors_only() -> None:
             continue
         module = module_name(path)
         for imported in imported_modules(path):
-            if (PACKAGE / f"{imported.replace('.', '/')}.py").exists() or (PACKAGE / imported.replace(".", "/")).is_dir():
+            if (PACKAGE / f"{imported.replace('.', '/')}.py").exists() or (
+                PACKAGE / imported.replace(".", "/")
+            ).is_dir():
                 if floor_of(imported) > floor_of(module):
                     upward.append(f"{module} imports {imported}")
 

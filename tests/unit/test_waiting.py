@@ -205,7 +205,9 @@ def test_a_module_run_that_failed_leaves_the_messages_where_they_were():
     run.start("a")
 
     failure = Failure("Boom", "it broke")
-    run.fold(Outcome(run.index("a"), 0, 1, failure=failure, sent=[message(run, "a", "x")], taken=[("box", "one")]))
+    run.fold(
+        Outcome(run.index("a"), 0, 1, failure=failure, sent=[message(run, "a", "x")], taken=[("box", "one")])
+    )
 
     assert run.run.mailboxes == {"box": ["one"]}
 
