@@ -127,8 +127,7 @@ def test_drained_run_commits_what_runs_and_is_given_back(redis_url: str, tmp_pat
         task, state = Task(type="drain"), {"numbers": list(range(40))}
         first = make()
         running = asyncio.create_task(first.run_task(task, state=state, run_id="drain-1"))
-        while not log.exists():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(wait_until, log.exists)
 
         first.drain()
         with pytest.raises(RunInterrupted, match="drain-1"):

@@ -78,18 +78,22 @@ def imported_modules(path: Path) -> set[str]:
     return found
 
 
+def is_ours(imported: str) -> bool:
+    place = PACKAGE / imported.replace(".", "/")
+    return place.with_suffix(".py").exists() or place.is_dir()
+
+
 def test_imports_go_down_the_floors_only() -> None:
     upward = []
     for path in PACKAGE.rglob("*.py"):
         if path.name == "__init__.py":
             continue
         module = module_name(path)
-        for imported in imported_modules(path):
-            if (PACKAGE / f"{imported.replace('.', '/')}.py").exists() or (
-                PACKAGE / imported.replace(".", "/")
-            ).is_dir():
-                if floor_of(imported) > floor_of(module):
-                    upward.append(f"{module} imports {imported}")
+        upward += [
+            f"{module} imports {imported}"
+            for imported in imported_modules(path)
+            if is_ours(imported) and floor_of(imported) > floor_of(module)
+        ]
 
     assert upward == []
 
