@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,6 +13,7 @@ from graphflow.settings import load_settings
 if TYPE_CHECKING:
     from graphflow.store.address import Address
     from graphflow.store.checks import OnRisk
+    from graphflow.store.embedded import EmbeddedServer
     from graphflow.store.redis_store import RedisStore
 
 
@@ -31,6 +33,7 @@ class RedisCache:
         self._on_risk = on_risk
         self._settings = load_settings(redis_url=url, prefix=prefix)
         self._address: Address | None = None
+        self._server: EmbeddedServer | None = None
 
     def __repr__(self) -> str:
         return (
@@ -58,10 +61,23 @@ class RedisCache:
         return RedisCache(url, prefix=prefix or self.prefix, on_risk=self._on_risk)
 
     def store(self) -> RedisStore:
-        """A store at this address, not yet open; one for each event loop."""
+        """A store at this address, not yet open; one for each event loop.
+
+        An embedded server stays up between runs for as long as this cache is there, or the process.
+        """
         from graphflow.store.redis_store import RedisStore
 
-        return RedisStore(self.address, prefix=self._settings.prefix, on_risk=self._on_risk)
+        return RedisStore(
+            self.address, prefix=self._settings.prefix, on_risk=self._on_risk, server=self._embedded_server()
+        )
+
+    def _embedded_server(self) -> EmbeddedServer | None:
+        if self._server is None and self.address.kind == "embedded" and self.address.path is not None:
+            from graphflow.store.embedded import EmbeddedServer
+
+            self._server = EmbeddedServer(self.address.path)
+            weakref.finalize(self, self._server.stop).atexit = False
+        return self._server
 
     def __getattr__(self, name: str) -> Any:
         if name not in _STATE_OPERATIONS:

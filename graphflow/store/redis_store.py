@@ -41,6 +41,7 @@ from graphflow.store.contract import (
     Snapshot,
 )
 from graphflow.store.copies import creation, read_content, read_stored
+from graphflow.store.embedded import EmbeddedServer
 from graphflow.store.errands import load_errands
 from graphflow.store.fields import Changes, item_failure_from_text, time_text
 from graphflow.store.keys import RunKeys, StoreKeys
@@ -93,10 +94,13 @@ class RedisStore:
         prefix: str = "gf",
         patience_seconds: float = PATIENCE_SECONDS,
         on_risk: OnRisk = "ignore",
+        server: EmbeddedServer | None = None,
     ) -> None:
+        """`server` is joined when the store opens and not left when it closes: its owner does that."""
         self.masked_url = address.masked
         self._address = address
         self._on_risk = on_risk
+        self._server = server
         self._keys = StoreKeys(prefix)
         self._redis = PatientClient(address, patience_seconds)
         self._drives: dict[RunId, _Drive] = {}
@@ -104,6 +108,8 @@ class RedisStore:
     # Opening and closing
 
     async def open(self) -> None:
+        if self._server is not None:
+            await asyncio.to_thread(self._server.start)
         await self._redis.open()
         try:
             await self._check_schema()
