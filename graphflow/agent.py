@@ -12,11 +12,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, TypeVar
 from uuid import uuid4
 
+from graphflow.builder import GraphBuilder
+from graphflow.caches.names import checked_name, initial_texts
 from graphflow.caches.redis_cache import RedisCache
-from graphflow.caches.transaction import checked_name, initial_texts
 from graphflow.codec import decode, encode
 from graphflow.engine.compile import compile_plan
 from graphflow.engine.fork import enter_fork
@@ -26,10 +27,6 @@ from graphflow.engine.session import Session, Sessions
 from graphflow.engine.sweep import Sweep
 from graphflow.errors import GraphflowError, RunExists, RunOver, TaskMismatch
 from graphflow.events import Event, RunFinished
-from graphflow.graph.flow import names_of
-from graphflow.graph.functions import function_name
-from graphflow.graph.modules import END, FunctionModule, ModuleConfig, ModuleType
-from graphflow.graph.nodes import Node, NodeConfig, NodeOptions, SnapshotControl
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import RunId, check_run_id, new_run_id
 from graphflow.origin import code_of, refuse_while_loading
@@ -40,7 +37,6 @@ from graphflow.settings import (
     DEFAULT_DRAIN_SECONDS,
     DEFAULT_LEASE_SECONDS,
     DEFAULT_MAX_CONCURRENT_TASKS,
-    DEFAULT_TIMEOUT_SECONDS,
     KEEP_COMPLETE_SECONDS,
     KEEP_OTHER_SECONDS,
 )
@@ -48,21 +44,21 @@ from graphflow.store.contract import Retention, RunContent, RunHead, Snapshot
 
 logger = logging.getLogger(__name__)
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 _Result = TypeVar("_Result")
 
 #: Seconds after which `stream` looks for events that another process committed.
 STREAM_POLL_SECONDS = 0.2
 
 
-class Agent:
+class Agent(GraphBuilder):
     """A graph of nodes over one store. One agent runs many tasks at once: nothing about a run lives on it.
 
     `max_concurrent_tasks` module runs at a time and `max_total_iterations` node runs (default 100 + 10 per node) limit
     each run, `deadline` its seconds from start to end. With `auto_snapshot` every node that does not say otherwise keeps
-    a snapshot of the run when it has succeeded or failed; the last 10 of a run are kept. `lease_seconds` is how long a run stays with a process that
-    does not answer before another may take it over. A complete run is kept in the store for `keep_complete_seconds` (7
-    days) after its end, any other for `keep_other_seconds` (30 days); 0 keeps it for ever.
+    a snapshot of the run when it has succeeded or failed; the last 10 of a run are kept. `lease_seconds` is how long a
+    run stays with a process that does not answer before another may take it over. A complete run is kept in the store
+    for `keep_complete_seconds` (7 days) after its end, any other for `keep_other_seconds` (30 days); 0 keeps it for
+    ever.
     """
 
     def __init__(
@@ -79,6 +75,7 @@ class Agent:
         keep_complete_seconds: float = KEEP_COMPLETE_SECONDS,
         keep_other_seconds: float = KEEP_OTHER_SECONDS,
     ) -> None:
+        super().__init__()
         self.cache = cache if cache is not None else RedisCache()
         self.max_concurrent_tasks = max_concurrent_tasks
         self.max_total_iterations = max_total_iterations
@@ -90,7 +87,6 @@ class Agent:
         self.retention = Retention(keep_complete_seconds, keep_other_seconds)
         self._own_name = name
         self._file = sys._getframe(1).f_globals.get("__file__")
-        self._nodes: list[Node] = []
         self._sessions = Sessions(lambda: self.cache.store())
         #: Results by node of the latest run of this process.
         self.node_results: Mapping[str, NodeResult] = {}
@@ -100,124 +96,7 @@ class Agent:
         """What runs of this agent are filed under: the name given, else the stem of the file that made the agent."""
         return self._own_name or (Path(self._file).stem if self._file else "agent")
 
-    # Building the graph
-
-    @property
-    def nodes(self) -> dict[str, Node]:
-        return {node.name: node for node in self._nodes}
-
-    def add_node(self, node: Node) -> Node:
-        """Add a node. Its dependencies may come later; the graph is checked as a whole when it is run."""
-        if not isinstance(node, Node):
-            raise TypeError(
-                f"add_node takes a Node, not {type(node).__name__}; functions are added by @agent.node"
-            )
-        self._nodes.append(node)
-        return node
-
-    def add_multiple_nodes(self, nodes: Sequence[Node]) -> None:
-        for node in nodes:
-            self.add_node(node)
-
-    @overload
-    def node(self, function: _Function, /) -> _Function: ...
-    @overload
-    def node(
-        self,
-        /,
-        *,
-        name: str | None = None,
-        type: ModuleType = ModuleType.EXECUTOR,
-        dependencies: Sequence[str] = (),
-        start: bool | None = None,
-        snapshot: SnapshotControl | None = None,
-        timeout: float = DEFAULT_TIMEOUT_SECONDS,
-        **options: Unpack[NodeOptions],
-    ) -> Callable[[_Function], _Function]: ...
-    def node(
-        self,
-        function: _Function | None = None,
-        /,
-        *,
-        name: str | None = None,
-        type: ModuleType = ModuleType.EXECUTOR,
-        dependencies: Sequence[str] = (),
-        start: bool | None = None,
-        snapshot: SnapshotControl | None = None,
-        timeout: float = DEFAULT_TIMEOUT_SECONDS,
-        **options: Unpack[NodeOptions],
-    ) -> _Function | Callable[[_Function], _Function]:
-        """Make a function a node; its parameters name what it depends on. The function is returned unchanged.
-
-        `options` are the fields of `NodeConfig`, `timeout` is in seconds per attempt.
-        """
-
-        def decorate(function: _Function) -> _Function:
-            module = FunctionModule(
-                name=name or function_name(function),
-                type=type,
-                function=function,
-                config=ModuleConfig(timeout=timeout),
-            )
-            self._add_function(module, dependencies, start, snapshot, NodeConfig(**options))
-            return function
-
-        return decorate if function is None else decorate(function)
-
-    def decide(
-        self,
-        *,
-        to: str | Sequence[str],
-        after: str | Sequence[str] = (),
-        name: str | None = None,
-        start: bool | None = None,
-        snapshot: SnapshotControl | None = None,
-        timeout: float = DEFAULT_TIMEOUT_SECONDS,
-        **options: Unpack[NodeOptions],
-    ) -> Callable[[_Function], _Function]:
-        """Make a function flow control: it returns a name out of `to`, a list of names, END, or None to fall through.
-
-        END need not be listed; with an empty `to` the function ends the run or falls through.
-        """
-
-        def decorate(function: _Function) -> _Function:
-            module = FunctionModule(
-                name=name or function_name(function),
-                type=ModuleType.FLOW_CONTROL,
-                function=function,
-                to=names_of(to if isinstance(to, str) else list(to)) or [END],
-                config=ModuleConfig(timeout=timeout),
-            )
-            self._add_function(
-                module,
-                names_of(after if isinstance(after, str) else list(after)),
-                start,
-                snapshot,
-                NodeConfig(**options),
-            )
-            return function
-
-        return decorate
-
-    def _add_function(
-        self,
-        module: FunctionModule,
-        dependencies: Sequence[str],
-        start: bool | None,
-        snapshot: SnapshotControl | None,
-        config: NodeConfig,
-    ) -> None:
-        self.add_node(
-            Node(
-                name=module.name,
-                type=module.type,
-                modules=[module],
-                dependencies=list(dependencies),
-                node_config=config,
-                start=start,
-                snapshot=snapshot,
-            )
-        )
+    # Running
 
     def compile(self, state_keys: Sequence[str] = ()) -> Plan:
         """The graph as a plan. InvalidGraph lists everything that is wrong with it."""
@@ -234,8 +113,6 @@ class Agent:
         for warning in plan.warnings:
             logger.warning("agent %s: %s", self.name, warning)
         return plan
-
-    # Running
 
     async def run_task(
         self, task: Task, *, state: Mapping[str, Any] | None = None, run_id: str | None = None

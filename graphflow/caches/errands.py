@@ -11,13 +11,16 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphflow.caches.view import Owner, StateView
 from graphflow.codec import decode, encode
-from graphflow.errors import NoMessage, StateError, UnstorableValue
+from graphflow.errors import InvalidSignal, NoMessage, StateError, UnstorableValue
 from graphflow.failpoints import failpoint
 from graphflow.run import Message, message_text
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 #: Hex digits of a digest: more than chance can bring together.
 DIGEST_LENGTH = 32
@@ -124,6 +127,21 @@ class Errands:
         taken, self.taken = self.taken, []
         for mailbox, text in taken:
             self._view.mailboxes.release(mailbox, text)
+
+
+def validated(signal: str, value: Any, schema: type[BaseModel]) -> BaseModel:
+    """A signal's value as its receiver wants it. InvalidSignal."""
+    if isinstance(value, schema):
+        return value
+    from pydantic import ValidationError
+
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'value'}: {problem['msg']}" for problem in error.errors()
+        )
+        raise InvalidSignal(signal, schema.__name__, problems) from error
 
 
 def _digest(text: str) -> str:

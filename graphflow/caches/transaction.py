@@ -8,22 +8,20 @@ state of that moment (`resolve`); it commits, or closes the transaction and repe
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from graphflow.caches.claims import ClaimedItem, Where
-from graphflow.caches.errands import Awaited, Errands, Suspended
+from graphflow.caches.errands import Awaited, Errands, Suspended, validated
 from graphflow.caches.footprint import Footprint
+from graphflow.caches.names import TASK_KEY, checked_name
 from graphflow.caches.operations import size_of
 from graphflow.caches.scopes import KeyScope, affixes_of
 from graphflow.caches.view import Owner, Reads, StateView
 from graphflow.caches.writes import Writes
 from graphflow.codec import decode, encode
 from graphflow.errors import (
-    InvalidName,
-    InvalidSignal,
     MissingKey,
     StateError,
     TransactionClosed,
@@ -37,11 +35,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Characters of a state key.
-MAX_KEY_LENGTH = 200
-
-_KEY = re.compile(rf"[^\x00-\x1f\x7f-\x9f{{}}\ud800-\udfff]{{1,{MAX_KEY_LENGTH}}}")
-_TASK: Final = "task"
 _MISSING: Final = object()
 
 
@@ -100,7 +93,7 @@ class Transaction:
 
     async def get(self, key: str, default: Any = _MISSING) -> Any:
         """A fresh copy of the value; the run's own buffered writes are visible. MissingKey without a default."""
-        if key == _TASK:
+        if key == TASK_KEY:
             self._check_open()
             return self._view.task()
         name = self._name(key)
@@ -109,7 +102,7 @@ class Transaction:
         return self._value(name, self._text(name), default)
 
     async def exists(self, key: str) -> bool:
-        if key == _TASK:
+        if key == TASK_KEY:
             self._check_open()
             return True
         name = self._name(key)
@@ -144,7 +137,7 @@ class Transaction:
 
     async def peek(self, key: str, default: Any = _MISSING) -> Any:
         """The stored value as it is now: not checked at the commit, and without the run's own buffered writes."""
-        if key == _TASK:
+        if key == TASK_KEY:
             return await self.get(key)
         name = self._name(key)
         if self._view.is_map(name) and self._view.has_map_results(name):
@@ -286,7 +279,7 @@ class Transaction:
         except Suspended:
             self._ended = True
             raise
-        return value if schema is None else _validated(name, value, schema)
+        return value if schema is None else validated(name, value, schema)
 
     def _my_errands(self) -> Errands:
         if self._errands is None:
@@ -516,19 +509,14 @@ class Transaction:
     def _name(self, key: str) -> str:
         """The state key meant by `key` here. TransactionClosed, or InvalidName for what cannot be a key."""
         self._check_open()
-        if not isinstance(key, str):
-            raise InvalidName("state key", repr(key), f"a state key is text, not {type(key).__name__}")
-        if self._has_scopes:
+        if self._has_scopes and isinstance(key, str):
             prefix, suffix = affixes_of(self)
             key = f"{prefix}{key}{suffix}"
-        if not _KEY.fullmatch(key):
-            reason = f"use 1 to {MAX_KEY_LENGTH} characters, without control characters and braces"
-            raise InvalidName("state key", key, reason)
-        return key
+        return checked_name("state key", key)
 
     def _writable(self, key: str) -> str:
         name = self._name(key)
-        if key == _TASK:
+        if key == TASK_KEY:
             raise StateError("the key 'task' is the run's task and cannot be written; choose another key")
         if self._view.is_map(name):
             raise StateError(
@@ -538,7 +526,7 @@ class Transaction:
         return name
 
     def _check_immediate_is_allowed(self, name: str) -> None:
-        if name == _TASK or self._view.is_map(name):
+        if name == TASK_KEY or self._view.is_map(name):
             self._writable(name)
         is_used = (
             (self._writes is not None and name in self._writes)
@@ -565,42 +553,3 @@ class Transaction:
     def _check_open(self) -> None:
         if self._ended:
             raise TransactionClosed
-
-
-def checked_name(what: str, name: str) -> str:
-    """The name of a step, a mailbox or a signal. InvalidName."""
-    if not isinstance(name, str) or not _KEY.fullmatch(name):
-        reason = f"use 1 to {MAX_KEY_LENGTH} characters, without control characters and braces"
-        raise InvalidName(what, str(name), reason)
-    return name
-
-
-def _validated(signal: str, value: Any, schema: type[BaseModel]) -> BaseModel:
-    if isinstance(value, schema):
-        return value
-    from pydantic import ValidationError
-
-    try:
-        return schema.model_validate(value)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'value'}: {problem['msg']}" for problem in error.errors()
-        )
-        raise InvalidSignal(signal, schema.__name__, problems) from error
-
-
-def initial_texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """A run's initial state as texts. InvalidName, StateError, UnstorableValue or ValueTooLarge for what cannot be."""
-    texts = {}
-    for key, value in values.items():
-        if not isinstance(key, str) or not _KEY.fullmatch(key):
-            reason = f"use 1 to {MAX_KEY_LENGTH} characters, without control characters and braces"
-            raise InvalidName("state key", str(key), reason)
-        if key == _TASK:
-            raise StateError(
-                "the key 'task' is the run's task and cannot be set; choose another key in state="
-            )
-        texts[key] = encode(value, key)
-        if (size := size_of(texts[key])) > MAX_VALUE_BYTES:
-            raise ValueTooLarge(key, type(value).__name__, size, MAX_VALUE_BYTES)
-    return texts

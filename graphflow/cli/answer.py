@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from graphflow.caches.transaction import checked_name
+from graphflow.caches.names import checked_name
 from graphflow.cli.drive import owner_text
 from graphflow.cli.faces import Face
 from graphflow.cli.loading import prefix_of

@@ -82,6 +82,7 @@ class Committer:
     def fold(self, outcome: Input, attempt: Attempt | None = None) -> bool:
         """Fold one outcome into the mirror and the batch. False if it would disturb an older running ticket: then
         nothing has changed, and its attempt has a ticket of its own."""
+        failpoint("outcome.taken")
         transition = advance(self._plan, self._run, outcome, now(), self._random.random())
         if not self._tickets.is_empty and self._disturbs(transition, attempt):
             return False

@@ -18,6 +18,7 @@ from graphflow.engine.readiness import Verdict, readiness
 from graphflow.engine.supervise import failure_of, supervise
 from graphflow.engine.waiting import forget, send, suspend_if_only_waiting
 from graphflow.errors import EvaluationError
+from graphflow.failpoints import failpoint
 from graphflow.graph.modules import END
 from graphflow.run import (
     Failure,
@@ -214,6 +215,7 @@ class Fold:
     def _report_decision(self, index: int, chosen: int, ends: bool) -> None:
         names = " ".join((*self.plan.names(chosen), *([END] if ends else [])))
         self.draft.emit_node(events.DecisionFired, index, chosen=names)
+        failpoint("decision.made")
 
     def jump(self, index: int) -> None:
         """Start the node at once whatever its dependencies did; if it is active, once more when it has settled."""

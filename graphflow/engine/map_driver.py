@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from graphflow.engine.advance import backoff_seconds
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.maps import MapItems, merged_results
+from graphflow.failpoints import failpoint
 from graphflow.run import Failure, Input, ItemOutcomes, NodeStatus, Outcome, Transition
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class MapDriver:
             if self._run.nodes[index].status is not NodeStatus.RUNNING:
                 self.drop(index)
             elif change.opened is not None:
+                failpoint("map.opened")
                 self._unstored.add(index)
         for place in transition.items_ready:
             if (items := self._maps.get(place.node)) is not None and place.item is not None:
@@ -97,6 +99,7 @@ class MapDriver:
             task.cancel()
 
     def _open(self, index: int) -> None:
+        failpoint("map.entered")
         waiting = {place.item for place in self._run.waits if place.node == index and place.item is not None}
         self._maps[index] = MapItems(self._plan.nodes[index], self._run.maps[index], waiting)
         self.refill_soon()
@@ -232,6 +235,7 @@ class MapDriver:
         assert attempt.index is not None
         attempts = items.failed(attempt.index, failure)
         if attempts is not None:
+            failpoint("retry.scheduled")
             again = attempt.again()
             again.ticket = None
             self._scheduler.after(backoff_seconds(attempts, self._random.random()), self.put_back, again)

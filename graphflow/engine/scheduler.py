@@ -32,6 +32,7 @@ from graphflow.engine.slots import Slots
 from graphflow.engine.tickets import TicketLine
 from graphflow.errors import GraphflowError, LeaseLost
 from graphflow.executors.inline import InlineExecutor
+from graphflow.failpoints import failpoint
 from graphflow.graph.tasks import RunStatus
 from graphflow.requests import input_from_request
 from graphflow.run import (
@@ -135,6 +136,7 @@ class Scheduler:
 
     def drain(self, grace_seconds: float) -> None:
         """Start nothing more; `drive` returns when what runs has been committed, or dropped after `grace_seconds`."""
+        failpoint("drain.begun")
         self.is_draining = True
         self.after(grace_seconds, self._give_up_draining)
         self.wake()
@@ -195,6 +197,7 @@ class Scheduler:
         launches = [] if self.run.status.is_final or self.is_held else self._admit()
         futures, self._committing = self._committing, []
         if (reply := await self.committer.commit()) is not None:
+            failpoint("commit.acknowledged")
             self._maps.stored()
             self._on_commit()
             self._memory.note(reply)
@@ -247,6 +250,7 @@ class Scheduler:
             return
         self._has_requests = False
         for text in reversed(await self.store.take_requests(self._lease)):
+            failpoint("request.taken")
             request = input_from_request(text)
             if request is None:
                 logger.warning("run %s: a request that this version does not know is left out", self.run.id)
@@ -302,6 +306,7 @@ class Scheduler:
         for index, place in transition.ready:
             self._ready.append(Attempt(self.plan.nodes[index], place, self.run.nodes[index].visits))
         for index, place, retry_at in transition.delayed:
+            failpoint("retry.scheduled")
             self.after((retry_at - now()) / 1000, self.arrive, RetryDue(index, place))
 
     # Admission

@@ -15,6 +15,7 @@ from graphflow.engine.maps import read_items
 from graphflow.engine.mirror import Mirror
 from graphflow.engine.plan import Plan
 from graphflow.executors.inline import InlineExecutor, watch_for_stop
+from graphflow.failpoints import failpoint
 from graphflow.run import Input, ItemsStored, Outcome, SignalAwaited
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Slots:
 
     def launch(self, attempt: Attempt) -> None:
         """Run the attempt, for which the caller has taken a slot out of `free`; the slot is free again at its end."""
+        failpoint("attempt.launched")
         attempt.transaction = Transaction(self._mirror, attempt)
         attempt.holds_slot = True
         if attempt.index is not None:
@@ -111,6 +113,7 @@ class Slots:
             self._running.discard(attempt)
             assert attempt.transaction is not None
             attempt.transaction.end()
+        failpoint("attempt.returned")
         self._ended(attempt, outcome)
 
     async def _run_body(self, attempt: Attempt) -> Outcome | SignalAwaited:

@@ -188,6 +188,7 @@ class RedisStore:
         length = max(1, round(seconds * 1000))
         answer = await self._redis.script("acquire", [keys.run, keys.lease], [owner, length, nonce, ""])
         if answer[0] == "held" and is_gone(answer[1]):
+            failpoint("lease.takeover")
             answer = await self._redis.script(
                 "acquire", [keys.run, keys.lease], [owner, length, nonce, answer[3]]
             )
@@ -197,12 +198,14 @@ class RedisStore:
             raise RunNotFound(run_id, self.masked_url)
         _, token, op = answer
         self._drives[run_id] = _Drive(token, op)
+        failpoint("lease.acquired")
         return Lease(run_id, token, owner, seconds)
 
     def renewer(self) -> RedisRenewer:
         return RedisRenewer(self._address, self._keys)
 
     async def release(self, lease: Lease) -> None:
+        failpoint("lease.release")
         keys = self._keys.run(lease.run_id)
         drive = self._drives.get(lease.run_id)
         if drive is not None and drive.token == lease.token:
@@ -263,6 +266,7 @@ class RedisStore:
             reply = await self._send(lease, drive, writes, expected, revision, is_large=is_large)
             drive.taken = 0
         if batch.ends_run:
+            failpoint("run.ended")
             await self._redis.command(
                 lambda client: client.zrem(self._keys.open_runs, lease.run_id), self._keys.open_runs
             )

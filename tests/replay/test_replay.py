@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from graphflow.caches.transaction import initial_texts
+from graphflow.caches.names import initial_texts
 from graphflow.engine.advance import advance, apply
 from graphflow.ids import RunId
 from graphflow.run import NodeState, Run

@@ -37,7 +37,7 @@ FLOORS = [
     ],
     ["caches", "store", "executors"],
     ["engine"],
-    ["result", "origin", "agent"],
+    ["builder", "result", "origin", "agent"],
     ["cli", "__main__"],
 ]
 
