@@ -10,6 +10,7 @@ from graphflow.caches.mailboxes import Mailboxes
 from graphflow.caches.view import Owner
 from graphflow.engine.draft import Draft
 from graphflow.engine.plan import Plan
+from graphflow.errors import StoreError
 from graphflow.graph.tasks import Task
 from graphflow.run import Message, NodeStatus, Place, Run
 from graphflow.store.contract import Store
@@ -30,6 +31,7 @@ class Mirror:
         set_now: Callable[[str, str, object], Awaitable[None]],
         notebook: Notebook,
         post: PostOffice,
+        break_off: Callable[[BaseException], None],
     ) -> None:
         self._plan = plan
         self._run = run
@@ -37,6 +39,7 @@ class Mirror:
         self._set_now = set_now
         self._notebook = notebook
         self._post = post
+        self._break_off = break_off
         self.claims = Claims()
 
     @property
@@ -75,8 +78,14 @@ class Mirror:
     def has_map_results(self, name: str) -> bool:
         return self._run.nodes[self._plan.by_name[name]].settled_as is NodeStatus.SUCCEEDED
 
-    def map_results(self, name: str) -> AsyncIterator[tuple[int, str]]:
-        return self._store.results(self._run.id, name)
+    async def map_results(self, name: str) -> AsyncIterator[tuple[int, str]]:
+        try:
+            async for record in self._store.results(self._run.id, name):
+                yield record
+        except StoreError as error:
+            # The store's trouble is no failure of the module that met it.
+            self._break_off(error)
+            raise
 
     def task(self) -> Task:
         return self._run.task.model_copy(deep=True)

@@ -89,7 +89,7 @@ class Scheduler:
         self._tickets = TicketLine()
         self._notebook = Notebook(plan, run, store, lease, self._executor, self.break_off)
         self._post = PostOffice(self)
-        self._mirror = Mirror(plan, run, store, self._set_now, self._notebook, self._post)
+        self._mirror = Mirror(plan, run, store, self._set_now, self._notebook, self._post, self.break_off)
         self.slots = Slots(plan, self._mirror, self._executor, self._ended, run.id)
         self.committer = Committer(plan, run, store, lease, self._mirror, self._tickets, self._react)
         self._maps = MapDriver(self)
