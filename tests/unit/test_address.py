@@ -35,14 +35,14 @@ SECRET = "hunter2"
         ("unix:///run/a%20b.sock", Address("unix", path=Path("/run/a b.sock"))),
         ("embedded:///data/project", Address("embedded", path=Path("/data/project/.graphflow"))),
         ("embedded:///data/.graphflow", Address("embedded", path=Path("/data/.graphflow"))),
-        ("embedded://", Address("embedded", path=Path("/work/here/.graphflow"))),
+        ("embedded://", Address("embedded", path=Path("/srv/here/.graphflow"))),
         ("memory://", Address("memory")),
         ("memory://one", Address("memory", name="one")),
         ("REDIS://h", Address("tcp", host="h", port=6379)),
     ],
 )
 def test_every_accepted_form_is_read_and_reads_back_from_its_own_url(url, expected):
-    parsed = parse_address(url, cwd=Path("/work/here"))
+    parsed = parse_address(url, cwd=Path("/srv/here"))
 
     assert parsed == expected
     assert parse_address(parsed.url) == expected
