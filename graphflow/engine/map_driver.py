@@ -91,7 +91,7 @@ class MapDriver:
         items = self._maps.pop(index, None)
         if items is not None:
             for attempt in items.take_queue():
-                self._scheduler.leave(attempt)
+                self._scheduler.admission.leave(attempt)
 
     def close(self) -> None:
         self._maps.clear()
@@ -130,7 +130,7 @@ class MapDriver:
                 attempt = self._next(items)
                 if attempt is None:
                     break
-                if not self._scheduler.may_start(attempt):
+                if not self._scheduler.admission.may_start(attempt):
                     items.postpone(attempt)
                     continue
                 burst += 1
@@ -138,7 +138,7 @@ class MapDriver:
                 slots.launch(attempt)
 
     def _next(self, items: MapItems) -> Attempt | None:
-        suspects = self._scheduler.suspects
+        suspects = self._scheduler.admission.suspects
         if suspects is None:
             return items.take()
         return items.take_among(suspects.items.get(items.node.index, ()))
@@ -217,11 +217,11 @@ class MapDriver:
         await self._add_results(items, item)
         if not committer.fold(item, attempt):
             return False
-        self._scheduler.leave(attempt)
+        self._scheduler.admission.leave(attempt)
         return True
 
     def _finish(self, attempt: Attempt, items: MapItems | None, outcome: Outcome) -> None:
-        self._scheduler.leave(attempt)
+        self._scheduler.admission.leave(attempt)
         self._scheduler.wake()
         assert attempt.index is not None
         if items is None:
@@ -238,7 +238,9 @@ class MapDriver:
             failpoint("retry.scheduled")
             again = attempt.again()
             again.ticket = None
-            self._scheduler.after(backoff_seconds(attempts, self._random.random()), self.put_back, again)
+            self._scheduler.timers.after(
+                backoff_seconds(attempts, self._random.random()), self.put_back, again
+            )
 
     async def fold_finished(self) -> bool:
         """Hand in one batch of finished items to be folded; False if there are none."""

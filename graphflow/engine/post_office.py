@@ -52,22 +52,22 @@ class PostOffice:
             return found
         waiting = _Waiting(owner, mailboxes, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
-        self._scheduler.step_aside(owner)
-        timer = None if timeout is None else self._scheduler.after(timeout, _give_up, waiting)
+        self._scheduler.admission.step_aside(owner)
+        timer = None if timeout is None else self._scheduler.timers.after(timeout, _give_up, waiting)
         try:
             found = await waiting.found
-            await self._scheduler.come_back(owner)
+            await self._scheduler.admission.come_back(owner)
         except BaseException:
             if found is not None:
                 self.mailboxes.release(*found)
             elif waiting.found.done() and not waiting.found.cancelled() and (late := waiting.found.result()):
                 self.mailboxes.release(*late)
-            self._scheduler.come_back_at_once(owner)
+            self._scheduler.admission.come_back_at_once(owner)
             raise
         finally:
             self._waiting.remove(waiting)
             if timer is not None:
-                self._scheduler.cancel_timer(timer)
+                self._scheduler.timers.cancel(timer)
         return found
 
     def react(self, transition: Transition) -> None:

@@ -14,22 +14,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from graphflow.engine.admission import Admission
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.backpressure import Backpressure
 from graphflow.engine.committer import Committer, now
-from graphflow.engine.crashes import InFlight, suspects_to_run
 from graphflow.engine.heartbeat import Heartbeat
 from graphflow.engine.map_driver import MapDriver
 from graphflow.engine.mirror import Mirror
 from graphflow.engine.notebook import Notebook
-from graphflow.engine.plan import Plan, PlanNode, bits
+from graphflow.engine.plan import Plan, bits
 from graphflow.engine.post_office import PostOffice
 from graphflow.engine.slots import Slots
 from graphflow.engine.tickets import TicketLine
+from graphflow.engine.timers import Timers
 from graphflow.errors import GraphflowError, LeaseLost
 from graphflow.executors.inline import InlineExecutor
 from graphflow.failpoints import failpoint
@@ -39,13 +40,10 @@ from graphflow.run import (
     Begin,
     Crashed,
     Input,
-    NodeStatus,
     Outcome,
-    Place,
     RetryDue,
     Run,
     SignalAwaited,
-    Started,
     StateSet,
     Stop,
     Transition,
@@ -86,29 +84,25 @@ class Scheduler:
         self._on_commit = on_commit
         self._loop = asyncio.get_running_loop()
         self._executor = InlineExecutor()
-        self._tickets = TicketLine()
+        tickets = TicketLine()
         self._notebook = Notebook(plan, run, store, lease, self._executor, self.break_off)
         self._post = PostOffice(self)
         self._mirror = Mirror(plan, run, store, self._set_now, self._notebook, self._post, self.break_off)
         self.slots = Slots(plan, self._mirror, self._executor, self._ended, run.id)
-        self.committer = Committer(plan, run, store, lease, self._mirror, self._tickets, self._react)
+        self.committer = Committer(plan, run, store, lease, self._mirror, tickets, self._react)
+        self.timers = Timers(self.slots.context)
         self._maps = MapDriver(self)
+        self.admission = Admission(self, self._maps, tickets)
         self._memory = Backpressure(store, run.id, self.wake, self.break_off)
-        #: Attempts that wait for a slot or for their ticket.
-        self._ready: deque[Attempt] = deque()
         self._arrived: deque[Arrival] = deque()
         #: Arrivals that would disturb an older running ticket; they come again when a ticket leaves.
         self._parked: list[Arrival] = []
         self._committing: list[asyncio.Future[None]] = []
-        self._timers: dict[int, asyncio.TimerHandle] = {}
-        self._timer_number = 0
         #: The timer that does nothing for the run but end it.
         self._deadline = 0
         self._broken: BaseException | None = None
         #: Requests may wait in the inbox; some may have come before this process did.
         self._has_requests = True
-        #: What alone may run, after the process has died with it twice.
-        self.suspects: InFlight | None = None
         #: Nothing more is started.
         self.is_draining = False
         self._gave_up = False
@@ -138,7 +132,7 @@ class Scheduler:
         """Start nothing more; `drive` returns when what runs has been committed, or dropped after `grace_seconds`."""
         failpoint("drain.begun")
         self.is_draining = True
-        self.after(grace_seconds, self._give_up_draining)
+        self.timers.after(grace_seconds, self._give_up_draining)
         self.wake()
 
     @property
@@ -167,34 +161,23 @@ class Scheduler:
         """Put what the loaded run has in flight at the entrance that first-time work uses."""
         if self.run.deaths > self.run.deaths_counted and self.run.status is not RunStatus.WAITING:
             self.committer.fold(Crashed())
-        self.suspects = suspects_to_run(self.plan, self.run)
+        self.admission.enter_suspects()
         if self.run.status is RunStatus.WAITING:
             self.arrive(Begin())
         for index in bits(self.run.active):
             if not self._maps.enter(index):
-                self._enter_node(index)
+                self.admission.enter_node(index)
         if self.plan.deadline is not None:
             spent = (now() - self.run.started) / 1000 if self.run.started else 0
             stop = Stop(RunStatus.FAILED, f"the run reached deadline={self.plan.deadline:g} s")
-            self._deadline = self.after(self.plan.deadline - spent, self.arrive, stop)
+            self._deadline = self.timers.after(self.plan.deadline - spent, self.arrive, stop)
         self.wake()
-
-    def _enter_node(self, index: int) -> None:
-        state = self.run.nodes[index]
-        for place, module in enumerate(state.modules):
-            if Place(index, state.visits, place) in self.run.waits:
-                continue
-            if module.status is NodeStatus.WAITING:
-                self.after((module.retry_at - now()) / 1000, self.arrive, RetryDue(index, place))
-            elif module.status in (NodeStatus.READY, NodeStatus.RUNNING):
-                module.status = NodeStatus.READY
-                self._ready.append(Attempt(self.plan.nodes[index], place, state.visits))
 
     async def _turn(self) -> None:
         await self._wait()
         await self._read_inbox()
         await self._fold_arrived()
-        launches = [] if self.run.status.is_final or self.is_held else self._admit()
+        launches = [] if self.run.status.is_final or self.is_held else self.admission.admit()
         futures, self._committing = self._committing, []
         if (reply := await self.committer.commit()) is not None:
             failpoint("commit.acknowledged")
@@ -203,21 +186,14 @@ class Scheduler:
             self._memory.note(reply)
             if reply.inbox:
                 self._look_into_inbox()
-        if self.suspects is not None:
-            self._look_at_suspects()
+        if self.admission.look_at_suspects():
+            self.wake()
         for future in futures:
             if not future.done():
                 future.set_result(None)
         for attempt in launches:
             self.slots.launch(attempt)
         self._maps.refill()
-
-    def _look_at_suspects(self) -> None:
-        """What was stored may let the next ones run."""
-        left = suspects_to_run(self.plan, self.run)
-        if left != self.suspects:
-            self.suspects = left
-            self.wake()
 
     async def _wait(self) -> None:
         if not self._wake.is_set() and self._stands_still:
@@ -230,14 +206,13 @@ class Scheduler:
     @property
     def _stands_still(self) -> bool:
         """Nothing will come but from outside."""
-        has_timers = len(self._timers) > (self._deadline in self._timers)
+        has_timers = len(self.timers) > (self._deadline in self.timers)
         return self.slots.is_idle and self._maps.is_idle and not self._memory.is_held and not has_timers
 
     def _go_on_or_stall(self) -> None:
         reason = self._post.stall_reason
-        if self.suspects is not None and reason is not None:
+        if reason is not None and self.admission.clear_suspects():
             # A suspect waits for a message of what may not run beside it.
-            self.suspects = None
             self.wake()
         elif not self.run.waits:
             if reason is None:
@@ -275,9 +250,10 @@ class Scheduler:
             return
         assert attempt.transaction is not None
         if attempt.stopping:
-            self.leave(attempt)
+            self.admission.leave(attempt)
         elif outcome is None or not attempt.transaction.is_valid(self._mirror):
-            self._repeat(attempt)
+            logger.debug("run %s: %s lost a conflict and is repeated", self.run.id, attempt.node.name)
+            self.admission.repeat(attempt)
         elif attempt.is_item and not isinstance(outcome, SignalAwaited):
             if not await self._maps.take(attempt, outcome):
                 self._parked.append(arrival)
@@ -285,7 +261,7 @@ class Scheduler:
             if isinstance(outcome, Outcome):
                 outcome = self.committer.resolved(attempt, outcome)
             if self.committer.fold(outcome, attempt):
-                self.leave(attempt)
+                self.admission.leave(attempt)
             else:
                 self._parked.append(arrival)
 
@@ -300,141 +276,24 @@ class Scheduler:
     def _react(self, transition: Transition) -> None:
         """Do outside the mirror what a transition asks for."""
         for index in bits(transition.stopped):
-            self._stop_node(index)
+            self._maps.drop(index)
+            self.slots.stop_node(index)
+            self.admission.drop_node(index)
         self._maps.react(transition)
         self._post.react(transition)
         for index, place in transition.ready:
-            self._ready.append(Attempt(self.plan.nodes[index], place, self.run.nodes[index].visits))
+            self.admission.add(Attempt(self.plan.nodes[index], place, self.run.nodes[index].visits))
         for index, place, retry_at in transition.delayed:
             failpoint("retry.scheduled")
-            self.after((retry_at - now()) / 1000, self.arrive, RetryDue(index, place))
-
-    # Admission
-
-    def _admit(self) -> list[Attempt]:
-        """Give free slots to ready attempts; that they start rides with this commit."""
-        admitted: list[Attempt] = []
-        for _ in range(len(self._ready)):
-            if self.slots.free <= 0:
-                break
-            attempt = self._ready.popleft()
-            if attempt.is_aside:
-                self._let_come_back(attempt, admitted)
-                continue
-            if not self._is_admissible(attempt, admitted):
-                self._ready.append(attempt)
-                continue
-            self.slots.free -= 1
-            admitted.append(attempt)
-            if self.run.nodes[attempt.node.index].modules[attempt.module].status is NodeStatus.READY:
-                self.committer.fold(Started(attempt.node.index, attempt.module))
-        return admitted
-
-    def _is_admissible(self, attempt: Attempt, admitted: list[Attempt]) -> bool:
-        if self.suspects is not None and attempt.node.index not in self.suspects.nodes:
-            return False
-        return not self._is_crowded(attempt.node, admitted) and self.may_start(attempt)
-
-    # Waiting for messages
-
-    def step_aside(self, attempt: Attempt) -> None:
-        """It waits for a message: its slot and its place in the line are free for others."""
-        if attempt.is_aside:
-            return
-        attempt.is_aside = True
-        attempt.stop_clock()
-        self.slots.give_back(attempt)
-        self._maps.step_aside(attempt)
-        if attempt.ticket is not None and attempt.transaction is not None:
-            self._tickets.leave(attempt.ticket, attempt.transaction.footprint().writes)
-            attempt.ticket = None
-            self._unpark()
-        self.wake()
-
-    async def come_back(self, attempt: Attempt) -> None:
-        """It goes on when it has a slot again, and a place in the line if its kind needs one."""
-        if not attempt.is_aside:
-            return
-        if attempt.comeback is None:
-            attempt.comeback = asyncio.Event()
-            self._ready.append(attempt)
-            self.wake()
-        await attempt.comeback.wait()
-
-    def come_back_at_once(self, attempt: Attempt) -> None:
-        """It was interrupted while it waited: it goes on now, for a moment beyond the limit."""
-        if attempt.is_aside:
-            attempt.is_aside = False
-            self.slots.take_back(attempt)
-            self._maps.come_back(attempt)
-            attempt.start_clock()
-
-    def _let_come_back(self, attempt: Attempt, admitted: list[Attempt]) -> None:
-        assert attempt.comeback is not None
-        if attempt.task is None or attempt.task.done():
-            return
-        if (
-            self._is_crowded(attempt.node, admitted)
-            or not self._maps.has_room(attempt)
-            or not self.may_start(attempt)
-        ):
-            self._ready.append(attempt)
-        else:
-            self.come_back_at_once(attempt)
-            attempt.comeback.set()
-            attempt.comeback = None
-
-    def _is_crowded(self, node: PlanNode, admitted: list[Attempt]) -> bool:
-        """Whether as many modules of the node are under way as its max_concurrency allows."""
-        limit = node.config.max_concurrency
-        if limit is None or node.map is not None:
-            return False
-        return self.slots.running(node.index) + sum(attempt.node is node for attempt in admitted) >= limit
-
-    def may_start(self, attempt: Attempt) -> bool:
-        """Whether its ticket, if it needs one, lets it start."""
-        if self._tickets.is_empty:
-            return True
-        if attempt.ticket is None:
-            if not self._tickets.needs_ticket(attempt.kind):
-                return True
-            attempt.ticket = self._tickets.take(attempt, attempt.kind, attempt.node.config.outputs)
-        if not self._tickets.may_start(attempt.ticket):
-            return False
-        self._tickets.started(attempt.ticket)
-        return True
+            self.timers.after((retry_at - now()) / 1000, self.arrive, RetryDue(index, place))
 
     def _ended(self, attempt: Attempt, outcome: Input | None) -> None:
         self._post.drop(attempt)
         if not self._maps.ended(attempt, outcome):
             self.arrive(outcome, attempt)
 
-    def _repeat(self, attempt: Attempt) -> None:
-        """It lost a conflict: again against fresh state, no attempt used, in its place in the line."""
-        assert attempt.transaction is not None
-        logger.debug("run %s: %s lost a conflict and is repeated", self.run.id, attempt.node.name)
-        footprint = attempt.transaction.footprint()
-        attempt.transaction.close()
-        attempt.ticket = self._tickets.conflict(attempt.ticket, attempt, attempt.kind, footprint)
-        if attempt.is_item:
-            self._maps.put_back(attempt.again())
-        else:
-            self._ready.appendleft(attempt.again())
-        self._unpark()
-
-    def leave(self, attempt: Attempt) -> None:
-        """The attempt is over for good; whoever waited for its ticket may go on."""
-        written: Iterable[str] = ()
-        if attempt.transaction is not None:
-            written = attempt.transaction.footprint().writes if attempt.ticket is not None else ()
-            attempt.transaction.close()
-        if attempt.ticket is None:
-            return
-        self._tickets.leave(attempt.ticket, written)
-        self._unpark()
-        self._maps.refill_soon()
-
-    def _unpark(self) -> None:
+    def unpark(self) -> None:
+        """A ticket has left: what waited for it is looked at again."""
         self._arrived.extendleft(reversed(self._parked))
         self._parked.clear()
         self.wake()
@@ -447,22 +306,6 @@ class Scheduler:
     def arrive(self, outcome: Input | None, attempt: Attempt | None = None) -> None:
         self._arrived.append(Arrival(outcome, attempt))
         self._wake.set()
-
-    def after(self, seconds: float, action: Callable[..., None], *arguments: object) -> int:
-        """Call `action` in so many seconds, unless driving has ended by then. The timer's number, to cancel it."""
-        number = self._timer_number = self._timer_number + 1
-
-        def fire() -> None:
-            del self._timers[number]
-            action(*arguments)
-
-        self._timers[number] = self._loop.call_later(max(0.0, seconds), fire, context=self.slots.context)
-        return number
-
-    def cancel_timer(self, number: int) -> None:
-        timer = self._timers.pop(number, None)
-        if timer is not None:
-            timer.cancel()
 
     def _look_into_inbox(self) -> None:
         self._has_requests = True
@@ -483,17 +326,8 @@ class Scheduler:
         self._wake.set()
         await committed
 
-    def _stop_node(self, index: int) -> None:
-        self._maps.drop(index)
-        self.slots.stop_node(index)
-        dropped = [attempt for attempt in self._ready if attempt.node.index == index]
-        self._ready = deque(attempt for attempt in self._ready if attempt.node.index != index)
-        for attempt in dropped:
-            self.leave(attempt)
-
     async def _stop_everything(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
+        self.timers.close()
         self._maps.close()
         await self._memory.close()
         await self.slots.stop_all()
