@@ -18,6 +18,7 @@ from graphflow import (
     NodeConfig,
 )
 from tests.acceptance.support import agent_on, client, keys_of_run, module_node, task
+from tests.helpers import run
 
 
 class Works(AgentModule):
@@ -219,3 +220,12 @@ def test_misspelt_parameter_that_means_a_given_state_key_is_filled_once_it_is_gi
 def test_unknown_keyword_is_an_error_that_names_it(build: Any, named: str) -> None:
     with pytest.raises((ValueError, TypeError), match=named):
         build()
+
+
+def test_what_is_no_task_and_no_node_is_refused_by_a_sentence(redis_url: str) -> None:
+    agent = agent_on(redis_url)
+
+    with pytest.raises(TypeError, match="add_node takes a Node, not function"):
+        agent.add_node(lambda: None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="run_task takes a Task"):
+        run(agent.run_task({"type": "numbers"}))  # type: ignore[arg-type]
