@@ -15,8 +15,8 @@ class Step(AgentModule):
         return 1
 
 
-def agent(url: str, nodes: int) -> Agent:
-    agent = Agent(cache=RedisCache(url), max_total_iterations=nodes)
+def agent(cache: RedisCache, nodes: int) -> Agent:
+    agent = Agent(cache=cache, max_total_iterations=nodes)
     for number in range(nodes):
         before = [f"step_{number - 1}"] if number else []
         agent.add_node(Node(name=f"step_{number}", modules=[Step()], dependencies=before))
@@ -24,8 +24,9 @@ def agent(url: str, nodes: int) -> Agent:
 
 
 def main(nodes: int = 1_000, url: str = "embedded://") -> None:
-    agent(url, 2).run_task_sync(Task(type="warm-up"))
-    measured = agent(url, nodes)
+    cache = RedisCache(url)
+    agent(cache, 2).run_task_sync(Task(type="warm-up"))
+    measured = agent(cache, nodes)
     begun = time.perf_counter()
     outcome = measured.run_task_sync(Task(type="chain"))
     seconds = time.perf_counter() - begun

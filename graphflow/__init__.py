@@ -2,14 +2,16 @@
 
 A map for readers, in the order in which the code is best read:
 
-    graph/             nouns that users build: Task, AgentModule, FlowDecision, Node, and the Cache protocol
-    engine/plan.py     a graph compiled (compile.py) and checked (validate.py)
-    run.py             one execution of a plan: its mirror, what comes in, what changes
-    engine/advance.py  the rules: what happens next, as one pure fold
-    store/             where runs are kept: keys.py names every key, lua/commit.lua stores one step or nothing
-    engine/scheduler.py drives a run: admits attempts, validates what they come to, commits
+    graph/               nouns that users build: Task, AgentModule, FlowDecision, Node, and the Cache protocol
+    engine/plan.py       a graph compiled (compile.py) and checked (validate.py for a node, relations.py for all of them)
+    run.py               one execution of a plan: its mirror, what comes in, what changes; events.py has the facts of it
+    engine/advance.py    the rules: what happens next, as one pure fold (fold.py, readiness.py, supervise.py, ending.py)
+    caches/transaction.py the state as one module run sees it: reads that are checked, writes that wait for the commit
+    store/               where runs are kept: keys.py names every key, lua/commit.lua stores a batch or nothing
+    engine/scheduler.py  drives a run: admits attempts, validates what they come to, commits; recovery.py starts it
+    agent.py             the front door (builder.py builds the graph), result.py what a run came to, cli/ the command
 
-The rest is ground (errors, ids, settings, codec, expressions), doors (caches, executors) and porch (agent.py, cli).
+The rest is ground: errors, ids, settings, codec, expressions, failpoints. executors/ holds where module bodies run.
 Data flows one way: graph -> plan -> run (stored) -> attempt -> outcome -> transition -> commit -> events -> people.
 """
 
@@ -25,18 +27,33 @@ if TYPE_CHECKING:
     from graphflow.errors import (
         GraphflowError,
         InvalidGraph,
+        LeaseHeld,
+        MissingKey,
+        NoMessage,
         NonRetryableException,
+        PlanMismatch,
+        RunComplete,
+        RunInterrupted,
         RunNotFound,
+        RunOver,
+        SnapshotNotFound,
+        StateError,
+        StoreError,
         StoreUnreachable,
+        TaskMismatch,
+        UnsafeStore,
+        UnstorableValue,
     )
+    from graphflow.events import Event
     from graphflow.executors.inline import is_cancelled
     from graphflow.graph.cache import Cache
     from graphflow.graph.flow import FlowControlConfig, FlowControlModule, FlowDecision
     from graphflow.graph.modules import END, AgentModule, ModuleConfig, ModuleType
     from graphflow.graph.nodes import Node, NodeConfig, SnapshotControl
     from graphflow.graph.tasks import RunStatus, Task, TaskStatus
-    from graphflow.result import NodeResult, RunFailure, RunResult
+    from graphflow.result import ModuleResult, NodeResult, RunFailure, RunResult
     from graphflow.run import NodeStatus
+    from graphflow.store.contract import Snapshot
 
 __version__ = "0.1.0"
 
@@ -47,18 +64,33 @@ _HOMES = {
     "graphflow.errors": (
         "GraphflowError",
         "InvalidGraph",
+        "LeaseHeld",
+        "MissingKey",
+        "NoMessage",
         "NonRetryableException",
+        "PlanMismatch",
+        "RunComplete",
+        "RunInterrupted",
         "RunNotFound",
+        "RunOver",
+        "SnapshotNotFound",
+        "StateError",
+        "StoreError",
         "StoreUnreachable",
+        "TaskMismatch",
+        "UnsafeStore",
+        "UnstorableValue",
     ),
+    "graphflow.events": ("Event",),
     "graphflow.executors.inline": ("is_cancelled",),
     "graphflow.graph.cache": ("Cache",),
     "graphflow.graph.flow": ("FlowControlConfig", "FlowControlModule", "FlowDecision"),
     "graphflow.graph.modules": ("END", "AgentModule", "ModuleConfig", "ModuleType"),
     "graphflow.graph.nodes": ("Node", "NodeConfig", "SnapshotControl"),
     "graphflow.graph.tasks": ("RunStatus", "Task", "TaskStatus"),
-    "graphflow.result": ("NodeResult", "RunFailure", "RunResult"),
+    "graphflow.result": ("ModuleResult", "NodeResult", "RunFailure", "RunResult"),
     "graphflow.run": ("NodeStatus",),
+    "graphflow.store.contract": ("Snapshot",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -82,18 +114,37 @@ __all__ = [
     "RunResult",
     "RunFailure",
     "NodeResult",
+    "ModuleResult",
     "NodeStatus",
+    "Event",
+    "Snapshot",
     "is_cancelled",
     # its state
     "Cache",
     "RedisCache",
     "register_type",
-    # what goes wrong
+    # what goes wrong: all of it is in graphflow.errors
     "GraphflowError",
     "InvalidGraph",
     "NonRetryableException",
+    # with a run
     "RunNotFound",
+    "RunInterrupted",
+    "RunOver",
+    "RunComplete",
+    "SnapshotNotFound",
+    "TaskMismatch",
+    "PlanMismatch",
+    "LeaseHeld",
+    # with its state
+    "StateError",
+    "MissingKey",
+    "UnstorableValue",
+    "NoMessage",
+    # with the store
+    "StoreError",
     "StoreUnreachable",
+    "UnsafeStore",
 ]
 
 

@@ -301,7 +301,9 @@ class Agent(GraphBuilder):
         self, task: Task, state: Mapping[str, Any] | None, run_id: str | None, watch: _Watch
     ) -> RunResult:
         if not isinstance(task, Task):
-            raise TypeError(f"run_task takes a Task, as Task(type='numbers', params=...), not {type(task).__name__}")
+            raise TypeError(
+                f"run_task takes a Task, as Task(type='numbers', params=...), not {type(task).__name__}"
+            )
         refuse_while_loading()
         initial = initial_texts(state or {})
         plan = self.compile(list(initial))

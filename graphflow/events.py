@@ -154,6 +154,14 @@ class GraphChanged(Event):
     changes: str
 
 
+@dataclass(slots=True, kw_only=True)
+class EventsTrimmed(Event):
+    """A gap: who reads the events was so far behind that some before the next one are no longer kept.
+
+    It is not stored. `revision` and `at` are those of the next event; the run and its results have lost nothing.
+    """
+
+
 KINDS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (

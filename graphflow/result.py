@@ -81,7 +81,7 @@ class RunResult:
     task: Task
     #: Why the run failed or stopped early, and how to try again; None if it is complete.
     error: str | None
-    #: Result of the end node, or a dict by name if several end nodes succeeded.
+    #: Result of the end node, a dict by name if several end nodes succeeded, None if none did.
     result: Any
     node_results: Mapping[str, NodeResult]
     failures: list[RunFailure]

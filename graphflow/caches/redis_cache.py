@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from graphflow.errors import OutsideRun
-from graphflow.settings import load_settings
+from graphflow.settings import load_settings, masked_url
 
 if TYPE_CHECKING:
     from graphflow.store.address import Address
@@ -36,11 +36,10 @@ class RedisCache:
         self._server: EmbeddedServer | None = None
 
     def __repr__(self) -> str:
-        return (
-            f"RedisCache({self._settings.redis_url or 'default'!r})"
-            if self._address is None
-            else f"RedisCache({self.address.masked!r})"
-        )
+        if self._address is not None:
+            return f"RedisCache({self._address.masked!r})"
+        url = self._settings.redis_url
+        return f"RedisCache({'default' if url is None else masked_url(url)!r})"
 
     @property
     def address(self) -> Address:

@@ -1,8 +1,8 @@
 """The `graphflow` command: what its commands are called, what they take, and what their exit codes mean.
 
-0 done, 1 a run that failed or is partial, 2 wrong usage, 3 not found, 4 a run that waits for a signal, 5 the store cannot be reached or does not do its
-part, 130 and 143 stopped by Ctrl-C or SIGTERM. A command imports what it needs when it is called, so that
-`graphflow --help` answers at once.
+0 done, 1 a run that failed, is partial or was cancelled, 2 wrong usage, 3 not found, 4 a run that waits for a signal,
+5 the store cannot be reached or does not do its part, 130 and 143 stopped by Ctrl-C or SIGTERM. A command imports what it
+needs when it is called, so that `graphflow --help` answers at once.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from graphflow.cli.redis_lines import lines_for_look
 from graphflow.cli.resume import find_run
 from graphflow.cli.run import report, resume_command, start_logging
 from graphflow.cli.stored import LATEST, store_with_run
+from graphflow.errors import RunComplete
+from graphflow.graph.tasks import RunStatus
 from graphflow.ids import check_run_id, new_run_id
 from graphflow.settings import DEFAULT_DRAIN_SECONDS
 from graphflow.store.keys import StoreKeys
@@ -55,6 +57,8 @@ def retry_run(request: RetryRequest) -> int:
 
 
 def _retry(request: RetryRequest, head: RunHead, address: Address, prefix: str, face: Face) -> RunResult:
+    if request.at is None and head.status is RunStatus.COMPLETE:
+        raise RunComplete(head.id)
     agent = load_agent_of(head, request.agent, address, command=f"graphflow retry {head.id}")
     use_store_of(agent, address, prefix)
     own_id = (

@@ -18,6 +18,7 @@ from graphflow.engine.map_driver import MapDriver
 from graphflow.engine.plan import PlanNode
 from graphflow.engine.tickets import TicketLine
 from graphflow.run import NodeStatus, Place, RetryDue, Started
+from graphflow.settings import BACKOFF_MAX_SECONDS
 
 if TYPE_CHECKING:
     from graphflow.engine.scheduler import Scheduler
@@ -47,7 +48,7 @@ class Admission:
                 continue
             if module.status is NodeStatus.WAITING:
                 self._scheduler.timers.after(
-                    (module.retry_at - now()) / 1000, self._scheduler.arrive, RetryDue(index, place)
+                    _seconds_until(module.retry_at), self._scheduler.arrive, RetryDue(index, place)
                 )
             elif module.status in (NodeStatus.READY, NodeStatus.RUNNING):
                 module.status = NodeStatus.READY
@@ -113,7 +114,7 @@ class Admission:
 
     def _let_come_back(self, attempt: Attempt, admitted: list[Attempt]) -> None:
         assert attempt.comeback is not None
-        if attempt.task is None or attempt.task.done():
+        if attempt.task is None or attempt.task.done() or attempt.is_abandoned:
             return
         if (
             self._is_crowded(attempt.node, admitted)
@@ -193,3 +194,8 @@ class Admission:
         """Let everything run; False if it may already."""
         cleared, self.suspects = self.suspects is not None, None
         return cleared
+
+
+def _seconds_until(retry_at: float) -> float:
+    """Never longer than any wait between two attempts: whoever stored the time may have had another clock."""
+    return min((retry_at - now()) / 1000, BACKOFF_MAX_SECONDS)

@@ -66,6 +66,8 @@ class Attempt:
     #: Its timeout, which stands still while it waits for a message, and the seconds left then.
     clock: asyncio.Timeout | None = None
     seconds_left: float | None = None
+    #: It did not end when it was cancelled: what it still comes to is not looked at.
+    is_abandoned: bool = False
 
     # What its transaction asks of its owner
 
@@ -116,6 +118,18 @@ class Attempt:
         module = self.node.modules[self.module].module
         return module.display_name if isinstance(module, FunctionModule) else type(module).__qualname__
 
+    @property
+    def description(self) -> str:
+        """For people."""
+        module = self.node.modules[self.module].module
+        place = f"node {self.name!r}" if self.index is None else f"item {self.index} of node {self.name!r}"
+        return place if module.name == self.name else f"module {module.name!r} of {place}"
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was told to end: by the engine, or because its time is up."""
+        return self.stopping or (self.clock is not None and self.clock.expired())
+
     def is_unwanted(self) -> bool:
         """Whether nobody waits for what it comes to any more. Called from threads."""
         return self.stopping or (self.transaction is not None and self.transaction.has_ended)
@@ -140,11 +154,13 @@ async def run_attempt(
     """Run the body once within its timeout. Raises only Overtaken, Suspended and a cancellation that the engine asked
     for."""
     node, module = attempt.node, attempt.node.modules[attempt.module]
-    seconds = module.module.config.timeout
-    scope = attempt.clock = asyncio.timeout(seconds)
+    scope = attempt.clock = asyncio.timeout(module.module.config.timeout)
     try:
         async with scope:
             value = await _call(module, transaction, semaphore, executor)
+        if scope.expired():
+            # It took the cancellation for itself; what it returns comes too late all the same.
+            return timed_out(attempt)
         return _read_return(node, module, value)
     except (Overtaken, Suspended):
         raise
@@ -154,10 +170,15 @@ async def run_attempt(
         return Returned(failure=failure_from(error))
     except TimeoutError as error:
         if scope.expired():
-            return Returned(failure=Failure("ModuleTimeout", f"no result within timeout={seconds:g} s"))
+            return timed_out(attempt)
         return Returned(failure=failure_from(error))
     except BaseException as error:
         return Returned(failure=failure_from(error))
+
+
+def timed_out(attempt: Attempt) -> Returned:
+    seconds = attempt.node.modules[attempt.module].module.config.timeout
+    return Returned(failure=Failure("ModuleTimeout", f"no result within timeout={seconds:g} s"))
 
 
 async def _call(
@@ -203,6 +224,9 @@ def _read_return(node: PlanNode, module: PlanModule, value: Any) -> Returned:
     elif isinstance(value, dict) and ("status" in value or "decision" in value):
         if value.get("status", "success") != "success":
             return Returned(failure=_reported_failure(value))
+        if "new_nodes" in value:
+            message = "new_nodes is not in this version; let a decision choose among nodes that the graph has"
+            return Returned(failure=Failure("NotInThisVersion", message, retryable=False))
         decision = _decision(node, module, value["decision"]) if "decision" in value else None
         rest = {key: item for key, item in value.items() if key not in ("status", "decision")}
         value = (

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 #: A lease is renewed this many times before it would end.
 RENEWALS_PER_LEASE = 3
+#: Seconds without a tick of the event loop after which a warning says what holds it up, at the next renewal.
+HELD_UP_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -25,8 +27,12 @@ class _Beat:
     lost: Callable[[], None]
     inbox: Callable[[int], None]
     call_in_loop: Callable[[Callable[[], None]], None]
+    at_work: Callable[[], str]
     #: When the loop that drives the run last ran something.
     ticked: float
+    #: When it was last asked to.
+    asked: float = 0.0
+    is_held_up: bool = False
     is_stalled: bool = False
 
     def tick(self) -> None:
@@ -38,7 +44,8 @@ class Heartbeat:
 
     `lost` and `inbox` are called from the thread: `lost` once when the lease is somebody else's, `inbox` with the
     number of requests that wait for the run. A lease is not renewed while the loop that drives its run, reached through
-    `call_in_loop`, has not run anything for `stall_seconds`: another process had better go on with that run.
+    `call_in_loop`, has not run anything for `stall_seconds`: another process had better go on with that run. What holds
+    the loop up, as `at_work` describes it, is logged long before.
     """
 
     def __init__(
@@ -58,10 +65,12 @@ class Heartbeat:
         lost: Callable[[], None],
         inbox: Callable[[int], None],
         call_in_loop: Callable[[Callable[[], None]], None],
+        at_work: Callable[[], str] = lambda: "something",
     ) -> None:
         with self._changed:
             now = time.monotonic()
-            beat = _Beat(lease, now + lease.seconds / RENEWALS_PER_LEASE, lost, inbox, call_in_loop, now)
+            due = now + lease.seconds / RENEWALS_PER_LEASE
+            beat = _Beat(lease, due, lost, inbox, call_in_loop, at_work, now)
             self._beats[lease.token] = beat
             if self._thread is None:
                 self._thread = threading.Thread(
@@ -122,6 +131,7 @@ class Heartbeat:
             beat.inbox(waiting)
 
     def _loop_stalls(self, beat: _Beat) -> bool:
+        _look_for_hold_up(beat)
         silent = time.monotonic() - beat.ticked
         stalls = silent > self._stall_seconds
         if stalls and not beat.is_stalled:
@@ -132,5 +142,20 @@ class Heartbeat:
                 silent,
             )
         beat.is_stalled = stalls
-        beat.call_in_loop(beat.tick)
+        if beat.ticked >= beat.asked:
+            beat.asked = time.monotonic()
+            beat.call_in_loop(beat.tick)
         return stalls
+
+
+def _look_for_hold_up(beat: _Beat) -> None:
+    held_up = time.monotonic() - beat.asked if beat.ticked < beat.asked else 0.0
+    if held_up > HELD_UP_SECONDS and not beat.is_held_up:
+        logger.warning(
+            "run %s: %s has held up the event loop for %.1f s, and with it everything else that runs there; "
+            "use async libraries, or a sync function, which runs in a thread",
+            beat.lease.run_id,
+            beat.at_work(),
+            held_up,
+        )
+    beat.is_held_up = held_up > HELD_UP_SECONDS

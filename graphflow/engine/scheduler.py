@@ -118,6 +118,7 @@ class Scheduler:
             lost=lambda: _call_in(self._loop, self.break_off, lost),
             inbox=lambda waiting: _call_in(self._loop, self._look_into_inbox),
             call_in_loop=lambda function: _call_in(self._loop, function),
+            at_work=self.slots.at_work,
         )
         try:
             with self._executor:
@@ -168,7 +169,8 @@ class Scheduler:
             if not self._maps.enter(index):
                 self.admission.enter_node(index)
         if self.plan.deadline is not None:
-            spent = (now() - self.run.started) / 1000 if self.run.started else 0
+            # Whoever started the run may have had another clock.
+            spent = max(0.0, now() - self.run.started) / 1000 if self.run.started else 0
             stop = Stop(RunStatus.FAILED, f"the run reached deadline={self.plan.deadline:g} s")
             self._deadline = self.timers.after(self.plan.deadline - spent, self.arrive, stop)
         self.wake()

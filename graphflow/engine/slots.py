@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from graphflow.caches.errands import Suspended
 from graphflow.caches.transaction import Overtaken, Transaction
-from graphflow.engine.attempt import Attempt, Returned, failure_from, run_attempt
+from graphflow.engine.attempt import Attempt, Returned, failure_from, run_attempt, timed_out
 from graphflow.engine.maps import read_items
 from graphflow.engine.mirror import Mirror
 from graphflow.engine.plan import Plan
@@ -20,8 +20,10 @@ from graphflow.run import Input, ItemsStored, Outcome, SignalAwaited
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that cancelled attempts get to end before they are left behind.
+#: Seconds that cancelled attempts get to end when driving ends.
 STOP_SECONDS = 5.0
+#: Seconds that an attempt gets to end when it is cancelled while the run goes on; up to twice as many may pass.
+GRACE_SECONDS = 1.0
 
 
 class Slots:
@@ -45,6 +47,11 @@ class Slots:
         self._semaphore = asyncio.Semaphore(plan.max_concurrent_tasks)
         self._loop = asyncio.get_running_loop()
         self._running: set[Attempt] = set()
+        #: Attempts that were cancelled by the last look and have not ended.
+        self._late: set[Attempt] = set()
+        #: Tasks that did not end when they were cancelled.
+        self._abandoned: set[asyncio.Task[None]] = set()
+        self._next_look: asyncio.TimerHandle | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -70,6 +77,12 @@ class Slots:
     def attempt_of(self, transaction: object) -> Attempt | None:
         return next((attempt for attempt in self._running if attempt.transaction is transaction), None)
 
+    def at_work(self) -> str:
+        """What the event loop is running at this moment, for people. Called from other threads."""
+        task = asyncio.current_task(self._loop)
+        found = next((attempt for attempt in list(self._running) if attempt.task is task), None)
+        return found.description if task is not None and found is not None else "something outside the run"
+
     def launch(self, attempt: Attempt) -> None:
         """Run the attempt, for which the caller has taken a slot out of `free`; the slot is free again at its end."""
         failpoint("attempt.launched")
@@ -78,6 +91,8 @@ class Slots:
         if attempt.index is not None:
             attempt.transaction.set_item(attempt.index, attempt.text)
         self._running.add(attempt)
+        if self._next_look is None:
+            self._next_look = self._loop.call_later(GRACE_SECONDS, self._look_for_late, context=self.context)
         # A context of its own: the caller's is that of whichever attempt has just ended.
         attempt.task = self._loop.create_task(
             self._execute(attempt), name=f"{self._run_id}/{attempt.node.name}", context=self.context.copy()
@@ -87,16 +102,44 @@ class Slots:
         for attempt in [attempt for attempt in self._running if attempt.node.index == index]:
             _stop(attempt)
 
+    def _look_for_late(self) -> None:
+        """Abandon what was cancelled before the last look and still runs: a body may catch its cancellation."""
+        cancelled = {attempt for attempt in self._running if attempt.is_cancelled}
+        for attempt in cancelled & self._late:
+            self._abandon(attempt)
+        self._late = cancelled
+        self._next_look = None
+        if self._running:
+            self._next_look = self._loop.call_later(GRACE_SECONDS, self._look_for_late, context=self.context)
+
+    def _abandon(self, attempt: Attempt) -> None:
+        """Let the run go on as if the attempt had ended; nothing that it still does reaches the run."""
+        logger.warning(
+            "run %s: %s ignores its cancellation and is left behind; let CancelledError pass in its body",
+            self._run_id,
+            attempt.description,
+        )
+        attempt.is_abandoned = True
+        if attempt.task is not None:
+            self._abandoned.add(attempt.task)
+            attempt.task.add_done_callback(self._abandoned.discard)
+        returned = timed_out(attempt)
+        self._leave(attempt)
+        self._ended(attempt, None if attempt.stopping else self._outcome(attempt, returned))
+
     async def stop_all(self) -> None:
         """Cancel everything and wait for its end, though not for ever."""
-        tasks = [attempt.task for attempt in self._running if attempt.task is not None]
+        if self._next_look is not None:
+            self._next_look.cancel()
+        tasks = {attempt.task for attempt in self._running if attempt.task is not None}
         for attempt in list(self._running):
             _stop(attempt)
-        if not tasks:
-            return
-        _, left = await asyncio.wait(tasks, timeout=STOP_SECONDS)
-        for task in left:
+        if tasks:
+            _, tasks = await asyncio.wait(tasks, timeout=STOP_SECONDS)
+        for task in tasks:
             logger.warning("%s ignores its cancellation and is left behind", task.get_name())
+        for task in tasks | self._abandoned:
+            _tear_down(task)
 
     async def _execute(self, attempt: Attempt) -> None:
         outcome: Input | None = None
@@ -109,15 +152,19 @@ class Slots:
             if not attempt.stopping:
                 raise
         finally:
-            self.give_back(attempt)
-            self._running.discard(attempt)
-            assert attempt.transaction is not None
-            attempt.transaction.end()
-        failpoint("attempt.returned")
-        self._ended(attempt, outcome)
+            self._leave(attempt)
+        if not attempt.is_abandoned:
+            failpoint("attempt.returned")
+            self._ended(attempt, outcome)
+
+    def _leave(self, attempt: Attempt) -> None:
+        self.give_back(attempt)
+        self._running.discard(attempt)
+        assert attempt.transaction is not None
+        attempt.transaction.end()
 
     async def _run_body(self, attempt: Attempt) -> Outcome | SignalAwaited:
-        node, transaction = attempt.node, attempt.transaction
+        transaction = attempt.transaction
         assert transaction is not None
         returned = Returned()
         with suppress(Suspended):
@@ -125,8 +172,16 @@ class Slots:
         # It may have come out in a group of exceptions, or not at all.
         if (awaited := transaction.awaits) is not None:
             return SignalAwaited(attempt.place, awaited.signal, awaited.field)
+        return self._outcome(attempt, returned)
+
+    def _outcome(self, attempt: Attempt, returned: Returned) -> Outcome:
         return Outcome(
-            node.index, attempt.module, attempt.visit, returned.result, returned.failure, returned.decision
+            attempt.node.index,
+            attempt.module,
+            attempt.visit,
+            returned.result,
+            returned.failure,
+            returned.decision,
         )
 
     async def _read_source(self, attempt: Attempt) -> ItemsStored:
@@ -147,3 +202,20 @@ def _stop(attempt: Attempt) -> None:
     attempt.stopping = True
     if attempt.task is not None:
         attempt.task.cancel()
+
+
+def _tear_down(task: asyncio.Task[None]) -> None:
+    """Make an end of a task that ignores its cancellation: the event loop could not be closed while it runs."""
+    task.add_done_callback(_forget_error)
+    coroutine = task.get_coro()
+    assert coroutine is not None
+    # A body that goes on even after this cannot be ended.
+    with suppress(BaseException):
+        coroutine.close()
+    # What it waits for would wake it no more.
+    task.cancel()
+
+
+def _forget_error(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -240,7 +240,10 @@ class Store(Protocol):
     async def events(
         self, run_id: RunId, after: str = "0", block_ms: int | None = None
     ) -> list[tuple[str, Event]]:
-        """Up to 500 (entry id, event) after entry `after`; waits up to `block_ms` (2,000 at most) if there is none."""
+        """Up to 500 (entry id, event) after entry `after`; waits up to `block_ms` (2,000 at most) if there is none.
+
+        EventsTrimmed before the others if some may be missing in between: no more than about the last 100,000 are kept.
+        """
 
     async def post(self, run_id: RunId, request: str) -> bool:
         """Put a request into the run's inbox; False if the run is over. RunNotFound."""

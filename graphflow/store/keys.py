@@ -15,7 +15,7 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:run:{ID}:revisions        HASH    state key -> revision of its last change; initial state that never changed has none
     gf:run:{ID}:nodes            HASH    node -> pending ready running waiting succeeded failed skipped
     gf:run:{ID}:node:NODE        HASH    visits considered settled changed started finished last chosen again handled
-                                         reopened dropped error result; per module number
+                                         reopened dropped crashes error result; per module number
                                          status:0 attempts:0 result:0 error:0 retry_at:0
     gf:run:{ID}:events           STREAM  every fact in order: event revision at, and fields of its own
     gf:run:{ID}:inbox            LIST    requests from outside
@@ -25,7 +25,7 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:run:{ID}:signals          HASH    signal -> values that came before anybody waited for them
     gf:run:{ID}:mailbox:NAME     LIST    messages not yet taken: id from value
     gf:run:{ID}:lease            HASH    token owner deadline (ms since 1970, Redis' clock) length (ms)
-    gf:run:{ID}:map:NODE         HASH    visit total span done failed retried
+    gf:run:{ID}:map:NODE         HASH    visit total span done failed retried crashes (index:count, with blanks between)
     gf:run:{ID}:map:NODE:in      HASH    index -> item
     gf:run:{ID}:map:NODE:out     HASH    index -> result
     gf:run:{ID}:map:NODE:failed  HASH    index -> failure with its attempts

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from graphflow.errors import CorruptState, StoreError, StoreFull, StoreUnreachable, WritesRefused
 from graphflow.store.address import Address
@@ -26,14 +27,15 @@ T = TypeVar("T")
 #: Seconds between the first two times that something is asked; each further wait is twice as long.
 FIRST_WAIT_SECONDS = 0.02
 MAX_WAIT_SECONDS = 1.0
-#: Entries of a stream read at a time.
-PAGE_ENTRIES = 500
+#: Entries of a stream read at a time; at least 2, for the first may be known.
+PAGE_ENTRIES = 501
 
 
 class PatientClient:
     """A client of one event loop. Every method raises a StoreError, of a key of another type CorruptState."""
 
     def __init__(self, address: Address, patience_seconds: float) -> None:
+        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._address = address
         self._patience_seconds = patience_seconds
         self._connected: redis.asyncio.Redis | None = None
@@ -43,6 +45,7 @@ class PatientClient:
     async def open(self) -> None:
         """Connect, without patience: a store that is not there is to be told at once."""
         self._connected = await open_client(self._address, role="run")
+        self._home = (os.getpid(), asyncio.get_running_loop())
 
     async def aclose(self) -> None:
         clients = (self._waiting, self._connected)
@@ -55,6 +58,11 @@ class PatientClient:
     def client(self) -> redis.asyncio.Redis:
         if self._connected is None:
             raise StoreError(f"the store at {self._address.masked} is not open; await open() first")
+        if self._home != (os.getpid(), asyncio.get_running_loop()):
+            # Two processes, or two loops, that read from one socket would get each other's replies.
+            raise StoreError(
+                f"the store at {self._address.masked} was opened in another process or event loop; open one here"
+            )
         return self._connected
 
     async def command(self, command: Callable[[redis.asyncio.Redis], Any], key: str) -> Any:
@@ -98,22 +106,20 @@ class PatientClient:
         return names
 
     async def entries(self, key: str, after: str) -> list[tuple[str, dict[str, str]]]:
-        """A page of a stream's entries after `after`."""
+        """A page of a stream's entries from `after` on, that one included if it is there."""
         entries: list[tuple[str, dict[str, str]]] = await self.command(
-            lambda client: client.xrange(key, f"({after}", count=PAGE_ENTRIES), key
+            lambda client: client.xrange(key, after, count=PAGE_ENTRIES), key
         )
         return entries
 
-    async def wait_for_entries(self, key: str, after: str, block_ms: int) -> list[tuple[str, dict[str, str]]]:
-        """The same, waiting for the first. On connections of its own: others' commands would wait behind it."""
+    async def wait_for_entries(self, key: str, after: str, block_ms: int) -> None:
+        """Until there is an entry after `after`, or the time is up. On connections of its own: others' commands would
+        wait behind it."""
         async with self._opening:
             if self._waiting is None:
                 self._waiting = await open_client(self._address, role="events")
         with translate_errors(self._address), _type_checked(key):
-            streams = cast(
-                "list[Any]", await self._waiting.xread({key: after}, count=PAGE_ENTRIES, block=block_ms)
-            )
-        return streams[0][1] if streams else []
+            await self._waiting.xread({key: after}, count=1, block=block_ms)
 
     async def _answer(self, ask: Callable[[], Awaitable[T]]) -> T:
         give_up = time.monotonic() + self._patience_seconds

@@ -24,7 +24,7 @@ from graphflow.errors import (
     SchemaTooNew,
     StoreWentBack,
 )
-from graphflow.events import Event, event_from_fields
+from graphflow.events import Event
 from graphflow.failpoints import failpoint
 from graphflow.ids import RunId
 from graphflow.run import Failure, NodeStatus, Place, Run
@@ -43,6 +43,7 @@ from graphflow.store.contract import (
 from graphflow.store.copies import creation, read_content, read_stored
 from graphflow.store.embedded import EmbeddedServer
 from graphflow.store.errands import load_errands
+from graphflow.store.event_log import read_events
 from graphflow.store.fields import Changes, item_failure_from_text, time_text
 from graphflow.store.keys import RunKeys, StoreKeys
 from graphflow.store.loading import Fields, has_gaps, head_from, run_from, unfinished_indexes
@@ -456,14 +457,7 @@ class RedisStore:
         self, run_id: RunId, after: str = "0", block_ms: int | None = None
     ) -> list[tuple[str, Event]]:
         key = self._keys.run(run_id).events
-        if block_ms:
-            entries = await self._redis.wait_for_entries(key, after, min(block_ms, MAX_BLOCK_MS))
-        else:
-            entries = await self._redis.entries(key, after)
-        try:
-            return [(entry, event_from_fields(fields)) for entry, fields in entries]
-        except (KeyError, ValueError) as error:
-            raise CorruptState(key, f"an entry is no event: {error!r}") from error
+        return await read_events(self._redis, key, after, min(block_ms or 0, MAX_BLOCK_MS))
 
     async def post(self, run_id: RunId, request: str) -> bool:
         keys = self._keys.run(run_id)

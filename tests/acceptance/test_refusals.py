@@ -229,3 +229,18 @@ def test_what_is_no_task_and_no_node_is_refused_by_a_sentence(redis_url: str) ->
         agent.add_node(lambda: None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="run_task takes a Task"):
         run(agent.run_task({"type": "numbers"}))  # type: ignore[arg-type]
+
+
+def test_nodes_added_by_a_result_are_refused_by_name(redis_url: str) -> None:
+    class Adds(AgentModule):
+        async def process(self, cache, semaphore):  # type: ignore[no-untyped-def]
+            return {"status": "success", "new_nodes": [{"name": "more"}]}
+
+    agent = agent_on(redis_url)
+    agent.add_node(Node(name="adds", modules=[Adds()]))
+
+    outcome = agent.run_task_sync(task())
+
+    assert outcome.status == "failed"
+    assert "new_nodes is not in this version" in outcome.failures[0].error
+    assert outcome.failures[0].attempts == 1

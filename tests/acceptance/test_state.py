@@ -102,14 +102,14 @@ def test_initial_state_that_cannot_be_stored_is_an_exception_before_anything_is_
 
 @register_type
 @dataclasses.dataclass
-class Point:
+class PlacePoint:
     x: int
     y: int
 
 
 def test_registered_types_come_back_equal(agent: Agent) -> None:
     values = {
-        "point": Point(1, 2),
+        "point": PlacePoint(1, 2),
         "when": datetime.datetime(2026, 11, 20, 12, tzinfo=datetime.UTC),
         "id": uuid.UUID(int=7),
         "bytes": b"\x00\xff",
@@ -118,27 +118,27 @@ def test_registered_types_come_back_equal(agent: Agent) -> None:
         "large": 2**70,
         "text": "Grüße, 世界 \x00",
         "nothing": None,
-        "nested": {"points": [Point(3, 4)]},
+        "nested": {"points": [PlacePoint(3, 4)]},
     }
 
     @agent.node
     async def sets(cache: Any) -> Any:
         for key, value in values.items():
             await cache.set(key, value)
-        return [Point(5, 6)]
+        return [PlacePoint(5, 6)]
 
     @agent.node
     async def reads(sets: Any, cache: Any) -> bool:
-        assert sets == [Point(5, 6)]
+        assert sets == [PlacePoint(5, 6)]
         return all([await cache.get(key) == value for key, value in values.items()])
 
-    outcome = agent.run_task_sync(task(point=Point(7, 8)))
+    outcome = agent.run_task_sync(task(point=PlacePoint(7, 8)))
 
     assert outcome["reads"] is True
     assert {key: outcome[key] for key in values} == values
-    assert outcome.node_results["sets"].result == [Point(5, 6)]
-    assert outcome.task.params == {"point": Point(7, 8)}
-    assert run(agent.state(outcome.run_id)) == {**values, "sets": [Point(5, 6)], "reads": True}
+    assert outcome.node_results["sets"].result == [PlacePoint(5, 6)]
+    assert outcome.task.params == {"point": PlacePoint(7, 8)}
+    assert run(agent.state(outcome.run_id)) == {**values, "sets": [PlacePoint(5, 6)], "reads": True}
 
 
 def test_failed_module_leaves_no_trace_in_the_state(agent: Agent) -> None:

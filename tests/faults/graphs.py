@@ -1,7 +1,7 @@
 """The two graphs that the fault tests kill: every run of a body is noted in a file outside Redis.
 
 Both double the numbers of the task, three at a time; `naive` lets processors take the first pending subtask, `map`
-has one durable record per item.
+has one durable record per item. Each body passes the failpoint `body.running` when it is noted.
 """
 
 from __future__ import annotations
@@ -9,18 +9,27 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from graphflow.agent import Agent
 from graphflow.caches.redis_cache import RedisCache
+from graphflow.failpoints import failpoint
 from graphflow.graph.tasks import Task
 from tests import parallel_agent
 
 Form = Literal["naive", "map"]
+Order = Literal["together", "forwards", "backwards"]
 
 FORMS: tuple[Form, ...] = ("naive", "map")
 CHUNK_SIZE = 3
+#: Something in the task that no process may log.
+PAYLOAD = "not-to-be-logged"
+#: Attempts that a body has: no infrastructure fault may use up one.
+ATTEMPTS = 2
+#: Those of the graph whose bodies fail: a processor may meet each failing item in one visit.
+ATTEMPTS_OF_FAILING = 5
 #: Numbers in the task of each form: 5 subtasks, 16 items.
 COUNTS: dict[Form, int] = {"naive": 15, "map": 48}
 #: Seconds that one item takes.
@@ -39,7 +48,9 @@ AGGREGATES: dict[Form, tuple[str, str]] = {
 
 
 def task_of(form: Form) -> Task:
-    return Task(type="numbers", objective="double them", params={"data": list(range(COUNTS[form]))})
+    return Task(
+        type="numbers", objective="double them", params={"data": list(range(COUNTS[form])), "note": PAYLOAD}
+    )
 
 
 def items_of(form: Form) -> int:
@@ -50,6 +61,26 @@ def answer_of(form: Form) -> list[int]:
     return [number * 2 for number in range(COUNTS[form])]
 
 
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a body does besides its work. `delay` is seconds."""
+
+    log: Path
+    delay: float
+    #: Every second item fails the first time it runs.
+    fails_once: bool = False
+    #: In which order items end that start together.
+    order: Order = "together"
+
+    async def run(self, item: int) -> None:
+        note(self.log, str(item))
+        failpoint("body.running")
+        if self.fails_once and item % 2 == 0 and executions(self.log)[item] == 1:
+            raise ConnectionError("the first time it fails")
+        turn = {"together": 0, "forwards": item % 4, "backwards": 3 - item % 4}[self.order]
+        await asyncio.sleep(self.delay * (1 + turn / 2))
+
+
 def agent_of(
     form: Form,
     url: str,
@@ -58,27 +89,33 @@ def agent_of(
     delay: float | None = None,
     lease_seconds: float = 10.0,
     extra_node: bool = False,
+    fails_once: bool = False,
+    order: Order = "together",
 ) -> Agent:
     """The agent of a form. `extra_node` makes another graph of it, which a run of the first must refuse."""
     build = naive_agent if form == "naive" else map_agent
-    agent = build(url, log, DELAYS[form] if delay is None else delay, lease_seconds)
+    body = Body(log, DELAYS[form] if delay is None else delay, fails_once, order)
+    agent = build(url, body, lease_seconds)
     if extra_node:
         agent.node(_extra)
     return agent
 
 
-def naive_agent(url: str, log: Path, delay: float, lease_seconds: float) -> Agent:
+def naive_agent(url: str, body: Body, lease_seconds: float) -> Agent:
     class NotingProcessor(parallel_agent.ParallelProcessor):
         async def work(self, subtask: dict[str, Any]) -> list[int]:
-            note(log, subtask["id"].removeprefix("subtask_"))
+            await body.run(int(subtask["id"].removeprefix("subtask_")))
             return await super().work(subtask)
 
     return parallel_agent.naive_agent(
-        url, processor=NotingProcessor, delay=delay, lease_seconds=lease_seconds
+        url,
+        processor=NotingProcessor,
+        lease_seconds=lease_seconds,
+        max_retries=ATTEMPTS_OF_FAILING if body.fails_once else ATTEMPTS,
     )
 
 
-def map_agent(url: str, log: Path, delay: float, lease_seconds: float) -> Agent:
+def map_agent(url: str, body: Body, lease_seconds: float) -> Agent:
     agent = Agent(cache=RedisCache(url), name="victim", lease_seconds=lease_seconds)
 
     @agent.node
@@ -86,10 +123,9 @@ def map_agent(url: str, log: Path, delay: float, lease_seconds: float) -> Agent:
         data = task.params["data"]
         return [data[start : start + CHUNK_SIZE] for start in range(0, len(data), CHUNK_SIZE)]
 
-    @agent.node(map_over="chunks", max_concurrency=4)
+    @agent.node(map_over="chunks", max_concurrency=4, max_retries=ATTEMPTS)
     async def double(chunk: list[int], index: int) -> list[int]:
-        note(log, str(index))
-        await asyncio.sleep(delay)
+        await body.run(index)
         return [number * 2 for number in chunk]
 
     @agent.node

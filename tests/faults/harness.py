@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,21 @@ from typing import Any
 import redis
 
 from graphflow.failpoints import ENVIRONMENT_VARIABLE
-from tests.faults.graphs import Form, executions
+from tests.faults.graphs import PAYLOAD, Form, answer_of, executions
+from tests.helpers import wait_until
 
 ROOT = Path(__file__).parents[2]
 #: Seconds after which a run that should have ended counts as hanging.
 PATIENCE_SECONDS = 30.0
 #: What no process may say about itself.
-COMPLAINTS = ("Traceback", "never retrieved", "was destroyed", "was never awaited", "ResourceWarning")
+COMPLAINTS = (
+    "Traceback",
+    "never retrieved",
+    "was destroyed",
+    "was never awaited",
+    "ResourceWarning",
+    PAYLOAD,
+)
 
 
 @dataclass(slots=True)
@@ -38,22 +47,33 @@ class Job:
     lease_seconds: float = 10.0
     #: Processes wait here for each other before they start the run.
     barrier: Path | None = None
+    #: Every second item fails the first time it runs.
+    fails_once: bool = False
 
-    def start(self, failpoints: str = "") -> Victim:
-        return Victim(self, failpoints)
+    def start(self, failpoints: str = "", *options: str) -> Victim:
+        return Victim(self, failpoints, *options)
+
+    @property
+    def right(self) -> dict[str, Any]:
+        """What a process that drove the run to its end prints."""
+        return {"status": "complete", "error": None, "answer": answer_of(self.form)}
 
 
 class Victim:
     """One process that drives the run of a job."""
 
-    def __init__(self, job: Job, failpoints: str = "") -> None:
+    def __init__(self, job: Job, failpoints: str = "", *options: str) -> None:
+        self.job = job
         command = [sys.executable, "-W", "default::ResourceWarning", "-m", "tests.faults.victim"]
         command += [job.url, job.run_id, job.form, str(job.log), "--lease-seconds", str(job.lease_seconds)]
         if job.delay is not None:
             command += ["--delay", str(job.delay)]
         if job.barrier is not None:
             command += ["--barrier", str(job.barrier)]
-        #: What it logged, once it has ended.
+        if job.fails_once:
+            command += ["--fails-once"]
+        command += options
+        #: What it logged, as far as it was read: all of it once it has ended.
         self.errors = ""
         self.process = subprocess.Popen(
             command,
@@ -90,15 +110,40 @@ class Victim:
         assert self.process.returncode == 0, (
             f"the victim failed with {self.process.returncode}:\n{self.errors}"
         )
-        for complaint in COMPLAINTS:
-            assert complaint not in self.errors, self.errors
+        self._check_errors()
         outcome: dict[str, Any] = json.loads(output.splitlines()[-1])
         return outcome
 
     def died(self) -> bool:
         """Wait for the end: whether it was a SIGKILL, by itself or by a failpoint."""
         self._end()
+        self._check_errors()
         return self.process.returncode == -signal.SIGKILL
+
+    def wait_said(self, text: str) -> None:
+        """Wait until it has logged this."""
+        assert self.process.stderr is not None
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while text not in self.errors:
+            readable, _, _ = select.select([self.process.stderr], [], [], max(0, deadline - time.monotonic()))
+            assert readable, f"the victim does not say {text!r}:\n{self.errors}"
+            said = os.read(self.process.stderr.fileno(), 65536)
+            assert said, f"the victim has ended and did not say {text!r}:\n{self.errors}"
+            self.errors += said.decode()
+
+    def wait_stopped(self) -> Victim:
+        """Wait until the process has stopped itself at a failpoint."""
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        wait_until(
+            lambda: stat.read_text().rpartition(") ")[2].startswith("T"),
+            timeout_seconds=PATIENCE_SECONDS,
+            what="a stop",
+        )
+        return self
+
+    def _check_errors(self) -> None:
+        for complaint in COMPLAINTS:
+            assert complaint not in self.errors, self.errors
 
     def _end(self) -> str:
         """Wait for the process; what it printed."""
@@ -108,7 +153,7 @@ class Victim:
             self.process.kill()
             _, errors = self.process.communicate()
             raise AssertionError(f"the victim does not end:\n{errors.decode()}") from None
-        self.errors = errors.decode()
+        self.errors += errors.decode()
         return output.decode()
 
 
@@ -126,6 +171,15 @@ def run_field(client: redis.Redis, run_id: str, field: str) -> str | None:
     value = client.hget(f"gf:run:{{{run_id}}}", field)
     assert value is None or isinstance(value, str)
     return value
+
+
+def wait_disconnected(client: redis.Redis, pids: Iterable[int]) -> None:
+    """Wait until no connection of these processes is left: they are named `graphflow:ROLE:HOST:PID`."""
+    ends = tuple(f":{pid}" for pid in pids)
+    wait_until(
+        lambda: not [each["name"] for each in client.client_list() if each["name"].endswith(ends)],
+        what="the end of every connection",
+    )
 
 
 def wait_bodies_begun(log: Path, count: int) -> None:

@@ -1,8 +1,12 @@
 """Everything at once, drawn by a seed: two processes drive each run while processes and the server die, stop and
-forget."""
+forget (F1-F5, F7, F11, F16, F17).
+
+`GRAPHFLOW_SEED` repeats what a seed has drawn, as far as the moments of the machine allow.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -11,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.graphs import FORMS, answer_of, executions, items_of
+from tests.faults.graphs import FORMS, executions, items_of
 from tests.faults.harness import Job, Victim, looking_at
 from tests.faults.invariants import check_run
 from tests.servers import RealServer
 
+SEED_VARIABLE = "GRAPHFLOW_SEED"
 FAULTS_PER_RUN = 4
 LEASE_SECONDS = 0.4
 
@@ -76,9 +81,8 @@ class Chaos:
             client.client_kill_filter(_type="normal", skipme=True)
 
     def finish(self) -> None:
-        right = {"status": "complete", "error": None, "answer": answer_of(self.job.form)}
         for victim in self.victims:
-            assert self._outcome(victim) == right, self.story
+            assert self._outcome(victim) == self.job.right, self.story
         with looking_at(self.job.url) as client:
             check_run(client, self.job.run_id, self.job.form)
         found = executions(self.job.log)
@@ -97,20 +101,22 @@ class Chaos:
             return self.job.start().finish()
 
 
-@pytest.mark.parametrize("runs", [4, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [25, pytest.param(20 * 60, marks=pytest.mark.long)])
 def test_runs_come_to_their_right_end_through_faults_of_all_kinds(
-    runs: int, server: RealServer, tmp_path: Path
+    seconds: float, server: RealServer, tmp_path: Path
 ) -> None:
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
+    seed = int(os.environ.get(SEED_VARIABLE) or random.randrange(1 << 32))
+    print(f"{SEED_VARIABLE}={seed}")
     numbers = random.Random(seed)
-    for number in range(runs):
-        form = FORMS[number % len(FORMS)]
-        job = Job(
-            server.url, f"soak-{seed}-{number}", form, tmp_path / f"{number}.log", lease_seconds=LEASE_SECONDS
-        )
-        chaos = Chaos(job, server, numbers)
+    end = time.monotonic() + seconds
+    runs = 0
+    while time.monotonic() < end:
+        form = FORMS[runs % len(FORMS)]
+        run_id, log = f"soak-{tmp_path.name}-{runs}", tmp_path / f"{runs}.log"
+        chaos = Chaos(Job(server.url, run_id, form, log, lease_seconds=LEASE_SECONDS), server, numbers)
         for _ in range(FAULTS_PER_RUN):
             chaos.strike()
         chaos.finish()
         print(f"{form}: {' '.join(chaos.story)}")
+        runs += 1
+    print(f"{runs} of {runs} right, {runs * FAULTS_PER_RUN} faults")

@@ -1,4 +1,5 @@
-"""kill -9 at random moments: the same command, started again, brings every run to its right end."""
+"""F1: kill -9 at random moments, one to three times a run: the same command, started again, brings every run to its
+right end."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.graphs import DELAYS, FORMS, Form, answer_of, executions, items_of
+from tests.faults.graphs import DELAYS, FORMS, Form, executions, items_of
 from tests.faults.harness import Job, looking_at, run_field, wait_bodies_begun
 from tests.faults.invariants import FINAL, check_run
 from tests.servers import RealServer
@@ -40,9 +41,9 @@ class Killed:
     repeated: int
 
 
-@pytest.mark.parametrize("runs", [15, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("runs", [8, pytest.param(500, marks=pytest.mark.long)])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_run_killed_at_random_moments_comes_to_its_right_end(
+def test_f1_every_run_killed_at_random_moments_comes_to_its_right_end(
     form: Form, runs: int, redis_server: RealServer, tmp_path: Path
 ) -> None:
     seed = random.randrange(1 << 32)
@@ -64,13 +65,13 @@ def test_every_run_killed_at_random_moments_comes_to_its_right_end(
         f"{form}: {runs} of {runs} right, {kills} kills, {hits} in the middle of a run, {repeated} bodies repeated"
     )
     assert kills >= runs, "every run was killed"
-    assert hits > kills * 0.75, f"only {hits} of {kills} kills met a run in progress"
+    assert hits > kills / 2, f"only {hits} of {kills} kills met a run in progress"
 
 
 def _moments(numbers: random.Random, form: Form) -> list[Moment]:
-    """One kill or two, anywhere between the start of the process and the last item."""
+    """One kill to three, anywhere between the start of the process and the last item."""
     items = items_of(form)
-    found = sorted(numbers.randint(0, items) for _ in range(numbers.choice((1, 1, 2))))
+    found = sorted(numbers.randint(0, items) for _ in range(numbers.choice((1, 1, 2, 3))))
     return [
         Moment(bodies, numbers.uniform(0, DELAYS[form] if bodies else STARTING_SECONDS)) for bodies in found
     ]
@@ -86,7 +87,7 @@ def _kill_and_finish(job: Job, moments: list[Moment]) -> Killed:
             kills += victim.kill()
             hits += run_field(client, job.run_id, "status") not in {None, "waiting", *FINAL}
         outcome = job.start().finish()
-        assert outcome == {"status": "complete", "error": None, "answer": answer_of(job.form)}
+        assert outcome == job.right
         check_run(client, job.run_id, job.form)
     found = executions(job.log)
     assert set(found) == set(range(items_of(job.form))), "every item has run"

@@ -1,4 +1,7 @@
-"""Connections that break around a script: what became of the call is found out, and nothing happens twice."""
+"""F12, F13: connections that break around a script: what became of the call is found out, and nothing happens twice.
+
+F12 is the lost reply; F13 the call that never arrived, and the server that takes no connections for a while.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,7 @@ def scene(form: Form, redis_server: RealServer, tmp_path: Path) -> Scene:
 @pytest.mark.parametrize("calls", [1, 2, 3])
 @pytest.mark.parametrize("after", [True, False], ids=["reply-lost", "call-lost"])
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_run_completes_although_the_first_calls_of_a_script_are_cut(
+def test_f12_f13_run_completes_although_the_first_calls_of_a_script_are_cut(
     name: str, after: bool, calls: int, scene: Scene
 ) -> None:
     async def main() -> RunResult:
@@ -78,7 +81,9 @@ def test_run_completes_although_the_first_calls_of_a_script_are_cut(
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("after", [True, False], ids=["reply-lost", "call-lost"])
-def test_run_completes_although_every_second_call_of_each_script_is_cut(after: bool, scene: Scene) -> None:
+def test_f12_f13_run_completes_although_every_second_call_of_each_script_is_cut(
+    after: bool, scene: Scene
+) -> None:
     async def main() -> RunResult:
         async with ChaosProxy(str(scene.server.socket_path)) as proxy:
             for name in SCRIPTS:
@@ -91,7 +96,9 @@ def test_run_completes_although_every_second_call_of_each_script_is_cut(after: b
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_run_goes_on_by_itself_when_a_server_that_refused_connections_takes_them_again(scene: Scene) -> None:
+def test_f13_run_goes_on_by_itself_when_a_server_that_refused_connections_takes_them_again(
+    scene: Scene,
+) -> None:
     async def main() -> RunResult:
         async with ChaosProxy(str(scene.server.socket_path)) as proxy:
             driving = asyncio.create_task(scene.drive(proxy))

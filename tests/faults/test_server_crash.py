@@ -1,4 +1,5 @@
-"""The Redis server dies in the middle of a run and comes back: the run goes on by itself and has lost nothing."""
+"""F7, F8, F11: the Redis server dies in the middle of a run and comes back: the run goes on by itself and has lost
+nothing, for what was acknowledged is with the system when only the process dies."""
 
 from __future__ import annotations
 
@@ -14,18 +15,20 @@ from tests.faults.harness import Job, looking_at, wait_bodies_begun
 from tests.faults.invariants import check_run
 from tests.servers import RealServer
 
-CRASHES = 3
+CRASHES = 5
 
 
-@pytest.fixture(scope="module")
-def careful_server() -> Iterator[RealServer]:
-    """A server of this file's own that has written what it acknowledges."""
-    with RealServer(appendfsync="always") as server:
+@pytest.fixture(scope="module", params=["always", "everysec"])
+def careful_server(request: pytest.FixtureRequest) -> Iterator[RealServer]:
+    """A server of this file's own that writes what it acknowledges: to the disk, or to the system."""
+    with RealServer(appendfsync=request.param) as server:
         yield server
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_run_survives_crashes_of_its_server(form: Form, careful_server: RealServer, tmp_path: Path) -> None:
+def test_f7_f8_run_survives_crashes_of_its_server(
+    form: Form, careful_server: RealServer, tmp_path: Path
+) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     numbers = random.Random(seed)
@@ -46,7 +49,7 @@ def test_run_survives_crashes_of_its_server(form: Form, careful_server: RealServ
         assert set(executions(job.log).values()) == {1}, "the death of a server repeats no item"
 
 
-def test_run_survives_that_both_its_server_and_its_process_die(
+def test_f7_f8_run_survives_that_both_its_server_and_its_process_die(
     careful_server: RealServer, tmp_path: Path
 ) -> None:
     job = Job(careful_server.url, tmp_path.name, "map", tmp_path / "bodies.log")
@@ -62,3 +65,22 @@ def test_run_survives_that_both_its_server_and_its_process_die(
     with looking_at(job.url) as client:
         check_run(client, job.run_id, "map")
     assert max(executions(job.log).values()) <= 2
+
+
+def test_f11_server_comes_back_to_the_process_that_drives_and_to_the_one_that_waits(
+    careful_server: RealServer, tmp_path: Path
+) -> None:
+    job = Job(careful_server.url, tmp_path.name, "map", tmp_path / "bodies.log", delay=0.15)
+    first = job.start()
+    wait_bodies_begun(job.log, 4)
+    second = job.start()
+    second.wait_said("waiting for it")
+    careful_server.kill()
+    time.sleep(0.3)
+    careful_server.start()
+
+    assert [victim.finish() for victim in (first, second)] == [job.right, job.right]
+
+    assert set(executions(job.log).values()) == {1}
+    with looking_at(job.url) as client:
+        check_run(client, job.run_id, "map")

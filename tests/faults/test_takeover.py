@@ -1,4 +1,5 @@
-"""Who drives a run when several processes could: one does, the others wait or take over, and nobody tears it."""
+"""F3, F4, F5: who drives a run when several processes could: one does, the others wait or take over, and nobody tears
+it."""
 
 from __future__ import annotations
 
@@ -9,13 +10,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.faults.graphs import answer_of, executions, items_of
+from tests.faults.graphs import executions, items_of
 from tests.faults.harness import Job, Victim, looking_at, run_field, wait_bodies_begun
 from tests.faults.invariants import check_run
 from tests.helpers import wait_until
 from tests.servers import RealServer
-
-RIGHT = {"status": "complete", "error": None, "answer": answer_of("map")}
 
 
 def job_of(
@@ -29,10 +28,11 @@ def pids(log: Path) -> set[str]:
     return {line.split()[1] for line in log.read_text().splitlines()}
 
 
-def test_of_two_processes_that_start_a_run_at_once_one_drives_and_both_return_its_result(
-    redis_server: RealServer, tmp_path: Path
+@pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.long)])
+def test_f4_of_two_processes_that_start_a_run_at_once_one_drives_and_both_return_its_result(
+    times: int, redis_server: RealServer, tmp_path: Path
 ) -> None:
-    for number in range(10):
+    for number in range(times):
         folder = tmp_path / f"{tmp_path.name}-{number}"
         folder.mkdir()
         job = job_of(redis_server, folder)
@@ -43,14 +43,55 @@ def test_of_two_processes_that_start_a_run_at_once_one_drives_and_both_return_it
 
         job.barrier.touch()
 
-        assert [victim.finish() for victim in both] == [RIGHT, RIGHT]
+        assert [victim.finish() for victim in both] == [job.right, job.right]
         assert set(executions(job.log).values()) == {1}, "each item has run once"
         assert len(pids(job.log)) == 1, "one process has driven"
         with looking_at(job.url) as client:
             check_run(client, job.run_id, "map")
 
 
-def test_run_of_a_dead_process_of_this_host_is_taken_over_at_once(
+@pytest.mark.parametrize("times", [3, pytest.param(50, marks=pytest.mark.long)])
+def test_f4_of_two_processes_that_resume_a_run_at_once_one_drives_and_both_return_its_result(
+    times: int, redis_server: RealServer, tmp_path: Path
+) -> None:
+    for number in range(times):
+        folder = tmp_path / f"{tmp_path.name}-{number}"
+        folder.mkdir()
+        job = job_of(redis_server, folder)
+        assert job.start("body.running@6=kill").died()
+        job.barrier = folder / "go"
+        both = [job.start().wait_begun() for _ in range(2)]
+
+        job.barrier.touch()
+
+        assert [victim.finish() for victim in both] == [job.right, job.right]
+        assert max(executions(job.log).values()) <= 2, "what was in flight has run once more"
+        assert len(pids(job.log)) == 2, "of the two one has driven"
+        with looking_at(job.url) as client:
+            assert run_field(client, job.run_id, "leases") == "2"
+            check_run(client, job.run_id, "map")
+
+
+@pytest.mark.parametrize("pause", ["at once", "after the lease"])
+def test_f3_run_whose_processes_have_all_died_goes_on_in_a_new_one(
+    pause: str, redis_server: RealServer, tmp_path: Path
+) -> None:
+    job = job_of(redis_server, tmp_path, lease_seconds=0.5)
+    victims = [job.start(), job.start()]
+    wait_bodies_begun(job.log, 6)
+    for victim in victims:
+        victim.kill()
+    with looking_at(job.url) as client:
+        if pause == "after the lease":
+            wait_until(lambda: lease_left(client, job.run_id) < -0.1, what="the end of the lease")
+
+        assert job.start().finish() == job.right
+
+        check_run(client, job.run_id, "map")
+    assert max(executions(job.log).values()) <= 2
+
+
+def test_f3_run_of_a_dead_process_of_this_host_is_taken_over_at_once(
     redis_server: RealServer, tmp_path: Path
 ) -> None:
     job = job_of(redis_server, tmp_path, lease_seconds=60)
@@ -61,7 +102,7 @@ def test_run_of_a_dead_process_of_this_host_is_taken_over_at_once(
         assert lease_left(client, job.run_id) > 30, "the lease of the dead is far from its end"
         began = time.monotonic()
 
-        assert job.start().finish() == RIGHT
+        assert job.start().finish() == job.right
 
         assert time.monotonic() - began < 10
         assert run_field(client, job.run_id, "leases") == "2"
@@ -70,7 +111,7 @@ def test_run_of_a_dead_process_of_this_host_is_taken_over_at_once(
 
 
 @pytest.mark.parametrize("wakes", ["after the other has finished", "while the other drives"])
-def test_stopped_process_loses_its_run_only_with_its_lease_and_returns_the_result_of_the_other(
+def test_f5_stopped_process_loses_its_run_only_with_its_lease_and_returns_the_result_of_the_other(
     wakes: str, redis_server: RealServer, tmp_path: Path
 ) -> None:
     job = job_of(redis_server, tmp_path, lease_seconds=0.8, delay=0.15)
@@ -85,7 +126,7 @@ def test_stopped_process_loses_its_run_only_with_its_lease_and_returns_the_resul
             assert server_ms(client) >= deadline, "a lease is not taken from a living process before its end"
             _wake(first, second, wakes)
 
-            assert first.finish() == RIGHT
+            assert first.finish() == job.right
             check_run(client, job.run_id, "map")
             assert run_field(client, job.run_id, "leases") == "2"
     finally:
@@ -99,9 +140,9 @@ def test_stopped_process_loses_its_run_only_with_its_lease_and_returns_the_resul
 def _wake(first: Victim, second: Victim, when: str) -> None:
     if when == "while the other drives":
         first.send(signal.SIGCONT)
-        assert second.finish() == RIGHT
+        assert second.finish() == second.job.right
     else:
-        assert second.finish() == RIGHT
+        assert second.finish() == second.job.right
         first.send(signal.SIGCONT)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, assert_type
 
+from pydantic import BaseModel
+
 from graphflow import (
     END,
     Agent,
@@ -13,15 +15,35 @@ from graphflow import (
     FlowControlConfig,
     FlowControlModule,
     FlowDecision,
+    LeaseHeld,
     ModuleConfig,
+    ModuleResult,
     ModuleType,
     Node,
     NodeConfig,
+    NoMessage,
+    PlanMismatch,
     RedisCache,
+    RunInterrupted,
     RunResult,
     RunStatus,
+    Snapshot,
+    SnapshotControl,
+    StoreError,
     Task,
+    TaskMismatch,
+    UnsafeStore,
+    is_cancelled,
+    register_type,
 )
+from graphflow.events import ItemsFinished, ProcessDied
+
+
+class Approval(BaseModel):
+    by: str
+
+
+register_type(Approval)
 
 
 async def ask(question: str) -> str:
@@ -44,16 +66,43 @@ class Doubler(AgentModule):
         await cache.publish_to_mailbox("log", {"n": 1})
         assert_type(await cache.get_message("log", timeout=1.5), Any)
         assert_type(await cache.wait_for_signal("go"), Any)
+        await cache.wait_for_signal("approve", Approval)
+        try:
+            await cache.get_message(timeout=0.1)
+        except NoMessage as error:
+            assert_type(error.mailboxes, tuple[str, ...])
+        async with cache.with_prefix("log:") as log:
+            assert_type(log, Cache)
+            await log.set("last", 1, immediate=True)
+        async for index, result in cache.results("triple"):
+            assert_type(index, int)
+            assert_type(result, Any)
         return {"status": "success", "result": len(numbers)}
 
 
-agent = Agent(cache=RedisCache("memory://"), max_concurrent_tasks=3, max_total_iterations=50)
+store = RedisCache("redis://localhost:6379/0", prefix="shop", on_risk="refuse")
+assert_type(store.at("memory://"), RedisCache)
+assert_type(store.prefix, str)
+
+agent = Agent(
+    cache=RedisCache("memory://"),
+    name="numbers",
+    max_concurrent_tasks=3,
+    max_total_iterations=50,
+    deadline=60,
+    auto_snapshot=True,
+    error_mailbox="failures",
+    lease_seconds=5,
+    keep_complete_seconds=3600,
+    keep_other_seconds=0,
+)
 agent.add_node(
     Node(
         name="double",
         type=ModuleType.EXECUTOR,
         modules=[Doubler(factor=3, config=ModuleConfig(timeout=5))],
-        node_config=NodeConfig(max_retries=2, on_error="handler"),
+        node_config=NodeConfig(max_retries=2, max_crashes=3, on_error="handler"),
+        snapshot=SnapshotControl.ONCE,
     )
 )
 agent.add_node(
@@ -80,6 +129,12 @@ async def triple(chunk: list[int], index: int) -> list[int]:
     return [3 * number for number in chunk]
 
 
+@agent.node(snapshot=SnapshotControl.ALWAYS, max_crashes=2, run_when="settled")
+def dig() -> int:
+    assert_type(is_cancelled(), bool)
+    return 1
+
+
 @agent.decide(after="triple", to=["chunks", "double"])
 def enough(triple: list[list[int]]) -> str | None:
     return END if triple else None
@@ -98,9 +153,37 @@ async def use() -> None:
     assert_type(outcome["combine"], Any)
     assert_type(outcome.failures[0].attempts, int)
     assert_type(outcome.node_results["double"].visits, int)
+    assert_type(outcome.node_results["double"].results, list[ModuleResult])
     async for event in agent.stream(Task(type="numbers")):
         assert_type(event.revision, int)
+        assert_type(event.kind, str)
+        if isinstance(event, ItemsFinished):
+            assert_type(event.count, int)
+        elif isinstance(event, ProcessDied):
+            assert_type(event.in_flight, str)
     assert_type(await agent.resume("nightly"), RunResult)
+    assert_type(await agent.resume("nightly", accept_changes=True), RunResult)
+    assert_type(await agent.recover(limit=10), list[RunResult])
+    assert_type(await agent.fork("nightly", 3, run_id="nightly-again"), RunResult)
+    assert_type(await agent.snapshots("nightly"), list[Snapshot])
+    assert_type(await agent.cancel("nightly", "not needed"), RunStatus)
+    await agent.delete("nightly")
     assert_type(await agent.state("nightly"), dict[str, Any])
     await agent.signal("nightly", "go", {"approved": True})
     await agent.send_message("nightly", "log", [1, 2])
+
+
+def use_without_a_loop() -> None:
+    agent.drain(grace_seconds=2)
+    try:
+        assert_type(agent.run_task_sync(Task(type="numbers")), RunResult)
+    except (TaskMismatch, RunInterrupted) as error:
+        assert_type(error.run_id, str)
+    except PlanMismatch as error:
+        assert_type(error.differences, tuple[str, ...])
+    except LeaseHeld as error:
+        assert_type(error.owner, str)
+    except UnsafeStore as error:
+        assert_type(error.risks, tuple[str, ...])
+    except StoreError:
+        pass

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 import graphflow
+import graphflow.graph
 
 PACKAGE = Path(graphflow.__file__).parent
 
@@ -98,9 +103,39 @@ def test_imports_go_down_the_floors_only() -> None:
     assert upward == []
 
 
-def test_every_exported_name_can_be_imported() -> None:
-    for name in graphflow.__all__:
-        assert getattr(graphflow, name) is not None
+@pytest.mark.parametrize("door", [graphflow, graphflow.graph])
+def test_every_exported_name_can_be_imported_and_no_other(door: ModuleType) -> None:
+    for name in door.__all__:
+        assert getattr(door, name) is not None
+
+    assert len(set(door.__all__)) == len(door.__all__)
+    with pytest.raises(AttributeError, match="Agnet"):
+        _ = door.Agnet
+
+
+def test_type_checkers_are_told_of_every_exported_name() -> None:
+    for door in (graphflow, graphflow.graph):
+        assert door.__file__ is not None
+        told = {
+            alias.name
+            for node in ast.walk(ast.parse(Path(door.__file__).read_text()))
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("graphflow.")
+            for alias in node.names
+        }
+
+        assert told == set(door.__all__)
+
+
+def test_front_door_has_what_the_inner_one_has() -> None:
+    assert set(graphflow.graph.__all__) - set(graphflow.__all__) == {"FunctionModule"}
+
+
+def test_map_for_readers_names_files_that_are_there() -> None:
+    assert graphflow.__doc__ is not None
+    named = re.findall(r"^    (\S+)", graphflow.__doc__, re.MULTILINE)
+
+    assert len(named) >= 6
+    assert [name for name in named if not (PACKAGE / name).exists()] == []
 
 
 def test_importing_graphflow_imports_no_redis_and_no_terminal_library() -> None:

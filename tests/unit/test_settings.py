@@ -60,3 +60,9 @@ def test_a_larger_graph_may_run_more_nodes() -> None:
 def test_a_shown_url_has_no_password(url: str, shown: str) -> None:
     assert masked_url(url) == shown
     assert repr(Settings(redis_url=url)) == f"Settings(redis_url={shown!r}, prefix='gf')"
+
+
+def test_cache_is_printed_without_its_password() -> None:
+    from graphflow import RedisCache
+
+    assert "hunter2" not in repr(RedisCache("redis://:hunter2@localhost:1/0"))
