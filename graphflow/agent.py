@@ -17,8 +17,9 @@ from uuid import uuid4
 
 from graphflow.builder import GraphBuilder
 from graphflow.caches.names import checked_name, initial_texts
+from graphflow.caches.operations import value_text
 from graphflow.caches.redis_cache import RedisCache
-from graphflow.codec import decode, encode
+from graphflow.codec import decode
 from graphflow.engine.compile import compile_plan
 from graphflow.engine.fork import enter_fork
 from graphflow.engine.plan import Plan
@@ -121,7 +122,8 @@ class Agent(GraphBuilder):
 
         `state` holds initial values by state key. With a `run_id` of your own the call is idempotent: the result of a
         finished run comes back, an interrupted run is resumed, one that another process drives is waited for.
-        InvalidGraph, TaskMismatch, PlanMismatch, UnstorableValue and StoreError are raised before anything runs.
+        InvalidGraph, TaskMismatch, PlanMismatch, UnstorableValue, ValueTooLarge and StoreError are raised before
+        anything runs.
         """
         return await self._run_task(task, state, run_id, _Watch())
 
@@ -263,15 +265,16 @@ class Agent(GraphBuilder):
         the next one.
 
         It is stored; who drives the run takes it within a third of the lease. A suspended run that nobody drives goes on
-        with `resume`. RunOver, RunNotFound, UnstorableValue.
+        with `resume`. RunOver, RunNotFound, UnstorableValue, ValueTooLarge.
         """
         await self._post(
-            run_id, signal_request(checked_name("signal", name), encode(value, f"signal {name}"))
+            run_id, signal_request(checked_name("signal", name), value_text(f"signal {name}", value))
         )
 
     async def send_message(self, run_id: str, mailbox: str, message: Any) -> None:
-        """Put a message into a mailbox of a run, from any process. RunOver, RunNotFound, UnstorableValue."""
-        text = encode(message, f"message to {mailbox}")
+        """Put a message into a mailbox of a run, from any process. RunOver, RunNotFound, UnstorableValue,
+        ValueTooLarge."""
+        text = value_text(f"message to {mailbox}", message)
         await self._post(run_id, message_request(checked_name("mailbox", mailbox), uuid4().hex, text))
 
     async def _post(self, run_id: str, request: str) -> None:
@@ -305,6 +308,8 @@ class Agent(GraphBuilder):
                 f"run_task takes a Task, as Task(type='numbers', params=...), not {type(task).__name__}"
             )
         refuse_while_loading()
+        # Refused here, not by the store, which would have had it sent.
+        value_text("task", {"objective": task.objective, "params": task.params, "metadata": task.metadata})
         initial = initial_texts(state or {})
         plan = self.compile(list(initial))
         async with self._sessions.open() as session:

@@ -6,10 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from graphflow.caches.operations import size_of
-from graphflow.codec import encode
-from graphflow.errors import InvalidName, StateError, ValueTooLarge
-from graphflow.settings import MAX_VALUE_BYTES
+from graphflow.caches.operations import value_text
+from graphflow.errors import InvalidName, StateError
 
 #: Characters of a name.
 MAX_LENGTH = 200
@@ -37,7 +35,5 @@ def initial_texts(values: Mapping[str, Any]) -> dict[str, str]:
             raise StateError(
                 "the key 'task' is the run's task and cannot be set; choose another key in state="
             )
-        texts[key] = encode(value, key)
-        if (size := size_of(texts[key])) > MAX_VALUE_BYTES:
-            raise ValueTooLarge(key, type(value).__name__, size, MAX_VALUE_BYTES)
+        texts[key] = value_text(key, value)
     return texts

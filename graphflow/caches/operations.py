@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphflow.codec import decode, encode
-from graphflow.errors import WrongType
+from graphflow.errors import ValueTooLarge, WrongType
+from graphflow.settings import MAX_VALUE_BYTES
 
 
 def appended(key: str, text: str | None, members: Sequence[str]) -> str:
@@ -42,6 +43,14 @@ def described(text: str) -> str:
         return "null"
     name = type(value).__name__
     return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+
+
+def value_text(key: str, value: Any) -> str:
+    """A value as it is stored, within the size limit. UnstorableValue, ValueTooLarge."""
+    text = encode(value, key)
+    if (size := size_of(text)) > MAX_VALUE_BYTES:
+        raise ValueTooLarge(key, type(value).__name__, size, MAX_VALUE_BYTES)
+    return text
 
 
 def size_of(text: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from graphflow.caches.names import checked_name
+from graphflow.caches.operations import value_text
 from graphflow.cli.drive import owner_text
 from graphflow.cli.faces import Face
 from graphflow.cli.loading import prefix_of
@@ -17,7 +18,6 @@ from graphflow.cli.resume import ResumeRequest, resume_run
 from graphflow.cli.run import start_logging
 from graphflow.cli.signals import Interrupted, Interruptions
 from graphflow.cli.stored import Looker, looking_at, store_with_run
-from graphflow.codec import encode
 from graphflow.errors import RunOver
 from graphflow.ids import RunId
 from graphflow.requests import signal_request
@@ -49,7 +49,7 @@ def send_signal(request: SignalRequest) -> int:
     """Send it and go on with a run that nobody drives, to its next wait or its end; the exit code. RunNotFound, RunOver."""
     start_logging(verbose=request.verbose)
     value, name = _value_of(request.value), checked_name("signal", request.name)
-    text = signal_request(name, encode(value, f"signal {name}"))
+    text = signal_request(name, value_text(f"signal {name}", value))
     address, face = store_with_run(request.reference, request.url), Face(to_stderr=request.as_json)
     with Interruptions() as interruptions:
         try:

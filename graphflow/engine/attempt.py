@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graphflow.caches.errands import Suspended
+from graphflow.caches.operations import value_text
 from graphflow.caches.transaction import Overtaken, Transaction
-from graphflow.codec import encode
 from graphflow.engine.plan import REQUIRED, Binding, PlanModule, PlanNode, Source
 from graphflow.errors import (
     InvalidName,
@@ -28,7 +28,6 @@ from graphflow.executors.inline import InlineExecutor
 from graphflow.graph.flow import names_of
 from graphflow.graph.modules import END, FunctionModule
 from graphflow.run import Failure, Place
-from graphflow.settings import MAX_VALUE_BYTES
 
 if TYPE_CHECKING:
     from graphflow.engine.tickets import Ticket
@@ -241,17 +240,9 @@ def _read_return(node: PlanNode, module: PlanModule, value: Any) -> Returned:
     if isinstance(decision, Failure):
         return Returned(failure=decision)
     try:
-        return Returned(encoded(node.name, value), decision)
+        return Returned(value_text(node.name, value), decision)
     except (UnstorableValue, ValueTooLarge) as error:
         return Returned(failure=Failure(type(error).__name__, str(error), retryable=False))
-
-
-def encoded(key: str, value: Any) -> str:
-    """The text of a result, within the size limit."""
-    text = encode(value, key)
-    if len(text) > MAX_VALUE_BYTES:
-        raise ValueTooLarge(key, type(value).__name__, len(text), MAX_VALUE_BYTES)
-    return text
 
 
 def _reported_failure(value: dict[str, Any]) -> Failure:

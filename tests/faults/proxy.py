@@ -1,5 +1,5 @@
-"""A TCP proxy in front of a Redis that breaks connections where a test says: at a command, before or after it took
-effect, or altogether.
+"""A TCP proxy in front of a Redis that gives trouble where a test says: it cuts connections at a command, before or after
+it took effect, or altogether; answers with an error in the server's place; is slow; or passes on nothing more.
 
     async with ChaosProxy(server.socket_path) as proxy:
         proxy.cut(calls_of("commit"), after=True, turns={1})
@@ -23,6 +23,8 @@ class _Cut:
     matches: Callable[[Command], bool]
     after: bool
     turns: Container[int]
+    #: Sent instead of passing the command on; None breaks the connection.
+    reply: bytes | None = None
     seen: int = 0
 
     def applies(self, command: Command) -> bool:
@@ -39,6 +41,14 @@ class ChaosProxy:
     socket_path: str
     #: Connections broken so far.
     broken: int = 0
+    #: Commands answered by the proxy so far.
+    answered: int = 0
+    #: Seconds by which each reply comes later.
+    latency: Callable[[], float] = lambda: 0.0
+    #: Send everything on in pieces of this many bytes; 0 as it comes.
+    piece_bytes: int = 0
+    #: Roles (`run`, `lease`, `events`) whose connections stay open but pass nothing on.
+    holes: set[str] = field(default_factory=set)
     port: int = 0
     _cuts: list[_Cut] = field(default_factory=list)
     _server: asyncio.Server | None = None
@@ -51,6 +61,10 @@ class ChaosProxy:
     def cut(self, matches: Callable[[Command], bool], *, after: bool, turns: Container[int]) -> None:
         """Break the connection at these matching commands (from 1): unsent, or `after` the server's reply to them."""
         self._cuts.append(_Cut(matches, after, turns))
+
+    def answer(self, matches: Callable[[Command], bool], error: str, *, turns: Container[int]) -> None:
+        """Answer these matching commands (from 1) with an error reply; the server does not see them."""
+        self._cuts.append(_Cut(matches, False, turns, f"-{error}\r\n".encode()))
 
     async def refuse(self, seconds: float) -> None:
         """Drop every connection and take no new ones for a while."""
@@ -87,12 +101,20 @@ class ChaosProxy:
         upstream: asyncio.StreamWriter | None = None
         try:
             answers, upstream = await asyncio.open_unix_connection(self.socket_path)
-            replies = asyncio.create_task(_pass_on(answers, writer))
+            link = _Link(self)
+            replies = asyncio.create_task(link.pass_replies(answers, writer))
             while (read := await _read_command(reader)) is not None:
                 raw, command = read
+                link.learn_role(command)
+                if link.is_in_hole:
+                    continue
                 cut = next((cut for cut in self._cuts if cut.applies(command)), None)
                 if cut is None:
-                    upstream.write(raw)
+                    await link.send(upstream, raw)
+                    continue
+                if cut.reply is not None:
+                    self.answered += 1
+                    writer.write(cut.reply)
                     continue
                 self.broken += 1
                 if cut.after:
@@ -111,11 +133,37 @@ class ChaosProxy:
                     side.transport.abort()
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-    writer.transport.abort()
+@dataclass(slots=True)
+class _Link:
+    """What is done to the bytes of one connection."""
+
+    proxy: ChaosProxy
+    role: str = ""
+
+    @property
+    def is_in_hole(self) -> bool:
+        return self.role in self.proxy.holes
+
+    def learn_role(self, command: Command) -> None:
+        """From its name, `graphflow:<role>:<host>:<pid>`."""
+        if [word.upper() for word in command[:2]] == [b"CLIENT", b"SETNAME"]:
+            self.role = command[2].decode().split(":")[1]
+
+    async def pass_replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if seconds := self.proxy.latency():
+                    await asyncio.sleep(seconds)
+                if not self.is_in_hole:
+                    await self.send(writer, data)
+        writer.transport.abort()
+
+    async def send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        size = self.proxy.piece_bytes or len(data)
+        for start in range(0, len(data), size):
+            writer.write(data[start : start + size])
+            if size < len(data):
+                await asyncio.sleep(0)
 
 
 async def _read_command(reader: asyncio.StreamReader) -> tuple[bytes, Command] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
@@ -29,10 +30,8 @@ class Stubborn(AgentModule):
         self.config.context["begun"].append(asyncio.current_task())
         await cache.set("early", 1)
         while not self.config.context["let_go"].is_set():
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await self.config.context["let_go"].wait()
-            except asyncio.CancelledError:
-                pass
         try:
             await cache.set("late", 1)
         except TransactionClosed as error:
@@ -123,10 +122,8 @@ def test_items_that_ignore_their_cancellation_fail_alone(redis_url: str, tmp_pat
         @agent.node(map_over="numbers", max_retries=1, timeout=0.2)
         async def double(number: int) -> int:
             while number == 0 and not let_go.is_set():
-                try:
+                with contextlib.suppress(asyncio.CancelledError):
                     await let_go.wait()
-                except asyncio.CancelledError:
-                    pass
             return number * 2
 
         @agent.node
@@ -147,10 +144,8 @@ def test_answer_to_a_cancellation_does_not_count_as_a_result(redis_url: str, tmp
 
     @agent.node(timeout=0.1, max_retries=1)
     async def answers() -> str:
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            pass
         return "something"
 
     outcome = agent.run_task_sync(task(), run_id=tmp_path.name)
@@ -193,10 +188,8 @@ def test_node_that_is_stopped_but_does_not_end_keeps_no_slot(redis_url: str, tmp
             if number == 0:
                 raise ValueError("no zero")
             while not let_go.is_set():
-                try:
+                with contextlib.suppress(asyncio.CancelledError):
                     await let_go.wait()
-                except asyncio.CancelledError:
-                    pass
             return number
 
         @agent.node(run_when="settled", dependencies=["double"])

@@ -41,7 +41,7 @@ class Killed:
     repeated: int
 
 
-@pytest.mark.parametrize("runs", [8, pytest.param(500, marks=pytest.mark.long)])
+@pytest.mark.parametrize("runs", [8, *(pytest.param(runs, marks=pytest.mark.long) for runs in (50, 500))])
 @pytest.mark.parametrize("form", FORMS)
 def test_f1_every_run_killed_at_random_moments_comes_to_its_right_end(
     form: Form, runs: int, redis_server: RealServer, tmp_path: Path

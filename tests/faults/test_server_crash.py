@@ -4,6 +4,7 @@ nothing, for what was acknowledged is with the system when only the process dies
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,11 +71,11 @@ def test_f7_f8_run_survives_that_both_its_server_and_its_process_die(
 def test_f11_server_comes_back_to_the_process_that_drives_and_to_the_one_that_waits(
     careful_server: RealServer, tmp_path: Path
 ) -> None:
-    job = Job(careful_server.url, tmp_path.name, "map", tmp_path / "bodies.log", delay=0.15)
-    first = job.start()
-    wait_bodies_begun(job.log, 4)
+    job = Job(careful_server.url, tmp_path.name, "map", tmp_path / "bodies.log")
+    first = job.start("body.running@5=stop").wait_stopped()
     second = job.start()
     second.wait_said("waiting for it")
+    first.send(signal.SIGCONT)
     careful_server.kill()
     time.sleep(0.3)
     careful_server.start()
