@@ -75,6 +75,14 @@ async def _close(shared: _Shared) -> None:
     # A connection that was being made is closed by whoever made it.
     await asyncio.wait([shared.opened])
     try:
-        await asyncio.to_thread(shared.session.heartbeat.close)
+        await _close_heartbeat(shared.session.heartbeat)
     finally:
         await shared.session.store.aclose()
+
+
+async def _close_heartbeat(heartbeat: Heartbeat) -> None:
+    """Beside the loop, unless the interpreter is about to end and takes no new work for threads."""
+    try:
+        await asyncio.to_thread(heartbeat.close)
+    except RuntimeError:
+        heartbeat.close()

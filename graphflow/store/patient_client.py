@@ -29,23 +29,31 @@ FIRST_WAIT_SECONDS = 0.02
 MAX_WAIT_SECONDS = 1.0
 #: Entries of a stream read at a time; at least 2, for the first may be known.
 PAGE_ENTRIES = 501
+#: Fields of a hash in one reply: at first, when nothing is known of their size, and at most.
+FIRST_FIELDS = 16
+MAX_FIELDS = 500
+#: Characters that a reply with several fields should hold at most.
+REPLY_CHARACTERS = 4_000_000
 
 
 class PatientClient:
     """A client of one event loop. Every method raises a StoreError, of a key of another type CorruptState."""
 
     def __init__(self, address: Address, patience_seconds: float) -> None:
-        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._process = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._address = address
         self._patience_seconds = patience_seconds
         self._connected: redis.asyncio.Redis | None = None
         self._waiting: redis.asyncio.Redis | None = None
         self._opening = asyncio.Lock()
+        #: The hash of which values were read last, and how many of them fit into one reply.
+        self._fitting = ("", FIRST_FIELDS)
 
     async def open(self) -> None:
         """Connect, without patience: a store that is not there is to be told at once."""
         self._connected = await open_client(self._address, role="run")
-        self._home = (os.getpid(), asyncio.get_running_loop())
+        self._process, self._loop = os.getpid(), asyncio.get_running_loop()
 
     async def aclose(self) -> None:
         clients = (self._waiting, self._connected)
@@ -58,7 +66,7 @@ class PatientClient:
     def client(self) -> redis.asyncio.Redis:
         if self._connected is None:
             raise StoreError(f"the store at {self._address.masked} is not open; await open() first")
-        if self._home != (os.getpid(), asyncio.get_running_loop()):
+        if self._process != os.getpid() or self._loop is not asyncio.get_running_loop():
             # Two processes, or two loops, that read from one socket would get each other's replies.
             raise StoreError(
                 f"the store at {self._address.masked} was opened in another process or event loop; open one here"
@@ -95,11 +103,18 @@ class PatientClient:
         return hashes
 
     async def values(self, key: str, fields: Sequence[int]) -> list[str | None]:
-        """Some fields of a hash; None for those that are not there."""
-        values: list[str | None] = await self.command(
-            lambda client: client.hmget(key, list(map(str, fields))), key
-        )
-        return values
+        """Some fields of a hash; None for those that are not there. As many at a time as keep the server a short while."""
+        found: list[str | None] = []
+        known_key, count = self._fitting
+        if known_key != key:
+            count = FIRST_FIELDS
+        while len(found) < len(fields):
+            part = list(map(str, fields[len(found) : len(found) + count]))
+            texts = await self.command(lambda client, part=part: client.hmget(key, part), key)
+            found += texts
+            count = _fitting_count(texts)
+        self._fitting = (key, count)
+        return found
 
     async def field_names(self, key: str) -> list[str]:
         names: list[str] = await self.command(lambda client: client.hkeys(key), key)
@@ -142,6 +157,12 @@ class PatientClient:
                 raise error
         except Exception as translated:
             return translated
+
+
+def _fitting_count(texts: Sequence[str | None]) -> int:
+    """How many values like these make a reply of a good size."""
+    size = sum(len(text) for text in texts if text is not None)
+    return max(1, min(MAX_FIELDS, REPLY_CHARACTERS * len(texts) // max(1, size)))
 
 
 @contextlib.contextmanager

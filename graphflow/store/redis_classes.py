@@ -173,7 +173,7 @@ class Client(redis_asyncio.Redis):
         finally:
             server, self.embedded_server = self.embedded_server, None
             if server is not None:
-                await asyncio.to_thread(server.stop)
+                await _stop(server)
 
 
 class SyncClient(redis.Redis):
@@ -188,6 +188,14 @@ class SyncClient(redis.Redis):
             server, self.embedded_server = self.embedded_server, None
             if server is not None:
                 server.stop()
+
+
+async def _stop(server: EmbeddedServer) -> None:
+    """Beside the loop, unless the interpreter is about to end and takes no new work for threads."""
+    try:
+        await asyncio.to_thread(server.stop)
+    except RuntimeError:
+        server.stop()
 
 
 def _keep_as_it_is(exception: Exception, number: int, command: object) -> None:

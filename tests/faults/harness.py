@@ -35,6 +35,9 @@ COMPLAINTS = (
 )
 
 
+_started: list[Victim] = []
+
+
 @dataclass(slots=True)
 class Job:
     """One run of one form and everything that starts it again."""
@@ -85,6 +88,7 @@ class Victim:
             # Unbuffered: what `wait_begun` read ahead would be lost for the end.
             bufsize=0,
         )
+        _started.append(self)
 
     def wait_begun(self) -> Victim:
         """Wait until the run may begin any moment."""
@@ -155,6 +159,15 @@ class Victim:
             raise AssertionError(f"the victim does not end:\n{errors.decode()}") from None
         self.errors += errors.decode()
         return output.decode()
+
+
+def end_all_victims() -> None:
+    """Kill and reap what was started since the last call."""
+    while _started:
+        victim = _started.pop()
+        victim.process.kill()
+        if victim.process.stdout is not None and not victim.process.stdout.closed:
+            victim.process.communicate(timeout=PATIENCE_SECONDS)
 
 
 @contextmanager

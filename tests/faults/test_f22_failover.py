@@ -59,14 +59,18 @@ def replicated(options: dict[str, str]) -> Iterator[Pair]:
     with two_sided(options) as primary, two_sided({}) as replica:
         with looking_at(replica.url) as client:
             client.replicaof("127.0.0.1", primary.port)
-            wait_until(lambda: client.info("replication").get("master_link_status") == "up", what="the replica")
+            wait_until(
+                lambda: client.info("replication").get("master_link_status") == "up", what="the replica"
+            )
         with looking_at(primary.url) as client:
             wait_until(lambda: client.info("replication")["connected_slaves"] == 1)
         yield Pair(primary, replica)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_run_goes_on_from_the_older_state_of_a_replica_that_had_been_cut_off(form: Form, tmp_path: Path) -> None:
+def test_run_goes_on_from_the_older_state_of_a_replica_that_had_been_cut_off(
+    form: Form, tmp_path: Path
+) -> None:
     log = tmp_path / "bodies.log"
 
     async def main(pair: Pair) -> RunResult:

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from graphflow import Agent, RedisCache
 from graphflow.errors import AccessDenied, StoreError, StoreFull, StoreUnreachable, WritesRefused
@@ -32,6 +34,7 @@ FATAL = {
     "NOPERM": "NOPERM this user has no permissions to run the 'evalsha' command",
     "NOAUTH": "NOAUTH Authentication required.",
 }
+SCRIPTS = ("create", "acquire", "commit", "renew", "release")
 CLASSES = {
     "LOADING": StoreUnreachable,
     "BUSY": StoreUnreachable,
@@ -40,6 +43,14 @@ CLASSES = {
     "NOREPLICAS": WritesRefused,
     "OOM": StoreFull,
 }
+
+
+def _pairs() -> Iterator[ParameterSet]:
+    """Every error at every script; each error at two of them in the quick tests."""
+    for number, word in enumerate(PASSING):
+        for place, script in enumerate(SCRIPTS):
+            is_quick = script == "commit" or place == number % len(SCRIPTS)
+            yield pytest.param(word, script, marks=() if is_quick else pytest.mark.long)
 
 
 class ImpatientCache(RedisCache):
@@ -83,8 +94,7 @@ class Scene:
             return outcome
 
 
-@pytest.mark.parametrize("script", ["create", "acquire", "commit", "renew", "release"])
-@pytest.mark.parametrize("word", PASSING)
+@pytest.mark.parametrize(("word", "script"), [*_pairs()])
 def test_error_that_passes_is_waited_for(
     word: str, script: str, redis_server: RealServer, tmp_path: Path
 ) -> None:

@@ -89,7 +89,10 @@ def test_run_of_a_loop_that_is_blocked_for_several_leases_stays_and_a_warning_na
 
 
 def test_loop_that_is_blocked_for_longer_than_it_may_loses_its_run_and_commits_nothing_more(
-    redis_server: RealServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    redis_server: RealServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def start(sessions: Sessions) -> object:
         shared = start_as_ever(sessions)

@@ -28,7 +28,7 @@ def program(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
         check=False,
     )
     for complaint in COMPLAINTS:

@@ -51,46 +51,36 @@ def test_f9_commit_upon_a_revision_that_only_looks_right_is_refused(
     server: LoggedServer, tmp_path: Path
 ) -> None:
     job = Job(server.url, tmp_path.name, "map", tmp_path / "bodies.log", delay=0.1)
-    victims: list[Victim] = []
-    try:
-        first = job.start("create.after_reply=stop;commit.before_send@5=stop", "--order", "forwards")
-        victims.append(first)
-        first.wait_stopped()
-        earlier = server.log_file.read_bytes()
+    first = job.start("create.after_reply=stop;commit.before_send@5=stop", "--order", "forwards")
+    first.wait_stopped()
+    earlier = server.log_file.read_bytes()
+    first.send(signal.SIGCONT)
+    wait_bodies_begun(job.log, 4)
+    first.wait_stopped()
+    with looking_at(job.url) as client:
+        revision, results = run_field(client, job.run_id, "revision"), results_of(client, job)
+    assert results, "it has stored results and is about to store more"
+
+    server.restart_with(earlier)
+    second = job.start("commit.before_send@*=stop", "--order", "backwards")
+    with looking_at(job.url) as client:
+        wait_revision(client, second, job, revision)
+        other_results = results_of(client, job)
+        assert other_results
+        assert other_results.keys() != results.keys(), "the same revision, with other content"
+
         first.send(signal.SIGCONT)
-        wait_bodies_begun(job.log, 4)
-        first.wait_stopped()
-        with looking_at(job.url) as client:
-            revision, results = run_field(client, job.run_id, "revision"), results_of(client, job)
-        assert results, "it has stored results and is about to store more"
+        first.wait_said("its lease was taken")
 
-        server.restart_with(earlier)
-        second = job.start("commit.before_send@*=stop", "--order", "backwards")
-        victims.append(second)
-        with looking_at(job.url) as client:
-            wait_revision(client, second, job, revision)
-            other_results = results_of(client, job)
-            assert other_results
-            assert other_results.keys() != results.keys(), "the same revision, with other content"
-
-            first.send(signal.SIGCONT)
-            first.wait_said("its lease was taken")
-
-            assert run_field(client, job.run_id, "revision") == revision
-            assert results_of(client, job) == other_results
-            let_go(second)
-            assert second.finish() == job.right
-            assert first.finish() == job.right
-            check_run(client, job.run_id, "map")
-            finished = [
-                fields for fields in event_log(client, job.run_id) if fields["event"] == "ItemsFinished"
-            ]
-            assert len({fields["token"] for fields in finished}) == 1, "all results are of the second process"
-            assert run_field(client, job.run_id, "leases") == "1"
-    finally:
-        for victim in victims:
-            victim.process.kill()
-            victim.process.communicate()
+        assert run_field(client, job.run_id, "revision") == revision
+        assert results_of(client, job) == other_results
+        let_go(second)
+        assert [victim.finish() for victim in (first, second)] == [job.right, job.right]
+        check_run(client, job.run_id, "map")
+        events = event_log(client, job.run_id)
+        tokens = {fields["token"] for fields in events if fields["event"] == "ItemsFinished"}
+        assert len(tokens) == 1, "all results are of the second process"
+        assert run_field(client, job.run_id, "leases") == "1"
 
 
 def wait_revision(client: redis.Redis, victim: Victim, job: Job, revision: str | None) -> None:
