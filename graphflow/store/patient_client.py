@@ -109,12 +109,17 @@ class PatientClient:
         if known_key != key:
             count = FIRST_FIELDS
         while len(found) < len(fields):
-            part = list(map(str, fields[len(found) : len(found) + count]))
-            texts = await self.command(lambda client, part=part: client.hmget(key, part), key)
+            texts = await self._some(key, fields[len(found) : len(found) + count])
             found += texts
             count = _fitting_count(texts)
         self._fitting = (key, count)
         return found
+
+    async def _some(self, key: str, fields: Sequence[int]) -> list[str | None]:
+        texts: list[str | None] = await self.command(
+            lambda client: client.hmget(key, list(map(str, fields))), key
+        )
+        return texts
 
     async def field_names(self, key: str) -> list[str]:
         names: list[str] = await self.command(lambda client: client.hkeys(key), key)

@@ -182,11 +182,14 @@ def test_results_of_a_mebibyte_each_are_gathered(results: int, server: RealServe
     def heads(large: list[str]) -> list[int]:
         return [int(text[:4]) for text in large]
 
+    with looking_at(server.url) as client:
+        client.config_resetstat()
     with no_stall(server):
         outcome = agent.run_task_sync(task(), state={"numbers": list(range(results))}, run_id=tmp_path.name)
 
     assert outcome["heads"] == list(range(results))
     with looking_at(server.url) as client:
+        assert client.info("commandstats")["cmdstat_hmget"]["calls"] > results / 5, "some MiB per reply"
         check_over(client, tmp_path.name, ["large", "heads"], ["large"], status="complete")
         client.flushall()
 
