@@ -103,7 +103,7 @@ def test_f13_run_goes_on_by_itself_when_a_server_that_refused_connections_takes_
         async with ChaosProxy(str(scene.server.socket_path)) as proxy:
             driving = asyncio.create_task(scene.drive(proxy))
             await asyncio.to_thread(wait_bodies_begun, scene.log, 2)
-            await proxy.refuse(0.7)
+            await proxy.refuse(3)
             return await driving
 
     scene.check(run(main()))
