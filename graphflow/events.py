@@ -114,6 +114,14 @@ class DecisionDropped(NodeEvent):
 
 @dataclass(slots=True, kw_only=True)
 class MapOpened(NodeEvent):
+    #: Items; -1 if the source goes on, until SourceExhausted says how many there are.
+    total: int
+
+
+@dataclass(slots=True, kw_only=True)
+class SourceExhausted(NodeEvent):
+    """The generator from which a map has its items came to its end."""
+
     total: int
 
 
@@ -179,6 +187,7 @@ KINDS: dict[str, type[Event]] = {
         DecisionFired,
         DecisionDropped,
         MapOpened,
+        SourceExhausted,
         ItemsFinished,
         ItemFailed,
         ProcessDied,

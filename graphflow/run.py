@@ -178,6 +178,7 @@ class MapState:
     """The visit of a map node: counters and the indexes without a record."""
 
     visit: int
+    #: Items that are stored; all of them unless `has_more`.
     total: int
     done: int = 0
     failed: int = 0
@@ -185,6 +186,15 @@ class MapState:
     unfinished: set[int] = field(default_factory=set)
     #: Index -> deaths of the process in which the item may have been in flight.
     crashes: dict[int, int] = field(default_factory=dict)
+    #: Elements taken from the source so far, those that `where` has left out included.
+    span: int = 0
+    #: The source has not come to its end.
+    has_more: bool = False
+
+    @property
+    def finished(self) -> int:
+        """Items with a record."""
+        return self.done + self.failed
 
 
 @dataclass(slots=True)
@@ -281,12 +291,18 @@ class Outcome:
 
 @dataclass(slots=True)
 class ItemsStored:
-    """A map node's source was read: these are its items, as (index, text)."""
+    """A map node's source was read, or a page of it: these are its items, as (index, text)."""
 
     node: int
     visit: int
     items: list[tuple[int, str]]
     failure: Failure | None = None
+    #: Elements taken from the source before this page, and with it (0: as far as the items go).
+    start: int = 0
+    span: int = 0
+    has_more: bool = False
+    #: As in `ItemOutcomes`, with a last page after the last item.
+    results: str | None = None
 
 
 @dataclass(slots=True)
@@ -382,12 +398,25 @@ class MapChange:
     visit: int
     #: Items of a new visit; the records of the one before are dropped.
     opened: list[tuple[int, str]] | None = None
+    #: Items that a visit under way gets besides.
+    added: list[tuple[int, str]] = field(default_factory=list)
+    #: With a page of the source: the elements taken from it so far, and whether there may be more. 0 and None leave
+    #: these as they are.
+    span: int = 0
+    has_more: bool | None = None
     done: list[tuple[int, str]] = field(default_factory=list)
     failed: list[tuple[int, Failure, int]] = field(default_factory=list)
     retried: int = 0
     results: str | None = None
     #: Index -> crashes, the whole of it; None leaves it as it is.
     crashes: dict[int, int] | None = None
+
+    @property
+    def taken(self) -> int:
+        """Elements taken from the source so far; 0 leaves it as it is. Of a list, as far as its items go."""
+        if self.span or not self.opened:
+            return self.span
+        return self.opened[-1][0] + 1
 
 
 @dataclass(slots=True)

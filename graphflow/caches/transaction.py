@@ -86,7 +86,7 @@ class Transaction:
         #: Keys set with immediate=True.
         self._immediate: set[str] | None = None
         self._has_scopes = False
-        self._item: tuple[int, str] | None = None
+        self._item: tuple[int | tuple[int, ...], str] | None = None
         self._ended = False
 
     # What modules call: reading
@@ -302,15 +302,16 @@ class Transaction:
 
     @property
     def item(self) -> Any:
-        """A fresh copy of the map item that this module run is about."""
+        """A fresh copy of the map item that this module run is about; of a batch the list of its items."""
         return decode(self._own_item("item")[1], "item")
 
     @property
-    def index(self) -> int:
-        """Its place in the input, from 0."""
-        return self._own_item("index")[0]
+    def index(self) -> int | list[int]:
+        """Its place in the input, from 0; of a batch the places of its items."""
+        index = self._own_item("index")[0]
+        return index if isinstance(index, int) else list(index)
 
-    def _own_item(self, what: str) -> tuple[int, str]:
+    def _own_item(self, what: str) -> tuple[int | tuple[int, ...], str]:
         self._check_open()
         if self._item is None:
             raise StateError(f"cache.{what} is there only in a node with map_over; this node has none")
@@ -318,7 +319,7 @@ class Transaction:
 
     # What the engine calls
 
-    def set_item(self, index: int, text: str) -> None:
+    def set_item(self, index: int | tuple[int, ...], text: str) -> None:
         self._item = (index, text)
 
     async def node_result(self, name: str, default: Any) -> Any:

@@ -85,7 +85,7 @@ class Admission:
         if attempt.is_aside:
             return
         attempt.is_aside = True
-        attempt.stop_clock()
+        self._slots.stop_clock(attempt)
         self._slots.give_back(attempt)
         self._maps.step_aside(attempt)
         if attempt.ticket is not None and attempt.transaction is not None:
@@ -110,7 +110,7 @@ class Admission:
             attempt.is_aside = False
             self._slots.take_back(attempt)
             self._maps.come_back(attempt)
-            attempt.start_clock()
+            self._slots.start_clock(attempt)
 
     def _let_come_back(self, attempt: Attempt, admitted: list[Attempt]) -> None:
         assert attempt.comeback is not None
@@ -152,6 +152,8 @@ class Admission:
         assert attempt.transaction is not None
         footprint = attempt.transaction.footprint()
         attempt.transaction.close()
+        if attempt.feed is not None:
+            attempt.feed.close()
         attempt.ticket = self._tickets.conflict(attempt.ticket, attempt, attempt.kind, footprint)
         if attempt.is_item:
             self._maps.put_back(attempt.again())
@@ -165,6 +167,8 @@ class Admission:
         if attempt.transaction is not None:
             written = attempt.transaction.footprint().writes if attempt.ticket is not None else ()
             attempt.transaction.close()
+        if attempt.feed is not None:
+            attempt.feed.close()
         if attempt.ticket is None:
             return
         self._tickets.leave(attempt.ticket, written)

@@ -10,6 +10,9 @@ node may start in `readiness.py`, what supervisors decide in `supervise.py`, wha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import itemgetter
+
 from graphflow import events
 from graphflow.engine.crashes import may_have_been_in_flight
 from graphflow.engine.draft import Draft
@@ -74,7 +77,7 @@ def advance(plan: Plan, run: Run, outcome: Input, now: float, draw: float) -> Tr
         case RetryDue():
             _retry(fold, outcome)
         case ItemsStored():
-            _open_map(fold, outcome, draw)
+            _take_source(fold, outcome, draw)
         case StateSet():
             fold.draft.write(outcome.writes)
         case MessagesSent():
@@ -118,9 +121,9 @@ def is_late(run: Run, outcome: Input) -> bool:
             return state.modules[module].status is not NodeStatus.WAITING
         case Outcome(module=module, visit=visit):
             return visit != state.visits or state.modules[module].status is not NodeStatus.RUNNING
-        case ItemsStored(visit=visit):
+        case ItemsStored(visit=visit, start=start):
             late = visit != state.visits or state.modules[0].status is not NodeStatus.RUNNING
-            return late or _is_open(run, outcome.node, visit)
+            return late or start != _taken(run, outcome.node, visit)
         case ItemOutcomes(visit=visit):
             return visit != state.visits or not _is_open(run, outcome.node, visit)
 
@@ -136,6 +139,13 @@ def _is_late_wait(run: Run, place: Place) -> bool:
 
 def _is_open(run: Run, index: int, visit: int) -> bool:
     return index in run.maps and run.maps[index].visit == visit
+
+
+def _taken(run: Run, index: int, visit: int) -> int:
+    """How many elements of the map's source are stored; -1 for all."""
+    if not _is_open(run, index, visit):
+        return 0
+    return run.maps[index].span if run.maps[index].has_more else -1
 
 
 def _weight(outcome: Input) -> int:
@@ -330,19 +340,51 @@ def _returned(plan: Plan, decision: tuple[str, ...] | None) -> list[PlanDecision
 # Maps (rule 10)
 
 
-def _open_map(fold: Fold, outcome: ItemsStored, draw: float) -> None:
+def _take_source(fold: Fold, outcome: ItemsStored, draw: float) -> None:
+    """All items of a map, or a page of them; the source fails and is read again like any module."""
     node = fold.plan.nodes[outcome.node]
-    fold.draft.edit(node.index).modules[0].attempts += 1
     if outcome.failure is not None:
+        fold.draft.edit(node.index).modules[0].attempts += 1
         _fail_module(fold, node, 0, outcome.failure, draw)
+        if not fold.draft.is_active(node.index):
+            fold.transition.stopped |= node.bit
+    elif _is_open(fold.draft.run, node.index, outcome.visit):
+        _add_page(fold, node, outcome)
     else:
-        change = fold.transition.maps[node.index] = MapChange(outcome.visit, opened=outcome.items)
-        fold.draft.emit_node(events.MapOpened, node.index, total=len(outcome.items))
-        if not outcome.items:
-            if fold.plan.maps_in_expressions & node.bit:
-                change.results = "[]"
-            _finish_map(fold, node)
+        _open_map(fold, node, outcome)
     fold.go_on()
+
+
+def _open_map(fold: Fold, node: PlanNode, outcome: ItemsStored) -> None:
+    fold.draft.edit(node.index).modules[0].attempts += 1
+    change = fold.transition.maps[node.index] = MapChange(outcome.visit, opened=outcome.items)
+    if outcome.has_more:
+        change.span, change.has_more = outcome.span, True
+        fold.draft.emit_node(events.MapOpened, node.index, total=-1)
+        return
+    change.span = outcome.span
+    fold.draft.emit_node(events.MapOpened, node.index, total=len(outcome.items))
+    if not outcome.items:
+        if fold.plan.maps_in_expressions & node.bit:
+            change.results = "[]"
+        _finish_map(fold, node)
+
+
+def _add_page(fold: Fold, node: PlanNode, outcome: ItemsStored) -> None:
+    opened = fold.draft.run.maps[node.index]
+    fold.transition.maps[node.index] = MapChange(
+        outcome.visit,
+        added=outcome.items,
+        span=outcome.span,
+        has_more=outcome.has_more,
+        results=outcome.results,
+    )
+    if outcome.has_more:
+        return
+    total = opened.total + len(outcome.items)
+    fold.draft.emit_node(events.SourceExhausted, node.index, total=total)
+    if opened.finished == total:
+        _end_map(fold, node, opened.done, opened.failed)
 
 
 def _take_items(fold: Fold, outcome: ItemOutcomes) -> None:
@@ -370,12 +412,24 @@ def _take_items(fold: Fold, outcome: ItemOutcomes) -> None:
         _fail_map(
             fold, node, Failure(failure.type, f"item {index}: {failure.message}", failure.traceback), index
         )
-    elif done + failed == state.total and failed and not done:
-        last = f"; the last one, item {outcome.failed[-1][0]}: {outcome.failed[-1][1].summary}"
-        _fail_map(fold, node, Failure("AllItemsFailed", f"all {failed} items failed{last}"))
-    elif done + failed == state.total:
-        _finish_map(fold, node)
+    elif done + failed == state.total and not state.has_more:
+        _end_map(fold, node, done, failed, outcome.failed)
     fold.go_on()
+
+
+def _end_map(
+    fold: Fold,
+    node: PlanNode,
+    done: int,
+    failed: int,
+    last_failed: Sequence[tuple[int, Failure, int]] = (),
+) -> None:
+    """Every item has its record."""
+    if done or not failed:
+        _finish_map(fold, node)
+        return
+    last = f"; the last one, item {last_failed[-1][0]}: {last_failed[-1][1].summary}" if last_failed else ""
+    _fail_map(fold, node, Failure("AllItemsFailed", f"all {failed} items failed{last}"))
 
 
 def _report_items(fold: Fold, outcome: ItemOutcomes) -> None:
@@ -443,15 +497,19 @@ def apply(run: Run, transition: Transition, plan: Plan) -> None:
 
 def _apply_map(run: Run, index: int, change: MapChange) -> None:
     if change.opened is not None:
-        unfinished = {item for item, _ in change.opened}
-        run.maps[index] = MapState(change.visit, len(change.opened), unfinished=unfinished)
+        run.maps[index] = MapState(change.visit, 0)
         run.map_results.pop(index, None)
     state = run.maps[index]
+    added = change.added if change.opened is None else change.opened
+    state.total += len(added)
+    state.unfinished.update(map(itemgetter(0), added))
+    state.span = change.taken or state.span
+    state.has_more = state.has_more if change.has_more is None else change.has_more
     state.done += len(change.done)
     state.failed += len(change.failed)
     state.retried += change.retried
-    state.unfinished.difference_update(item for item, _ in change.done)
-    state.unfinished.difference_update(item for item, _, _ in change.failed)
+    state.unfinished.difference_update(map(itemgetter(0), change.done))
+    state.unfinished.difference_update(map(itemgetter(0), change.failed))
     if change.crashes is not None:
         state.crashes = change.crashes
     if change.results is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from graphflow.graph.modules import END, FunctionModule
 from graphflow.run import Failure, Place
 
 if TYPE_CHECKING:
+    from graphflow.engine.sources import Feed
     from graphflow.engine.tickets import Ticket
 
 #: Characters of a traceback and of a message that are kept.
@@ -48,9 +50,11 @@ class Attempt:
     node: PlanNode
     module: int
     visit: int
-    #: Of a map item: its index and text.
+    #: Of a map item: its index and text. Of a batch of items: the first one's index, and their texts as a list.
     index: int | None = None
     text: str = ""
+    #: Of a batch: the indexes of its items.
+    batch: tuple[int, ...] = ()
     ticket: Ticket | None = None
     transaction: Transaction | None = None
     task: asyncio.Task[None] | None = None
@@ -62,11 +66,14 @@ class Attempt:
     is_aside: bool = False
     #: Set when it has a slot again.
     comeback: asyncio.Event | None = None
-    #: Its timeout, which stands still while it waits for a message, and the seconds left then.
-    clock: asyncio.Timeout | None = None
+    #: The seconds of its timeout that were left when it began to wait for a message.
     seconds_left: float | None = None
+    #: Its time was up before it ended.
+    is_overdue: bool = False
     #: It did not end when it was cancelled: what it still comes to is not looked at.
     is_abandoned: bool = False
+    #: Of one that has read a map's source: the generator at work.
+    feed: Feed | None = None
 
     # What its transaction asks of its owner
 
@@ -88,24 +95,27 @@ class Attempt:
 
     # What it is
 
-    def stop_clock(self) -> None:
-        clock = self.clock
-        if clock is not None and not clock.expired() and (when := clock.when()) is not None:
-            self.seconds_left = when - asyncio.get_running_loop().time()
-            clock.reschedule(None)
-
-    def start_clock(self) -> None:
-        if self.clock is not None and self.seconds_left is not None:
-            self.clock.reschedule(asyncio.get_running_loop().time() + self.seconds_left)
-            self.seconds_left = None
+    @property
+    def timeout(self) -> float:
+        return self.node.modules[self.module].module.config.timeout
 
     @property
     def is_item(self) -> bool:
         return self.index is not None
 
     @property
+    def indexes(self) -> tuple[int, ...]:
+        """Of the item or batch that it is about."""
+        return self.batch or (() if self.index is None else (self.index,))
+
+    @property
     def reads_source(self) -> bool:
         return self.node.map is not None and self.index is None
+
+    @property
+    def reads_generator(self) -> bool:
+        """Its time is what the generator takes for one element; the feed sees to that."""
+        return self.reads_source and self.node.map is not None and self.node.map.generator is not None
 
     @property
     def is_function(self) -> bool:
@@ -122,12 +132,14 @@ class Attempt:
         """For people."""
         module = self.node.modules[self.module].module
         place = f"node {self.name!r}" if self.index is None else f"item {self.index} of node {self.name!r}"
+        if self.batch:
+            place = f"the batch from {place}"
         return place if module.name == self.name else f"module {module.name!r} of {place}"
 
     @property
     def is_cancelled(self) -> bool:
         """Whether it was told to end: by the engine, or because its time is up."""
-        return self.stopping or (self.clock is not None and self.clock.expired())
+        return self.stopping or self.is_overdue
 
     def is_unwanted(self) -> bool:
         """Whether nobody waits for what it comes to any more. Called from threads."""
@@ -135,7 +147,7 @@ class Attempt:
 
     def again(self) -> Attempt:
         """The same try once more, with the same place in the line."""
-        return Attempt(self.node, self.module, self.visit, self.index, self.text, self.ticket)
+        return Attempt(self.node, self.module, self.visit, self.index, self.text, self.batch, self.ticket)
 
 
 @dataclass(slots=True)
@@ -145,56 +157,54 @@ class Returned:
     result: str | None = None
     decision: tuple[str, ...] | None = None
     failure: Failure | None = None
+    #: Of a batch: the texts of the items' results.
+    results: Sequence[str] = ()
 
 
 async def run_attempt(
     attempt: Attempt, transaction: Transaction, semaphore: asyncio.Semaphore, executor: InlineExecutor
 ) -> Returned:
-    """Run the body once within its timeout. Raises only Overtaken, Suspended and a cancellation that the engine asked
-    for."""
-    node, module = attempt.node, attempt.node.modules[attempt.module]
-    scope = attempt.clock = asyncio.timeout(module.module.config.timeout)
+    """Run the body once. Raises only Overtaken, Suspended and a cancellation that the engine asked for.
+
+    What an item of a map costs is spent here, so the body is awaited without anything in between.
+    """
+    module = attempt.node.modules[attempt.module]
+    body = module.module
     try:
-        async with scope:
-            value = await _call(module, transaction, semaphore, executor)
-        if scope.expired():
+        if module.bindings is None:
+            value = await body.process(transaction, semaphore)
+        else:
+            assert isinstance(body, FunctionModule)
+            arguments: dict[str, Any] = {}
+            for binding in module.bindings:
+                if binding.source is Source.ITEM:
+                    arguments[binding.parameter] = transaction.item
+                elif binding.source is not Source.DEFAULT:
+                    arguments[binding.parameter] = await argument(binding, transaction, semaphore)
+            if module.is_async:
+                value = await body.function(**arguments)
+            else:
+                value = await executor.in_thread(body.function, arguments)
+        if attempt.is_overdue:
             # It took the cancellation for itself; what it returns comes too late all the same.
             return timed_out(attempt)
-        return _read_return(node, module, value)
+        return _read_batch(attempt, value) if attempt.batch else _read_return(attempt.node, module, value)
     except (Overtaken, Suspended):
         raise
     except asyncio.CancelledError as error:
         if attempt.stopping:
             raise
-        return Returned(failure=failure_from(error))
-    except TimeoutError as error:
-        if scope.expired():
-            return timed_out(attempt)
-        return Returned(failure=failure_from(error))
+        return timed_out(attempt) if attempt.is_overdue else Returned(failure=failure_from(error))
     except BaseException as error:
         return Returned(failure=failure_from(error))
 
 
 def timed_out(attempt: Attempt) -> Returned:
-    seconds = attempt.node.modules[attempt.module].module.config.timeout
-    return Returned(failure=Failure("ModuleTimeout", f"no result within timeout={seconds:g} s"))
+    return Returned(failure=Failure("ModuleTimeout", f"no result within timeout={attempt.timeout:g} s"))
 
 
-async def _call(
-    module: PlanModule, transaction: Transaction, semaphore: asyncio.Semaphore, executor: InlineExecutor
-) -> Any:
-    if module.bindings is None:
-        return await executor.execute(module.module.process, transaction, semaphore)
-    arguments = {
-        binding.parameter: await _argument(binding, transaction, semaphore)
-        for binding in module.bindings
-        if binding.source is not Source.DEFAULT
-    }
-    assert isinstance(module.module, FunctionModule)
-    return await executor.execute(module.module.function, **arguments)
-
-
-async def _argument(binding: Binding, transaction: Transaction, semaphore: asyncio.Semaphore) -> Any:
+async def argument(binding: Binding, transaction: Transaction, semaphore: asyncio.Semaphore) -> Any:
+    """What fills a parameter of a function."""
     match binding.source:
         case Source.TASK:
             return await transaction.get("task")
@@ -214,6 +224,19 @@ async def _argument(binding: Binding, transaction: Transaction, semaphore: async
             if binding.default is REQUIRED:
                 return await transaction.get(binding.name)
             return await transaction.get(binding.name, binding.default)
+
+
+def _read_batch(attempt: Attempt, value: Any) -> Returned:
+    """A batch comes to a list with one result for each of its items."""
+    count = len(attempt.batch)
+    if not isinstance(value, list | tuple) or len(value) != count:
+        found = f"{len(value)} results" if isinstance(value, list | tuple) else type(value).__name__
+        message = f"returned {found} for a batch of {count} items; return a list with one result for each"
+        return Returned(failure=Failure("InvalidBatch", message, retryable=False))
+    try:
+        return Returned(results=[value_text(attempt.name, member) for member in value])
+    except (UnstorableValue, ValueTooLarge) as error:
+        return Returned(failure=Failure(type(error).__name__, str(error), retryable=False))
 
 
 def _read_return(node: PlanNode, module: PlanModule, value: Any) -> Returned:

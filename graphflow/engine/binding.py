@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
-from graphflow.engine.plan import REQUIRED, Binding, PlanMap, PlanModule, Source
+from graphflow.engine.plan import REQUIRED, Binding, PlanGenerator, PlanMap, PlanModule, Source
 from graphflow.engine.sketch import Sketch, SketchNode, nearest, parsed
 from graphflow.expressions import Expression
-from graphflow.graph.functions import FunctionShape, Parameter, inspect_function
+from graphflow.graph.functions import FunctionShape, Parameter, function_name, inspect_function
 from graphflow.graph.modules import FunctionModule
 
 #: Parameters with a meaning of their own, in every node.
@@ -38,7 +39,7 @@ def _bound(sketch: Sketch, node: SketchNode, module: PlanModule) -> PlanModule:
         sketch.refuse(
             node, f"function {shape.name!r} asks for 'cache', which it would have to await; make it async def"
         )
-    return PlanModule(module.module, tuple(_bindings(sketch, node, shape)))
+    return PlanModule(module.module, tuple(_bindings(sketch, node, shape)), shape.is_async)
 
 
 def _bindings(sketch: Sketch, node: SketchNode, shape: FunctionShape) -> Iterable[Binding]:
@@ -98,7 +99,16 @@ def _unfilled(sketch: Sketch, node: SketchNode, shape: FunctionShape, name: str)
     )
 
 
-def _map(sketch: Sketch, node: SketchNode, source: str) -> PlanMap | None:
+def _map(sketch: Sketch, node: SketchNode, source: str | Callable[..., Any]) -> PlanMap | None:
+    """How the node comes by its items, with what it makes of their results."""
+    config = node.node.node_config
+    found = _source(sketch, node, source)
+    return found and replace(
+        found, batch_size=config.batch_size, min_success=config.min_success, reduce=config.reduce
+    )
+
+
+def _source(sketch: Sketch, node: SketchNode, source: str | Callable[..., Any]) -> PlanMap | None:
     config = node.node.node_config
     where: str | Expression | Callable[[Any], bool] | None = config.where
     if inspect.iscoroutinefunction(where):
@@ -109,6 +119,9 @@ def _map(sketch: Sketch, node: SketchNode, source: str) -> PlanMap | None:
         where = parsed(sketch, node, "where", where, extra=("item", "index"))
     assert not isinstance(where, str)
     fail_fast = config.on_item_error == "fail"
+    if not isinstance(source, str):
+        generator = _generator(sketch, node, source)
+        return PlanMap(None, function_name(source), where, fail_fast, generator)
     if source == node.name:
         sketch.refuse(node, "map_over names the node itself; name the node or state key that holds the items")
         return None
@@ -128,6 +141,25 @@ def _map(sketch: Sketch, node: SketchNode, source: str) -> PlanMap | None:
             " (declare a key in outputs= of the node that sets it)",
         )
     return PlanMap(None, source, where, fail_fast)
+
+
+def _generator(sketch: Sketch, node: SketchNode, function: Callable[..., Any]) -> PlanGenerator:
+    shape = inspect_function(function, yields=True)
+    for problem in shape.problems:
+        sketch.refuse(node, f"map_over: function {shape.name!r} {problem}")
+    bindings: list[Binding] = []
+    for parameter in shape.parameters:
+        if parameter.name == "start":
+            bindings.append(Binding("start", Source.START))
+        elif parameter.name in ("cache", "semaphore", "index"):
+            sketch.refuse(
+                node,
+                f"map_over: function {shape.name!r} asks for {parameter.name!r}, which is there for module runs only; "
+                "name the state keys and nodes that it reads as parameters",
+            )
+        elif (binding := _binding(sketch, node, shape, parameter)) is not None:
+            bindings.append(binding)
+    return PlanGenerator(function, tuple(bindings), shape.is_async)
 
 
 def _may_be_set(sketch: Sketch, node: SketchNode) -> bool:

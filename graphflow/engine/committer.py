@@ -55,18 +55,24 @@ class Committer:
     def is_full(self) -> bool:
         return self._batch.operations >= COMMIT_OPERATIONS or self._batch.size >= COMMIT_BYTES
 
-    def resolved(self, attempt: Attempt, outcome: Outcome) -> Outcome:
-        """The outcome with what the module run buffered as final texts on the state as it is now; what does not apply
-        fails it. The outcome itself stays as it is: parked, it is resolved again on another state."""
+    def resolved(self, attempt: Attempt) -> dict[str, str | None] | Failure:
+        """What the module run buffered, as final texts on the state as it is now; what does not apply fails it."""
+        assert attempt.transaction is not None
+        try:
+            return attempt.transaction.resolve(self._mirror)
+        except StateError as error:
+            return Failure(type(error).__name__, str(error), retryable=False)
+
+    def resolved_outcome(self, attempt: Attempt, outcome: Outcome) -> Outcome:
+        """The outcome with the module run's writes. The outcome itself stays as it is: parked, it is resolved again on
+        another state."""
         if outcome.failure is not None:
             return outcome
         assert attempt.transaction is not None
-        try:
-            writes = attempt.transaction.resolve(self._mirror)
-        except StateError as error:
-            failure = Failure(type(error).__name__, str(error), retryable=False)
-            return Outcome(outcome.node, outcome.module, outcome.visit, failure=failure)
-        if attempt.is_function and not attempt.is_item:
+        writes = self.resolved(attempt)
+        if isinstance(writes, Failure):
+            return Outcome(outcome.node, outcome.module, outcome.visit, failure=writes)
+        if attempt.is_function:
             writes[attempt.node.name] = outcome.result
         return Outcome(
             outcome.node,

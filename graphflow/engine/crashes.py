@@ -51,7 +51,7 @@ def may_have_been_in_flight(plan: Plan, run: Run) -> InFlight:
     found = InFlight()
     for index in bits(run.active):
         opened = opened_map(run, index)
-        if opened is not None:
+        if opened is not None and not _only_source_is_left(opened):
             width = _width(plan, index) + UNSTORED_ITEMS
             found.items[index] = sorted(opened.unfinished - _waiting_items(run, index))[:width]
         elif any(module.status is NodeStatus.RUNNING for module in run.nodes[index].modules):
@@ -91,12 +91,17 @@ def opened_map(run: Run, index: int) -> MapState | None:
     return state if state is not None and state.visit == run.nodes[index].visits else None
 
 
+def _only_source_is_left(opened: MapState) -> bool:
+    """A map that waits for its source: with items in flight, the source is not what is blamed first."""
+    return opened.has_more and not opened.unfinished
+
+
 def _suspects(run: Run) -> list[tuple[int, int, int | None]]:
     """(crashes, node, item or None) of what died twice and is not done, in the order in which it runs."""
     found: list[tuple[int, int, int | None]] = []
     for index in bits(run.active):
         opened = opened_map(run, index)
-        if opened is None:
+        if opened is None or _only_source_is_left(opened):
             if run.nodes[index].crashes >= SUSPICIOUS_CRASHES and not _only_waits(run, index):
                 found.append((run.nodes[index].crashes, index, None))
         elif opened.crashes:

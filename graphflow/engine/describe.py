@@ -15,6 +15,8 @@ from graphflow.graph.nodes import Node
 HASH_LENGTH = 12
 
 _DEFAULT_MODULE_CONFIG = ModuleConfig()
+#: Settings of a node of which, as of a body, no more than the name counts if they are functions.
+_MAY_BE_FUNCTIONS = ("where", "map_over", "reduce")
 
 
 def describe_node(node: Node, dependencies: list[str]) -> dict[str, Any]:
@@ -28,10 +30,11 @@ def describe_node(node: Node, dependencies: list[str]) -> dict[str, Any]:
         description["dependencies"] = dependencies
     if node.start is not None:
         description["start"] = node.start
-    config = node.node_config.model_dump(exclude_defaults=True, exclude={"where"})
-    where = node.node_config.where
-    if where is not None:
-        config["where"] = where if isinstance(where, str) else f"function {function_name(where)}"
+    config = node.node_config.model_dump(exclude_defaults=True, exclude=set(_MAY_BE_FUNCTIONS))
+    for name in _MAY_BE_FUNCTIONS:
+        value = getattr(node.node_config, name)
+        if value is not None:
+            config[name] = value if isinstance(value, str) else f"function {function_name(value)}"
     if config:
         description["config"] = config
     description["modules"] = [_describe_module(module) for module in node.modules]

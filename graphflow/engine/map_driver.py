@@ -7,20 +7,26 @@ reads or writes state is validated and folded like any module run, in its place 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphflow.engine.advance import backoff_seconds
-from graphflow.engine.attempt import Attempt
-from graphflow.engine.maps import MapItems, merged_results
+from graphflow.engine.attempt import Attempt, Returned
+from graphflow.engine.maps import MapItems
+from graphflow.engine.slots import Ended
 from graphflow.failpoints import failpoint
-from graphflow.run import Failure, Input, ItemOutcomes, NodeStatus, Outcome, Transition
+from graphflow.run import Failure, ItemOutcomes, ItemsStored, Transition
 
 if TYPE_CHECKING:
     from graphflow.engine.scheduler import Scheduler
+    from graphflow.engine.sources import Feed
 
 #: Items started before the loop gets a turn.
 BURST_ITEMS = 32
+#: Items without a record, or twice as many as run at a time, beyond which a generator is not drawn from.
+WINDOW_ITEMS = 2_000
 
 
 class MapDriver:
@@ -33,17 +39,21 @@ class MapDriver:
         self._loop = asyncio.get_running_loop()
         self._random = random.Random()
         self._maps: dict[int, MapItems] = {}
-        #: Maps that the commit under way opens: their items can be read when it is stored.
-        self._unstored: set[int] = set()
+        #: Items that the commit under way stores: they can run when it is stored.
+        self._unstored: dict[int, Sequence[tuple[int, str]]] = {}
         #: Results that the commit under way stores, of maps that an expression reads.
         self._unstored_results: dict[int, list[tuple[int, str]]] = {}
+        #: Generators from which maps have their items.
+        self._feeds: dict[int, Feed] = {}
+        #: Those that were told to end and may not have.
+        self._closing: set[Feed] = set()
         self._loading: set[asyncio.Task[None]] = set()
         self._refill_due = False
 
     @property
     def is_idle(self) -> bool:
-        """Nothing of it will come without a slot: no page is being read and no refill is due."""
-        return not self._loading and not self._refill_due
+        """Nothing of it will come without a slot: no page is being read, no generator is at work, no refill is due."""
+        return not self._loading and not self._feeds and not self._refill_due
 
     @property
     def has_finished(self) -> bool:
@@ -53,7 +63,7 @@ class MapDriver:
     # Maps come and go
 
     def enter(self, index: int) -> bool:
-        """Go on with a map that was loaded; False if its source has not been read in this visit."""
+        """Go on with a map that was loaded; False if its source has not been read to its end in this visit."""
         state = self._run.maps.get(index)
         if (
             state is None
@@ -62,17 +72,34 @@ class MapDriver:
         ):
             return False
         self._open(index)
-        return True
+        return not state.has_more
+
+    def adopt(self, attempt: Attempt) -> None:
+        """What it has read was folded; from the generator that it has begun more is going to come."""
+        feed, attempt.feed = attempt.feed, None
+        if feed is None:
+            return
+        state = self._run.nodes[feed.node.index]
+        if not state.status.is_active or state.visits != feed.visit or feed.is_over:
+            self._close_feed(feed)
+            return
+        self._feeds[feed.node.index] = feed
+        feed.on_news = self._scheduler.wake
+        if feed.has_news:
+            self._scheduler.wake()
 
     def react(self, transition: Transition) -> None:
         for index, change in transition.maps.items():
             if self._plan.maps_in_expressions >> index & 1:
                 self._unstored_results.setdefault(index, []).extend(change.done)
-            if self._run.nodes[index].status is not NodeStatus.RUNNING:
+            state = self._run.nodes[index]
+            if not state.status.is_active or state.visits != change.visit:
                 self.drop(index)
             elif change.opened is not None:
                 failpoint("map.opened")
-                self._unstored.add(index)
+                self._unstored[index] = change.opened
+            elif change.has_more is not None:
+                self._unstored[index] = change.added
         for place in transition.items_ready:
             if (items := self._maps.get(place.node)) is not None and place.item is not None:
                 items.wake(place.item)
@@ -80,29 +107,67 @@ class MapDriver:
 
     def stored(self) -> None:
         """What was folded is stored now."""
-        for index in self._unstored:
-            self._open(index)
+        for index, fresh in self._unstored.items():
+            items = self._maps.get(index)
+            if items is None or items.visit != self._run.maps[index].visit:
+                self._open(index, fresh)
+            else:
+                items.add(fresh)
+                self.refill_soon()
         self._unstored.clear()
         self._unstored_results.clear()
 
     def drop(self, index: int) -> None:
         """The map's visit is over; items that have not started leave the line."""
-        self._unstored.discard(index)
+        self._unstored.pop(index, None)
+        if (feed := self._feeds.pop(index, None)) is not None:
+            self._close_feed(feed)
         items = self._maps.pop(index, None)
         if items is not None:
-            for attempt in items.take_queue():
+            for attempt in items.take_line():
                 self._scheduler.admission.leave(attempt)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._maps.clear()
         for task in self._loading:
             task.cancel()
+        for feed in self._feeds.values():
+            self._close_feed(feed)
+        self._feeds.clear()
+        for feed in list(self._closing):
+            await feed.wait_closed()
 
-    def _open(self, index: int) -> None:
+    def _close_feed(self, feed: Feed) -> None:
+        feed.close()
+        self._closing.add(feed)
+
+    def _open(self, index: int, fresh: Sequence[tuple[int, str]] = ()) -> None:
         failpoint("map.entered")
         waiting = {place.item for place in self._run.waits if place.node == index and place.item is not None}
-        self._maps[index] = MapItems(self._plan.nodes[index], self._run.maps[index], waiting)
+        self._maps[index] = MapItems(self._plan.nodes[index], self._run.maps[index], waiting, fresh)
         self.refill_soon()
+
+    # Pages of a source
+
+    async def fold_page(self) -> bool:
+        """Hand in one page of what a generator has yielded to be folded; False if there is none, or no room for it."""
+        for index, feed in self._feeds.items():
+            if feed.has_news and index not in self._unstored and self._has_room_for_page(index):
+                page = feed.page()
+                if feed.is_over:
+                    del self._feeds[index]
+                await self._add_results_to_page(page)
+                self._scheduler.arrive(page)
+                return True
+        return False
+
+    def _has_room_for_page(self, index: int) -> bool:
+        width = self._plan.max_concurrent_tasks * (self._batch_size(index) or 1)
+        return len(self._run.maps[index].unfinished) < max(WINDOW_ITEMS, 2 * width)
+
+    def _batch_size(self, index: int) -> int | None:
+        plan = self._plan.nodes[index].map
+        return None if plan is None else plan.batch_size
 
     # Items start
 
@@ -182,7 +247,7 @@ class MapDriver:
 
     # Items end
 
-    def ended(self, attempt: Attempt, outcome: Input | None) -> bool:
+    def ended(self, attempt: Attempt, ended: Ended) -> bool:
         """An attempt's task is over. True if that is all: the item touched no state and is folded with its batch."""
         self.refill_soon()
         if not attempt.is_item:
@@ -191,28 +256,29 @@ class MapDriver:
         if items is not None and not attempt.is_aside:
             items.ended()
         assert attempt.transaction is not None
-        if not isinstance(outcome, Outcome) or not attempt.transaction.is_empty:
+        if not isinstance(ended, Returned) or not attempt.transaction.is_empty:
             return False
-        self._finish(attempt, items, outcome)
+        self._finish(attempt, items, ended)
         return True
 
-    async def take(self, attempt: Attempt, outcome: Input) -> bool:
+    async def take(self, attempt: Attempt, returned: Returned) -> bool:
         """Fold an item that read or wrote state; False if it has to wait for an older ticket."""
-        items = self._items_of(attempt)
-        assert isinstance(outcome, Outcome)
-        assert attempt.index is not None
+        items, transaction = self._items_of(attempt), attempt.transaction
+        assert transaction is not None
         committer = self._scheduler.committer
-        outcome = committer.resolved(attempt, outcome)
-        if items is None or outcome.failure is not None or outcome.result is None:
-            self._finish(attempt, items, outcome)
+        writes = {} if returned.failure is not None else committer.resolved(attempt)
+        if isinstance(writes, Failure):
+            returned = Returned(failure=writes)
+        if items is None or isinstance(writes, Failure) or returned.failure is not None:
+            self._finish(attempt, items, returned)
             return True
         item = ItemOutcomes(
             attempt.node.index,
             attempt.visit,
-            [(attempt.index, outcome.result)],
-            writes=outcome.writes,
-            sent=outcome.sent,
-            taken=outcome.taken,
+            _results(attempt, returned),
+            writes=writes,
+            sent=transaction.sent,
+            taken=transaction.taken,
         )
         await self._add_results(items, item)
         if not committer.fold(item, attempt):
@@ -220,20 +286,21 @@ class MapDriver:
         self._scheduler.admission.leave(attempt)
         return True
 
-    def _finish(self, attempt: Attempt, items: MapItems | None, outcome: Outcome) -> None:
+    def _finish(self, attempt: Attempt, items: MapItems | None, returned: Returned) -> None:
         self._scheduler.admission.leave(attempt)
         self._scheduler.wake()
-        assert attempt.index is not None
         if items is None:
             return
-        if outcome.failure is not None:
-            self._failed(attempt, items, outcome.failure)
-        elif outcome.result is not None:
-            items.succeeded(attempt.index, outcome.result)
+        if returned.failure is not None:
+            self._failed(attempt, items, returned.failure)
+        elif attempt.batch:
+            for index, text in _results(attempt, returned):
+                items.succeeded(index, text)
+        elif attempt.index is not None and returned.result is not None:
+            items.succeeded(attempt.index, returned.result)
 
     def _failed(self, attempt: Attempt, items: MapItems, failure: Failure) -> None:
-        assert attempt.index is not None
-        attempts = items.failed(attempt.index, failure)
+        attempts = items.failed(attempt.indexes, failure)
         if attempts is not None:
             failpoint("retry.scheduled")
             again = attempt.again()
@@ -254,14 +321,33 @@ class MapDriver:
 
     async def _add_results(self, items: MapItems, outcome: ItemOutcomes) -> None:
         """With the last item, the whole result, if an expression is going to read it."""
-        left = len(self._run.maps[items.node.index].unfinished)
-        is_last = left == len(outcome.done) + len(outcome.failed)
-        if is_last and self._plan.maps_in_expressions & items.node.bit:
-            stored = self._scheduler.store.results(self._run.id, items.node.name)
-            unstored = self._unstored_results.get(items.node.index, [])
-            outcome.results = await merged_results(stored, [*unstored, *outcome.done])
+        opened = self._run.maps[items.node.index]
+        is_last = len(opened.unfinished) == len(outcome.done) + len(outcome.failed)
+        if is_last and not opened.has_more:
+            outcome.results = await self._results(items.node.index, outcome.done)
+
+    async def _add_results_to_page(self, page: ItemsStored) -> None:
+        """The same with the last page, if all items that came before it have their records."""
+        if not page.has_more and not page.items and not self._run.maps[page.node].unfinished:
+            page.results = await self._results(page.node, ())
+
+    async def _results(self, index: int, last: Sequence[tuple[int, str]]) -> str | None:
+        """All results of a map as JSON text: the stored records with those that are about to be stored."""
+        if not self._plan.maps_in_expressions >> index & 1:
+            return None
+        stored = self._scheduler.store.results(self._run.id, self._plan.nodes[index].name)
+        records = [record async for record in stored]
+        unstored = sorted([*self._unstored_results.get(index, ()), *last])
+        return f"[{','.join(text for _, text in heapq.merge(records, unstored))}]"
 
     def _items_of(self, attempt: Attempt) -> MapItems | None:
         """The items that this attempt belongs to; None if their visit is over."""
         items = self._maps.get(attempt.node.index)
         return items if items is not None and items.visit == attempt.visit else None
+
+
+def _results(attempt: Attempt, returned: Returned) -> list[tuple[int, str]]:
+    """Index and result of the item, or of each of a batch."""
+    if attempt.batch:
+        return [*zip(attempt.batch, returned.results, strict=True)]
+    return [(index, returned.result or "null") for index in attempt.indexes]

@@ -1,190 +1,244 @@
 """The items of one map node's visit: which wait, which are in flight, which are finished but not yet committed.
 
-The run's mirror knows only counters and unfinished indexes. Item texts come from the store page by page, so that a map
-of any size is driven with a bounded number of items in memory.
+The run's mirror knows only counters and unfinished indexes. Item texts are handed over when they have just been stored,
+as far as there is room, and else come from the store page by page, so that a map of any size is driven with a bounded
+number of items, and of bytes, in memory.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Sequence
 
-from graphflow.codec import encode
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.plan import PlanNode
-from graphflow.expressions import Expression
 from graphflow.run import Failure, ItemOutcomes, MapState
 
-if TYPE_CHECKING:
-    from graphflow.caches.transaction import Transaction
-    from graphflow.engine.mirror import Mirror
-
-#: Items read from the store at a time.
+#: Items, and characters of items, that wait in memory.
+QUEUE_ITEMS = 2_000
+QUEUE_SIZE = 4_000_000
+#: Items read from the store at a time: at first so many, then as many as fit into the characters of a page.
+FIRST_PAGE_ITEMS = 50
 PAGE_ITEMS = 1_000
-#: Finished items that may wait for their commit before no more are started.
+PAGE_SIZE = 1_000_000
+#: Finished items, and characters of their results, that may wait for their commit before no more are started.
 MAX_UNCOMMITTED = 2_000
+MAX_UNCOMMITTED_SIZE = 8_000_000
 #: Finished items in one commit.
 BATCH_ITEMS = 500
-#: Bytes of finished items' results in one commit.
-BATCH_BYTES = 1_000_000
+#: Characters of finished items' results in one commit.
+BATCH_SIZE = 1_000_000
 
 
 class MapItems:
     """The items of one visit of a map node on their way through this process."""
 
-    def __init__(self, node: PlanNode, state: MapState, waiting: Collection[int] = ()) -> None:
-        """`waiting` are the items that wait for a signal."""
+    def __init__(
+        self,
+        node: PlanNode,
+        state: MapState,
+        waiting: Collection[int] = (),
+        fresh: Sequence[tuple[int, str]] = (),
+    ) -> None:
+        """`waiting` are the items that wait for a signal, `fresh` the texts of items that have just been stored."""
+        assert node.map is not None
         self.node = node
         self.visit = state.visit
         self.is_loading = False
+        self._state = state
+        self._batch_size = node.map.batch_size
+        self._limit = node.config.max_concurrency
         self._in_flight = 0
         self._retried = 0
-        # Those with the most crashes first: nothing else may run before they have.
-        self._pending = deque(
-            sorted(
-                state.unfinished.difference(waiting), key=lambda index: (-state.crashes.get(index, 0), index)
-            )
-        )
-        self._queue: deque[Attempt] = deque()
+        self._queue: deque[tuple[int, str]] = deque()
+        self._queue_size = 0
+        #: Those that were stopped by something else than their own failure, or are tried again: they go first.
+        self._again: deque[Attempt] = deque()
+        #: Those that wait for their ticket: others go first.
+        self._postponed: deque[Attempt] = deque()
+        #: Indexes of items whose texts are in the store alone.
+        self._pending: deque[int] = deque()
+        self._page_items = FIRST_PAGE_ITEMS
         #: Failed attempts of the items that are tried again.
         self._failed_attempts: dict[int, int] = {}
         self._finished: deque[tuple[int, str | Failure, int]] = deque()
+        self._finished_size = 0
+        if fresh:
+            self.add(fresh)
+        else:
+            # Those with the most crashes first: nothing else may run before they have.
+            left = state.unfinished.difference(waiting)
+            self._pending.extend(sorted(left, key=lambda index: (-state.crashes.get(index, 0), index)))
+
+    # Items arrive
+
+    def add(self, items: Sequence[tuple[int, str]]) -> None:
+        """Items that have just been stored. What does not fit is read again later."""
+        for place, (index, text) in enumerate(items):
+            if self._pending or len(self._queue) >= QUEUE_ITEMS or self._queue_size >= QUEUE_SIZE:
+                self._pending.extend(index for index, _ in items[place:])
+                return
+            self._queue.append((index, text))
+            self._queue_size += len(text)
 
     @property
     def needs_page(self) -> bool:
-        return bool(self._pending) and not self.is_loading and len(self._queue) < PAGE_ITEMS // 2
+        return (
+            bool(self._pending)
+            and not self.is_loading
+            and len(self._queue) < QUEUE_ITEMS // 2
+            and self._queue_size < QUEUE_SIZE // 2
+        )
 
     def next_page(self) -> list[int]:
-        return [self._pending.popleft() for _ in range(min(PAGE_ITEMS, len(self._pending)))]
+        return [self._pending.popleft() for _ in range(min(self._page_items, len(self._pending)))]
 
-    def add_page(self, indexes: list[int], texts: list[str]) -> None:
-        for index, text in zip(indexes, texts, strict=True):
-            self._queue.append(Attempt(self.node, 0, self.visit, index, text))
-
-    @property
-    def queued(self) -> int:
-        return len(self._queue)
-
-    @property
-    def may_start(self) -> bool:
-        return bool(self._queue) and self.has_room and len(self._finished) < MAX_UNCOMMITTED
-
-    def take(self) -> Attempt:
-        """The next item; it counts as in flight until `ended` or `postpone`."""
-        self._in_flight += 1
-        return self._queue.popleft()
-
-    def take_among(self, indexes: Collection[int]) -> Attempt | None:
-        """The first of these items that is waiting, if one is."""
-        for place, attempt in enumerate(self._queue):
-            if attempt.index in indexes:
-                del self._queue[place]
-                self._in_flight += 1
-                return attempt
-        return None
+    def add_page(self, indexes: Sequence[int], texts: Sequence[str]) -> None:
+        """Items that were read from the store."""
+        size = sum(map(len, texts))
+        self._queue.extend(zip(indexes, texts, strict=True))
+        self._queue_size += size
+        self._page_items = max(1, min(PAGE_ITEMS, PAGE_SIZE * len(texts) // max(1, size)))
 
     def wake(self, index: int) -> None:
         """What the item waited for is there: it runs again, before the others."""
         self._pending.appendleft(index)
 
+    # Items start
+
+    @property
+    def queued(self) -> int:
+        """How many attempts may be taken, at most."""
+        return len(self._again) + len(self._queue) + len(self._postponed)
+
+    @property
+    def may_start(self) -> bool:
+        return (
+            self.has_room
+            and (self._has_batch or bool(self._again) or bool(self._postponed))
+            and len(self._finished) < MAX_UNCOMMITTED
+            and self._finished_size < MAX_UNCOMMITTED_SIZE
+        )
+
+    @property
+    def _has_batch(self) -> bool:
+        """The last batch may be a smaller one; the others wait until they are whole."""
+        if self._batch_size is None or len(self._queue) >= self._batch_size:
+            return bool(self._queue)
+        return bool(self._queue) and not (self._pending or self.is_loading or self._state.has_more)
+
     @property
     def has_room(self) -> bool:
         """Whether one more may be in flight."""
-        limit = self.node.config.max_concurrency
-        return limit is None or self._in_flight < limit
+        return self._limit is None or self._in_flight < self._limit
+
+    def take(self) -> Attempt:
+        """The next attempt; it counts as in flight until `ended` or `postpone`."""
+        self._in_flight += 1
+        if self._again:
+            return self._again.popleft()
+        if not self._has_batch:
+            return self._postponed.popleft()
+        if self._batch_size is not None:
+            return self._batch([self._pop() for _ in range(min(self._batch_size, len(self._queue)))])
+        index, text = self._pop()
+        return Attempt(self.node, 0, self.visit, index, text)
+
+    def _pop(self) -> tuple[int, str]:
+        item = self._queue.popleft()
+        self._queue_size -= len(item[1])
+        return item
+
+    def _batch(self, items: Sequence[tuple[int, str]]) -> Attempt:
+        texts = ",".join(text for _, text in items)
+        indexes = tuple(index for index, _ in items)
+        return Attempt(self.node, 0, self.visit, indexes[0], f"[{texts}]", indexes)
+
+    def take_among(self, wanted: Collection[int]) -> Attempt | None:
+        """The first of these items that is waiting, if one is; alone, also where items go in batches."""
+        for line in (self._again, self._postponed):
+            for attempt in line:
+                if any(index in wanted for index in attempt.indexes):
+                    line.remove(attempt)
+                    self._in_flight += 1
+                    return attempt
+        for place, (index, text) in enumerate(self._queue):
+            if index in wanted:
+                del self._queue[place]
+                self._queue_size -= len(text)
+                self._in_flight += 1
+                if self._batch_size is not None:
+                    return self._batch([(index, text)])
+                return Attempt(self.node, 0, self.visit, index, text)
+        return None
+
+    def postpone(self, attempt: Attempt) -> None:
+        """It was taken but has to wait: others go first."""
+        self._in_flight -= 1
+        self._postponed.append(attempt)
 
     def came_back(self) -> None:
         """One that had waited for a message is in flight again."""
         self._in_flight += 1
 
-    def postpone(self, attempt: Attempt) -> None:
-        """It was taken but has to wait: others go first."""
-        self._in_flight -= 1
-        self._queue.append(attempt)
-
     def ended(self) -> None:
         self._in_flight -= 1
 
     def put_back(self, attempt: Attempt) -> None:
-        """An item that is to run again, before the others."""
-        self._queue.appendleft(attempt)
+        """An attempt that is to run again, before the others."""
+        self._again.append(attempt)
 
-    def take_queue(self) -> list[Attempt]:
-        """The items that have not started."""
-        queue, self._queue = self._queue, deque()
-        return list(queue)
+    def take_line(self) -> list[Attempt]:
+        """The attempts that have not started, of those that may have a ticket."""
+        line = [*self._again, *self._postponed]
+        self._again.clear()
+        self._postponed.clear()
+        self._queue.clear()
+        return line
+
+    # Items end
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
 
     def succeeded(self, index: int, text: str) -> None:
-        self._failed_attempts.pop(index, None)
+        if self._failed_attempts:
+            self._failed_attempts.pop(index, None)
         self._finished.append((index, text, 0))
+        self._finished_size += len(text)
 
-    def failed(self, index: int, failure: Failure) -> int | None:
-        """Count a failed attempt: how many the item has had if it is to be tried again, None if it failed for good."""
-        attempts = self._failed_attempts.pop(index, 0) + 1
-        if not failure.retryable or attempts >= self.node.config.attempts:
-            self._finished.append((index, failure, attempts))
-            return None
-        self._failed_attempts[index] = attempts
-        self._retried += 1
-        return attempts
+    def failed(self, indexes: Iterable[int], failure: Failure) -> int | None:
+        """Count a failed attempt of an item or a batch: how many it has had if it is to be tried again, None if it
+        failed for good."""
+        indexes = tuple(indexes)
+        attempts = self._failed_attempts.get(indexes[0], 0) + 1
+        if failure.retryable and attempts < self.node.config.attempts:
+            self._failed_attempts[indexes[0]] = attempts
+            self._retried += len(indexes)
+            return attempts
+        self._failed_attempts.pop(indexes[0], None)
+        self._finished.extend((index, failure, attempts) for index in indexes)
+        return None
 
     @property
     def has_finished(self) -> bool:
         return bool(self._finished)
 
     def take_finished(self) -> ItemOutcomes:
-        """The next batch for a commit, cut by count and by bytes."""
+        """The next batch for a commit, cut by count and by size."""
         outcome = ItemOutcomes(self.node.index, self.visit, retried=self._retried)
         self._retried = 0
+        finished = self._finished
         size = 0
-        while self._finished and len(outcome.done) + len(outcome.failed) < BATCH_ITEMS and size < BATCH_BYTES:
-            index, result, attempts = self._finished.popleft()
+        for _ in range(min(len(finished), BATCH_ITEMS)):
+            index, result, attempts = finished.popleft()
             if isinstance(result, str):
                 size += len(result)
                 outcome.done.append((index, result))
             else:
                 outcome.failed.append((index, result, attempts))
+            if size >= BATCH_SIZE:
+                break
+        self._finished_size -= size
         return outcome
-
-
-async def read_items(node: PlanNode, transaction: Transaction, mirror: Mirror) -> list[tuple[int, str]]:
-    """The items of a map node's source as (index, text), those that `where` leaves out left out."""
-    assert node.map is not None
-    if node.map.source_node is not None:
-        source = await transaction.node_result(node.map.source, None)
-        if source is None:
-            source = []
-    else:
-        source = await transaction.get(node.map.source)
-    if isinstance(source, str | bytes | dict) or not isinstance(source, Iterable):
-        raise TypeError(f"map_over={node.map.source!r} holds {type(source).__name__}, not a list of items")
-    keeps = _filter(node, transaction, mirror)
-    return [
-        (index, encode(item, f"{node.map.source}[{index}]"))
-        for index, item in enumerate(source)
-        if keeps(item, index)
-    ]
-
-
-def _filter(node: PlanNode, transaction: Transaction, mirror: Mirror) -> Any:
-    where = node.map.where if node.map is not None else None
-    if where is None:
-        return lambda item, index: True
-    if not isinstance(where, Expression):
-        return lambda item, index: bool(where(item))
-    for name in where.names:
-        transaction.note_read(name)
-        if mirror.is_node(name):
-            transaction.note_node_read(name)
-    for name in where.node_names:
-        transaction.note_node_read(name)
-    draft = mirror.draft()
-    return lambda item, index: draft.holds_for(where, item, index)
-
-
-async def merged_results(stored: AsyncIterator[tuple[int, str]], last: list[tuple[int, str]]) -> str:
-    """All results of a map as JSON text: the stored records with those of the batch that is about to be stored."""
-    records = [record async for record in stored]
-    return f"[{','.join(text for _, text in heapq.merge(records, sorted(last)))}]"

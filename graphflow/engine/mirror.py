@@ -87,6 +87,11 @@ class Mirror:
             self._break_off(error)
             raise
 
+    def taken_from_source(self, index: int, visit: int) -> int:
+        """Elements that a map's visit has taken from its source and stored."""
+        opened = self._run.maps.get(index)
+        return opened.span if opened is not None and opened.visit == visit else 0
+
     def task(self) -> Task:
         return self._run.task.model_copy(deep=True)
 

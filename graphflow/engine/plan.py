@@ -6,6 +6,7 @@ Nodes are numbered in topological order, and sets of nodes are bit masks over th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -27,6 +28,8 @@ class Source(Enum):
     SEMAPHORE = "semaphore"
     ITEM = "item"
     INDEX = "index"
+    #: Of a generator: the number of elements to leave out.
+    START = "start"
     #: The result of a node (of a map node: its results in input order).
     NODE = "node"
     #: A state key.
@@ -52,6 +55,8 @@ class PlanModule:
     module: AgentModule
     #: For a function: what fills its parameters. None for a module class.
     bindings: tuple[Binding, ...] | None = None
+    #: Whether its body is a coroutine function; the others run in threads.
+    is_async: bool = True
 
     @property
     def name(self) -> str:
@@ -86,14 +91,41 @@ class PlanFlow:
 
 
 @dataclass(frozen=True, slots=True)
-class PlanMap:
-    """How a map node comes by its items."""
+class PlanGenerator:
+    """A generator function that yields the items of a map."""
 
-    #: The node whose result is the source, or None for a state key.
+    function: Callable[..., Any]
+    bindings: tuple[Binding, ...]
+    is_async: bool
+
+    @property
+    def seeks(self) -> bool:
+        """Whether it leaves out by itself what was taken before."""
+        return any(binding.source is Source.START for binding in self.bindings)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanMap:
+    """How a map node comes by its items, and what it makes of their results."""
+
+    #: The node whose result is the source, or None for a state key or a generator.
     source_node: int | None
+    #: What messages call the source: the node, state key or function.
     source: str
     where: Expression | Callable[[Any], bool] | None
     fail_fast: bool
+    generator: PlanGenerator | None = None
+    batch_size: int | None = None
+    min_success: int | float | None = None
+    reduce: Callable[[Any, Any], Any] | None = None
+
+    def needed(self, total: int) -> int:
+        """How many of so many items have to succeed."""
+        if self.min_success is None:
+            return min(1, total)
+        if self.min_success < 1:
+            return math.ceil(self.min_success * total)
+        return math.ceil(self.min_success)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from graphflow.engine.admission import Admission
-from graphflow.engine.attempt import Attempt
+from graphflow.engine.attempt import Attempt, Returned
 from graphflow.engine.backpressure import Backpressure
 from graphflow.engine.committer import Committer, now
 from graphflow.engine.heartbeat import Heartbeat
@@ -28,7 +28,7 @@ from graphflow.engine.mirror import Mirror
 from graphflow.engine.notebook import Notebook
 from graphflow.engine.plan import Plan, bits
 from graphflow.engine.post_office import PostOffice
-from graphflow.engine.slots import Slots
+from graphflow.engine.slots import Ended, Slots
 from graphflow.engine.tickets import TicketLine
 from graphflow.engine.timers import Timers
 from graphflow.errors import GraphflowError, LeaseLost
@@ -43,7 +43,6 @@ from graphflow.run import (
     Outcome,
     RetryDue,
     Run,
-    SignalAwaited,
     StateSet,
     Stop,
     Transition,
@@ -57,7 +56,7 @@ logger = logging.getLogger(__name__)
 class Arrival:
     """Something to fold. `outcome` is None for an attempt that found itself overtaken."""
 
-    outcome: Input | None
+    outcome: Ended
     attempt: Attempt | None = None
     #: The attempt in whose name state is set at once: its place in the line counts.
     asker: Attempt | None = None
@@ -241,7 +240,7 @@ class Scheduler:
                 return
             if self._arrived:
                 await self._take(self._arrived.popleft())
-            elif not await self._maps.fold_finished():
+            elif not (await self._maps.fold_finished() or await self._maps.fold_page()):
                 return
 
     async def _take(self, arrival: Arrival) -> None:
@@ -256,13 +255,14 @@ class Scheduler:
         elif outcome is None or not attempt.transaction.is_valid(self._mirror):
             logger.debug("run %s: %s lost a conflict and is repeated", self.run.id, attempt.node.name)
             self.admission.repeat(attempt)
-        elif attempt.is_item and not isinstance(outcome, SignalAwaited):
+        elif isinstance(outcome, Returned):
             if not await self._maps.take(attempt, outcome):
                 self._parked.append(arrival)
         else:
             if isinstance(outcome, Outcome):
-                outcome = self.committer.resolved(attempt, outcome)
+                outcome = self.committer.resolved_outcome(attempt, outcome)
             if self.committer.fold(outcome, attempt):
+                self._maps.adopt(attempt)
                 self.admission.leave(attempt)
             else:
                 self._parked.append(arrival)
@@ -270,6 +270,7 @@ class Scheduler:
     def _take_from_outside(self, arrival: Arrival) -> None:
         """What no attempt has come to: a start, a timer, state set at once."""
         assert arrival.outcome is not None
+        assert not isinstance(arrival.outcome, Returned)
         if not self.committer.fold(arrival.outcome, arrival.asker):
             self._parked.append(arrival)
         elif arrival.committed is not None:
@@ -289,10 +290,10 @@ class Scheduler:
             failpoint("retry.scheduled")
             self.timers.after((retry_at - now()) / 1000, self.arrive, RetryDue(index, place))
 
-    def _ended(self, attempt: Attempt, outcome: Input | None) -> None:
+    def _ended(self, attempt: Attempt, ended: Ended) -> None:
         self._post.drop(attempt)
-        if not self._maps.ended(attempt, outcome):
-            self.arrive(outcome, attempt)
+        if not self._maps.ended(attempt, ended):
+            self.arrive(ended, attempt)
 
     def unpark(self) -> None:
         """A ticket has left: what waited for it is looked at again."""
@@ -305,7 +306,7 @@ class Scheduler:
     def wake(self) -> None:
         self._wake.set()
 
-    def arrive(self, outcome: Input | None, attempt: Attempt | None = None) -> None:
+    def arrive(self, outcome: Ended, attempt: Attempt | None = None) -> None:
         self._arrived.append(Arrival(outcome, attempt))
         self._wake.set()
 
@@ -330,13 +331,15 @@ class Scheduler:
 
     async def _stop_everything(self) -> None:
         self.timers.close()
-        self._maps.close()
+        await self._maps.close()
         await self._memory.close()
         await self.slots.stop_all()
         await self._notebook.close()
         for arrival in (*self._arrived, *self._parked):
             if arrival.committed is not None:
                 arrival.committed.cancel()
+            if arrival.attempt is not None and arrival.attempt.feed is not None:
+                arrival.attempt.feed.close()
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object) -> None:

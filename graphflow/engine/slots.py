@@ -11,9 +11,10 @@ from contextlib import suppress
 from graphflow.caches.errands import Suspended
 from graphflow.caches.transaction import Overtaken, Transaction
 from graphflow.engine.attempt import Attempt, Returned, failure_from, run_attempt, timed_out
-from graphflow.engine.maps import read_items
+from graphflow.engine.deadlines import Deadlines
 from graphflow.engine.mirror import Mirror
 from graphflow.engine.plan import Plan
+from graphflow.engine.sources import read_source
 from graphflow.executors.inline import InlineExecutor, watch_for_stop
 from graphflow.failpoints import failpoint
 from graphflow.run import Input, ItemsStored, Outcome, SignalAwaited
@@ -26,16 +27,20 @@ STOP_SECONDS = 5.0
 GRACE_SECONDS = 1.0
 
 
+#: What an attempt came to: of a module run or a source what is to be folded, of an item what its body returned; None
+#: if it found itself overtaken or was stopped.
+Ended = Input | Returned | None
+
+
 class Slots:
-    """Runs attempts in tasks. `ended` is called with what an attempt came to: None if it found itself overtaken or was
-    stopped."""
+    """Runs attempts in tasks. `ended` is called with what an attempt came to."""
 
     def __init__(
         self,
         plan: Plan,
         mirror: Mirror,
         executor: InlineExecutor,
-        ended: Callable[[Attempt, Input | None], None],
+        ended: Callable[[Attempt, Ended], None],
         run_id: str,
     ) -> None:
         self.free = plan.max_concurrent_tasks
@@ -44,6 +49,8 @@ class Slots:
         self._executor = executor
         self._ended = ended
         self._run_id = run_id
+        self._names = [f"{run_id}/{node.name}" for node in plan.nodes]
+        self._deadlines = Deadlines(self.context, _time_out)
         self._semaphore = asyncio.Semaphore(plan.max_concurrent_tasks)
         self._loop = asyncio.get_running_loop()
         self._running: set[Attempt] = set()
@@ -89,14 +96,25 @@ class Slots:
         attempt.transaction = Transaction(self._mirror, attempt)
         attempt.holds_slot = True
         if attempt.index is not None:
-            attempt.transaction.set_item(attempt.index, attempt.text)
+            attempt.transaction.set_item(attempt.batch or attempt.index, attempt.text)
         self._running.add(attempt)
+        if not attempt.reads_generator:
+            self._deadlines.start(attempt, attempt.timeout)
         if self._next_look is None:
             self._next_look = self._loop.call_later(GRACE_SECONDS, self._look_for_late, context=self.context)
         # A context of its own: the caller's is that of whichever attempt has just ended.
         attempt.task = self._loop.create_task(
-            self._execute(attempt), name=f"{self._run_id}/{attempt.node.name}", context=self.context.copy()
+            self._execute(attempt), name=self._names[attempt.node.index], context=self.context.copy()
         )
+
+    def stop_clock(self, attempt: Attempt) -> None:
+        """It waits for a message: that is not in its timeout."""
+        attempt.seconds_left = self._deadlines.stop(attempt)
+
+    def start_clock(self, attempt: Attempt) -> None:
+        if attempt.seconds_left is not None and attempt in self._running:
+            self._deadlines.resume(attempt, attempt.seconds_left)
+            attempt.seconds_left = None
 
     def stop_node(self, index: int) -> None:
         for attempt in [attempt for attempt in self._running if attempt.node.index == index]:
@@ -125,12 +143,13 @@ class Slots:
             attempt.task.add_done_callback(self._abandoned.discard)
         returned = timed_out(attempt)
         self._leave(attempt)
-        self._ended(attempt, None if attempt.stopping else self._outcome(attempt, returned))
+        self._ended(attempt, None if attempt.stopping else _outcome(attempt, returned))
 
     async def stop_all(self) -> None:
         """Cancel everything and wait for its end, though not for ever."""
         if self._next_look is not None:
             self._next_look.cancel()
+        self._deadlines.close()
         tasks = {attempt.task for attempt in self._running if attempt.task is not None}
         for attempt in list(self._running):
             _stop(attempt)
@@ -142,60 +161,67 @@ class Slots:
             _tear_down(task)
 
     async def _execute(self, attempt: Attempt) -> None:
-        outcome: Input | None = None
+        transaction = attempt.transaction
+        assert transaction is not None
+        ended: Ended = None
         watch_for_stop(attempt.is_unwanted)
         try:
-            outcome = await (self._read_source(attempt) if attempt.reads_source else self._run_body(attempt))
-        except Overtaken:
+            if attempt.reads_source:
+                ended = await self._read_source(attempt)
+            else:
+                returned = await run_attempt(attempt, transaction, self._semaphore, self._executor)
+                ended = _outcome(attempt, returned)
+        except (Overtaken, Suspended):
             pass
         except asyncio.CancelledError:
             if not attempt.stopping:
                 raise
         finally:
             self._leave(attempt)
+        # The wait for a signal may have come out in a group of exceptions, or not at all.
+        if (awaited := transaction.awaits) is not None:
+            ended = SignalAwaited(attempt.place, awaited.signal, awaited.field)
         if not attempt.is_abandoned:
             failpoint("attempt.returned")
-            self._ended(attempt, outcome)
+            self._ended(attempt, ended)
 
     def _leave(self, attempt: Attempt) -> None:
         self.give_back(attempt)
         self._running.discard(attempt)
+        self._deadlines.stop(attempt)
         assert attempt.transaction is not None
         attempt.transaction.end()
 
-    async def _run_body(self, attempt: Attempt) -> Outcome | SignalAwaited:
-        transaction = attempt.transaction
-        assert transaction is not None
-        returned = Returned()
-        with suppress(Suspended):
-            returned = await run_attempt(attempt, transaction, self._semaphore, self._executor)
-        # It may have come out in a group of exceptions, or not at all.
-        if (awaited := transaction.awaits) is not None:
-            return SignalAwaited(attempt.place, awaited.signal, awaited.field)
-        return self._outcome(attempt, returned)
-
-    def _outcome(self, attempt: Attempt, returned: Returned) -> Outcome:
-        return Outcome(
-            attempt.node.index,
-            attempt.module,
-            attempt.visit,
-            returned.result,
-            returned.failure,
-            returned.decision,
-        )
-
     async def _read_source(self, attempt: Attempt) -> ItemsStored:
-        assert attempt.transaction is not None
-        outcome = ItemsStored(attempt.node.index, attempt.visit, [])
         try:
-            outcome.items = await read_items(attempt.node, attempt.transaction, self._mirror)
+            return await read_source(attempt, self._mirror, self._semaphore, self._executor, self.context)
         except Overtaken:
             raise
         except BaseException as error:
             if attempt.stopping:
                 raise
-            outcome.failure = failure_from(error)
-        return outcome
+            failure = timed_out(attempt).failure if attempt.is_overdue else failure_from(error)
+            start = self._mirror.taken_from_source(attempt.node.index, attempt.visit)
+            return ItemsStored(attempt.node.index, attempt.visit, [], failure, start)
+
+
+def _outcome(attempt: Attempt, returned: Returned) -> Outcome | Returned:
+    if attempt.is_item:
+        return returned
+    return Outcome(
+        attempt.node.index,
+        attempt.module,
+        attempt.visit,
+        returned.result,
+        returned.failure,
+        returned.decision,
+    )
+
+
+def _time_out(attempt: Attempt) -> None:
+    attempt.is_overdue = True
+    if attempt.task is not None:
+        attempt.task.cancel()
 
 
 def _stop(attempt: Attempt) -> None:

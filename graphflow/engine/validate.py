@@ -48,13 +48,27 @@ def _config_problems(config: NodeConfig) -> Iterator[str]:
         yield f"executor {config.executor!r} {NOT_IN_THIS_VERSION}; there is {there}"
     if config.resources:
         yield f"resources {NOT_IN_THIS_VERSION}: no executor has any to give; drop {sorted(config.resources)}"
-    if config.where is not None and config.map_over is None:
-        yield "where filters the items of a map, but map_over is not set"
-    paths = [("map_over", config.map_over or "")]
+    yield from _map_problems(config)
+    paths = [("map_over", config.map_over)] if isinstance(config.map_over, str) else []
     paths += [("inputs", key) for key in config.inputs] + [("outputs", key) for key in config.outputs]
     for setting, key in paths:
         if key.startswith("$"):
             yield f"{setting} {key!r}: JSONPath {NOT_IN_THIS_VERSION}; name a state key"
+
+
+def _map_problems(config: NodeConfig) -> Iterator[str]:
+    if config.map_over is None:
+        if config.where is not None:
+            yield "where filters the items of a map, but map_over is not set"
+        for setting in ("batch_size", "min_success", "reduce"):
+            if getattr(config, setting) is not None:
+                yield f"{setting} is for the items of a map, but map_over is not set"
+    if config.min_success is not None and config.on_item_error == "fail":
+        yield "min_success counts items that may fail, but on_item_error='fail' lets none; drop one of the two"
+    if config.min_success is not None and config.min_success > 1 and config.min_success % 1:
+        yield f"min_success is {config.min_success}; give a number of items, or a share of all between 0 and 1"
+    if config.reduce is not None and inspect.iscoroutinefunction(config.reduce):
+        yield "reduce is async, but it is called without await; make it a plain function of two results"
 
 
 def _shape_problems(node: Node) -> Iterator[str]:

@@ -115,6 +115,8 @@ def _only_waits(draft: Draft, index: int, waits: Collection[Place], count: int) 
     change = draft.transition.maps.get(index)
     if change is not None and change.opened is not None:
         return False
+    if opened is not None and opened.has_more and (change is None or change.has_more is not False):
+        return False
     if opened is not None and opened.visit == state.visits:
         recorded = 0 if change is None else len(change.done) + len(change.failed)
         return len(opened.unfinished) - recorded == count

@@ -46,3 +46,7 @@ class InlineExecutor:
         if is_async(function):
             return await function(*args, **kwargs)
         return await self._threads.run(function, args, kwargs)
+
+    async def in_thread(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        """The same for a function that is known to be sync."""
+        return await self._threads.run(function, (), arguments)

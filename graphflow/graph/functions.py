@@ -41,15 +41,19 @@ def is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004
 
 
-def inspect_function(function: Callable[..., Any]) -> FunctionShape:
-    """The parameters of `function` in their order, without those that a partial has filled by name."""
+def inspect_function(function: Callable[..., Any], *, yields: bool = False) -> FunctionShape:
+    """The parameters of `function` in their order, without those that a partial has filled by name.
+
+    With `yields` it is to be a generator function, and `is_async` says whether it is an async one.
+    """
     name = function_name(function)
-    problems = list(_generator_problems(function))
+    problems = list(_source_problems(function) if yields else _generator_problems(function))
+    suspends = is_async_generator(function) if yields else is_async(function)
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):
         problems.append("has a signature that Python cannot read; wrap it in a def with named parameters")
-        return FunctionShape(name, (), is_async(function), tuple(problems))
+        return FunctionShape(name, (), suspends, tuple(problems))
 
     filled = function.keywords if isinstance(function, functools.partial) else {}
     parameters = []
@@ -61,7 +65,7 @@ def inspect_function(function: Callable[..., Any]) -> FunctionShape:
             continue
         has_default = parameter.default is not parameter.empty
         parameters.append(Parameter(parameter.name, parameter.default if has_default else None, has_default))
-    return FunctionShape(name, tuple(parameters), is_async(function), tuple(problems))
+    return FunctionShape(name, tuple(parameters), suspends, tuple(problems))
 
 
 def function_name(function: Callable[..., Any]) -> str:
@@ -79,16 +83,32 @@ def _unusable(parameter: inspect.Parameter) -> str | None:
     return None
 
 
-def _generator_problems(function: Callable[..., Any]) -> list[str]:
+def is_async_generator(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives an async generator."""
     inner = _unwrapped(function)
-    call = getattr(inner, "__call__", None)  # noqa: B004
-    if inspect.isasyncgenfunction(inner) or inspect.isasyncgenfunction(call):
+    return inspect.isasyncgenfunction(inner) or inspect.isasyncgenfunction(getattr(inner, "__call__", None))  # noqa: B004
+
+
+def is_generator(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives a generator."""
+    inner = _unwrapped(function)
+    return inspect.isgeneratorfunction(inner) or inspect.isgeneratorfunction(getattr(inner, "__call__", None))  # noqa: B004
+
+
+def _generator_problems(function: Callable[..., Any]) -> list[str]:
+    if is_async_generator(function):
         return [
             "is an async generator, which is not in this version; return the result instead of yielding it"
         ]
-    if inspect.isgeneratorfunction(inner) or inspect.isgeneratorfunction(call):
+    if is_generator(function):
         return ["is a generator, whose result cannot be stored; return a list instead of yielding"]
     return []
+
+
+def _source_problems(function: Callable[..., Any]) -> list[str]:
+    if is_async_generator(function) or is_generator(function):
+        return []
+    return ["does not yield; make it a generator that yields the items, or name the node that returns them"]
 
 
 def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:

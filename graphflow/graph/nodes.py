@@ -46,8 +46,16 @@ class NodeConfig(BaseModel):
     inputs: list[str] = Field(default_factory=list)
     #: State keys that this node writes; a function's parameter of that name depends on this node.
     outputs: list[str] = Field(default_factory=list)
-    #: State key or node whose elements are the items of this map node.
-    map_over: str | None = None
+    #: Where this map node has its items from: a state key or node that holds them, or a generator function (sync or
+    #: async) that yields them. A generator's parameters are filled by name; one called `start` is given the number of
+    #: elements to leave out, those that were taken before a crash.
+    map_over: str | Callable[..., Any] | None = None
+    #: Items that the module gets at a time, as a list; it returns a list with one result for each.
+    batch_size: int | None = Field(default=None, ge=1)
+    #: Items that have to succeed, as a number or (below 1) as a share of all; with fewer the node fails.
+    min_success: int | float | None = Field(default=None, ge=0)
+    #: Folds the results, in input order, into one: the node's result instead of their list.
+    reduce: Callable[[Any, Any], Any] | None = None
     #: Which items to process: an expression over `item` and `index`, or a function of the item.
     where: str | Callable[[Any], bool] | None = None
     #: "collect" lists failed items and goes on, "fail" fails the node at the first.
@@ -75,7 +83,10 @@ class NodeOptions(TypedDict, total=False):
     max_crashes: int
     inputs: list[str]
     outputs: list[str]
-    map_over: str | None
+    map_over: str | Callable[..., Any] | None
+    batch_size: int | None
+    min_success: int | float | None
+    reduce: Callable[[Any, Any], Any] | None
     where: str | Callable[[Any], bool] | None
     on_item_error: Literal["collect", "fail"]
     executor: str

@@ -102,7 +102,7 @@ async def _with_records(
         is_aside = places is not None and places[index] != state.visit
         hashes = await redis.hashes([*keys.records(name, state.visit if is_aside else None)])
         later = snapshot.unfinished(name) if snapshot is not None else set()
-        items, results, failures = (_texts(fields) for fields in hashes)
+        items, results, failures = (_texts(fields, state.span) for fields in hashes)
         records[index] = MapRecords(items, _without(results, later), _without(failures, later))
         state.unfinished = {int(item) for item in items.keys() - results.keys() - failures.keys()} | later
     for index in bits(plan.maps_in_expressions):
@@ -112,8 +112,9 @@ async def _with_records(
     return RunContent(run, records, run.id, None if snapshot is None else snapshot.snapshot.number)
 
 
-def _texts(fields: Fields) -> dict[str, str]:
-    return dict(fields)
+def _texts(fields: Fields, span: int) -> dict[str, str]:
+    """The records of the elements that were taken from the source by then."""
+    return {index: text for index, text in fields.items() if int(index) < span}
 
 
 def _without(fields: dict[str, str], indexes: Iterable[int]) -> dict[str, str]:
@@ -181,7 +182,8 @@ def _map_fields(state: MapState, records: MapRecords) -> Changes:
     return {
         "visit": str(state.visit),
         "total": str(state.total),
-        "span": str(max(map(int, records.items), default=-1) + 1),
+        "span": str(state.span),
+        "source": "open" if state.has_more else None,
         "done": str(state.done),
         "failed": str(state.failed),
         "retried": str(state.retried),

@@ -140,6 +140,8 @@ def _map_from(fields: Fields) -> MapState:
         failed=int(fields["failed"]),
         retried=int(fields["retried"]),
         crashes=crashes_from_text(fields.get("crashes", "")),
+        span=int(fields["span"]),
+        has_more="source" in fields,
     )
 
 

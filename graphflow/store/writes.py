@@ -262,16 +262,22 @@ class WriteBatch:
             state = MapState(change.visit, len(change.opened))
             writes.opened = True
             writes.items = self._flat(change.opened)
-            span = max((item for item, _ in change.opened), default=-1) + 1
+            source = "open" if change.has_more else None
             fields.update(
                 visit=str(change.visit),
                 total=str(state.total),
-                span=str(span),
+                span=str(change.taken),
+                source=source,
                 failed="0",
                 retried="0",
                 crashes=None,
             )
         assert state is not None
+        if change.has_more is not None and change.opened is None:
+            writes.items += self._flat(change.added)
+            fields["total"] = str(state.total + len(change.added))
+            fields["span"] = str(change.span)
+            fields["source"] = "open" if change.has_more else None
         fields["done"] = str(state.done + len(change.done))
         writes.done += self._flat(change.done)
         if change.failed:
@@ -306,7 +312,7 @@ class WriteBatch:
         keys = self._keys
         if records.opened:
             self._clear_records(writes, name, records.replaced)
-            writes.put_all("HSET", keys.map_in(name), records.items)
+        writes.put_all("HSET", keys.map_in(name), records.items)
         writes.set_fields(keys.map(name), records.fields)
         writes.put_all("HSET", keys.map_out(name), records.done)
         writes.put_all("HSET", keys.map_failed(name), records.failed)

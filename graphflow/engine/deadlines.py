@@ -1,0 +1,83 @@
+"""When is the time of an attempt up? One timer for all of them, since a map may have thousands under way.
+
+Attempts of one timeout end their time in the order in which they started, so that of each timeout only the first has to
+be looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from graphflow.engine.attempt import Attempt
+
+
+class Deadlines:
+    """The time that attempts have left. `overdue` is called, in `context`, with each whose time is up."""
+
+    def __init__(self, context: contextvars.Context, overdue: Callable[[Attempt], None]) -> None:
+        self._context = context
+        self._overdue = overdue
+        self._loop = asyncio.get_running_loop()
+        #: Timeout -> attempts with the end of their time, the first to end first.
+        self._ends: dict[float, dict[Attempt, float]] = {}
+        #: Attempts whose time went on after a wait, and so ends out of order.
+        self._resumed: dict[Attempt, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, attempt: Attempt, seconds: float) -> None:
+        """From now on it has so many seconds, the timeout of its module."""
+        ends = self._ends.get(seconds)
+        if ends is None:
+            ends = self._ends[seconds] = {}
+        ends[attempt] = end = self._loop.time() + seconds
+        if self._timer is None or (len(ends) == 1 and end < self._timer.when()):
+            self._set_timer(end)
+
+    def stop(self, attempt: Attempt) -> float | None:
+        """Its time stands still, or it is over. The seconds that it had left; None if it had no time running."""
+        end = self._resumed.pop(attempt, None)
+        if end is None:
+            end = self._ends[attempt.timeout].pop(attempt, None) if attempt.timeout in self._ends else None
+        return None if end is None else end - self._loop.time()
+
+    def resume(self, attempt: Attempt, seconds_left: float) -> None:
+        """Its time goes on after a wait."""
+        self._resumed[attempt] = end = self._loop.time() + seconds_left
+        if self._timer is None or end < self._timer.when():
+            self._set_timer(end)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _set_timer(self, end: float) -> None:
+        self.close()
+        self._timer = self._loop.call_at(end, self._look, context=self._context)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for attempt in [attempt for ends in self._parts() for attempt in _up_to(ends, now)]:
+            self.stop(attempt)
+            self._overdue(attempt)
+        self._ends = {seconds: ends for seconds, ends in self._ends.items() if ends}
+        if ends := [*self._resumed.values(), *(next(iter(ends.values())) for ends in self._ends.values())]:
+            self._set_timer(min(ends))
+
+    def _parts(self) -> Iterable[dict[Attempt, float]]:
+        yield from self._ends.values()
+        yield dict(sorted(self._resumed.items(), key=lambda pair: pair[1]))
+
+
+def _up_to(ends: dict[Attempt, float], now: float) -> list[Attempt]:
+    """Those whose time is up, of attempts in the order of their ends."""
+    found: list[Attempt] = []
+    for attempt, end in ends.items():
+        if end > now:
+            break
+        found.append(attempt)
+    return found
