@@ -129,7 +129,7 @@ class RunResult:
     def _has_map(self, key: str) -> bool:
         """Whether it is a map node that succeeded: then its results are read as a state key is."""
         index = self.plan.by_name.get(key)
-        if index is None or self.plan.nodes[index].map is None:
+        if index is None or not self.plan.nodes[index].lists_results:
             return False
         return self.run.nodes[index].settled_as is NodeStatus.SUCCEEDED
 
@@ -192,7 +192,7 @@ class _NodeResults(Mapping[str, NodeResult]):
 
 def _node_result(node: PlanNode, state: NodeState, read_map: Callable[[str], list[Any]]) -> NodeResult:
     succeeded = state.status is NodeStatus.SUCCEEDED
-    if node.map is not None:
+    if node.lists_results:
         result = read_map(node.name) if succeeded else None
     else:
         result = decode(state.result, node.name) if succeeded and state.result is not None else None

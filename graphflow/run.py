@@ -95,7 +95,7 @@ class NodeState:
     #: A decision that named it while it was failed has been reported.
     dropped: bool = False
     failure: Failure | None = None
-    #: Text of the result of the last successful visit's last module; None for a map node.
+    #: Text of the result of the last successful visit's last module; None for a map node that is not reduced.
     result: str | None = None
     #: Deaths of the process in this visit while it was running.
     crashes: int = 0
@@ -303,6 +303,7 @@ class ItemsStored:
     has_more: bool = False
     #: As in `ItemOutcomes`, with a last page after the last item.
     results: str | None = None
+    reduce_failure: Failure | None = None
 
 
 @dataclass(slots=True)
@@ -318,8 +319,10 @@ class ItemOutcomes:
     writes: dict[str, str | None] = field(default_factory=dict)
     sent: Sequence[Message] = ()
     taken: Sequence[tuple[str, str]] = ()
-    #: The whole result as JSON text, handed in with the last item if an expression reads it.
+    #: The whole result as JSON text, handed in with the last item if an expression reads it or it was reduced.
     results: str | None = None
+    #: Why the results cannot be reduced.
+    reduce_failure: Failure | None = None
 
 
 @dataclass(slots=True)

@@ -66,6 +66,9 @@ class MemoryState:
     def node_revision(self, name: str) -> int:
         return self.nodes[name][1]
 
+    def has_records(self, name):
+        return self.is_map(name)
+
     def is_map(self, name: str) -> bool:
         return name in self.maps
 

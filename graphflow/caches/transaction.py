@@ -147,7 +147,7 @@ class Transaction:
     async def results(self, node: str) -> AsyncIterator[tuple[int, Any]]:
         """The results of a map node as (index, result), in input order; failed and filtered items are left out."""
         self._check_open()
-        if not self._view.is_map(node):
+        if not self._view.has_records(node):
             raise StateError(
                 f"cache.results({node!r}) is for nodes with map_over; read cache.get({node!r}) instead"
             )

@@ -58,7 +58,10 @@ class StateView(Protocol):
     def node_revision(self, name: str) -> int: ...
 
     def is_map(self, name: str) -> bool:
-        """Whether `name` is a map node, whose results are records; they are also its state key."""
+        """Whether `name` is a map node whose result is the list of its records; they are also its state key."""
+
+    def has_records(self, name: str) -> bool:
+        """Whether `name` is a map node, one whose results are reduced included."""
 
     def has_map_results(self, name: str) -> bool:
         """Whether the map node `name` succeeded when it was last considered."""

@@ -367,7 +367,7 @@ def _open_map(fold: Fold, node: PlanNode, outcome: ItemsStored) -> None:
     if not outcome.items:
         if fold.plan.maps_in_expressions & node.bit:
             change.results = "[]"
-        _finish_map(fold, node)
+        _end_map(fold, node, 0, 0, 0, "null" if node.is_reduced else None)
 
 
 def _add_page(fold: Fold, node: PlanNode, outcome: ItemsStored) -> None:
@@ -379,12 +379,13 @@ def _add_page(fold: Fold, node: PlanNode, outcome: ItemsStored) -> None:
         has_more=outcome.has_more,
         results=outcome.results,
     )
-    if outcome.has_more:
+    if outcome.reduce_failure is not None:
+        _fail_map(fold, node, outcome.reduce_failure)
+    if outcome.has_more or outcome.reduce_failure is not None:
         return
     total = opened.total + len(outcome.items)
     fold.draft.emit_node(events.SourceExhausted, node.index, total=total)
-    if opened.finished == total:
-        _end_map(fold, node, opened.done, opened.failed)
+    _end_map(fold, node, total, opened.done, opened.failed, outcome.results)
 
 
 def _take_items(fold: Fold, outcome: ItemOutcomes) -> None:
@@ -412,24 +413,37 @@ def _take_items(fold: Fold, outcome: ItemOutcomes) -> None:
         _fail_map(
             fold, node, Failure(failure.type, f"item {index}: {failure.message}", failure.traceback), index
         )
-    elif done + failed == state.total and not state.has_more:
-        _end_map(fold, node, done, failed, outcome.failed)
+    elif outcome.reduce_failure is not None:
+        fold.transition.stopped |= node.bit
+        _fail_map(fold, node, outcome.reduce_failure)
+    elif not state.has_more:
+        _end_map(fold, node, state.total, done, failed, outcome.results, outcome.failed)
     fold.go_on()
 
 
 def _end_map(
     fold: Fold,
     node: PlanNode,
+    total: int,
     done: int,
     failed: int,
+    results: str | None = None,
     last_failed: Sequence[tuple[int, Failure, int]] = (),
 ) -> None:
-    """Every item has its record."""
-    if done or not failed:
-        _finish_map(fold, node)
+    """Settle the map if every item has its record, or so many have failed that too few can succeed."""
+    assert node.map is not None
+    if failed <= total - node.map.needed(total):
+        if done + failed == total:
+            _finish_map(fold, node, results)
         return
     last = f"; the last one, item {last_failed[-1][0]}: {last_failed[-1][1].summary}" if last_failed else ""
-    _fail_map(fold, node, Failure("AllItemsFailed", f"all {failed} items failed{last}"))
+    if done + failed < total:
+        fold.transition.stopped |= node.bit
+    if node.map.min_success is None:
+        _fail_map(fold, node, Failure("AllItemsFailed", f"all {failed} items failed{last}"))
+    else:
+        message = f"{failed} of {total} items failed, but min_success={node.map.min_success:g}{last}"
+        _fail_map(fold, node, Failure("TooFewSucceeded", message))
 
 
 def _report_items(fold: Fold, outcome: ItemOutcomes) -> None:
@@ -443,11 +457,16 @@ def _report_items(fold: Fold, outcome: ItemOutcomes) -> None:
         fold.publish_failure(outcome.node, failure, index, attempts)
 
 
-def _finish_map(fold: Fold, node: PlanNode) -> None:
+def _finish_map(fold: Fold, node: PlanNode, results: str | None) -> None:
     state = fold.draft.edit(node.index)
     state.modules[0].status = NodeStatus.SUCCEEDED
     state.modules[0].failure = None
     state.changed = fold.revision
+    if node.is_reduced:
+        # One value, as any node has: its result, and the state key of its name.
+        state.modules[0].result = results
+        fold.draft.write({node.name: results})
+        fold.draft.show(node.index, NodeStatus.SUCCEEDED, results)
     fold.settle(node.index, NodeStatus.SUCCEEDED)
 
 

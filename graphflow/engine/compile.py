@@ -195,4 +195,4 @@ def _maps_in_expressions(nodes: Sequence[PlanNode]) -> int:
         for expression in expressions:
             if isinstance(expression, Expression):
                 read |= expression.names | expression.node_names
-    return sum(node.bit for node in nodes if node.map is not None and node.name in read)
+    return sum(node.bit for node in nodes if node.lists_results and node.name in read)

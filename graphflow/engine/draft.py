@@ -140,7 +140,7 @@ class Draft:
         index = self.plan.by_name.get(name)
         if index is None or self.node(index).settled_as is not NodeStatus.SUCCEEDED:
             return None
-        if self.plan.nodes[index].map is None:
+        if not self.plan.nodes[index].lists_results:
             return self.node(index).result
         change = self.transition.maps.get(index)
         if change is not None and change.results is not None:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from graphflow.engine.advance import backoff_seconds
 from graphflow.engine.attempt import Attempt, Returned
 from graphflow.engine.maps import MapItems
+from graphflow.engine.reducer import Reducer
 from graphflow.engine.slots import Ended
+from graphflow.errors import StoreError
 from graphflow.failpoints import failpoint
 from graphflow.run import Failure, ItemOutcomes, ItemsStored, Transition
 
@@ -43,17 +46,19 @@ class MapDriver:
         self._unstored: dict[int, Sequence[tuple[int, str]]] = {}
         #: Results that the commit under way stores, of maps that an expression reads.
         self._unstored_results: dict[int, list[tuple[int, str]]] = {}
+        #: Folds of the results of maps that are reduced.
+        self._reducers: dict[int, Reducer] = {}
         #: Generators from which maps have their items.
         self._feeds: dict[int, Feed] = {}
         #: Those that were told to end and may not have.
         self._closing: set[Feed] = set()
-        self._loading: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._refill_due = False
 
     @property
     def is_idle(self) -> bool:
         """Nothing of it will come without a slot: no page is being read, no generator is at work, no refill is due."""
-        return not self._loading and not self._feeds and not self._refill_due
+        return not self._tasks and not self._feeds and not self._refill_due
 
     @property
     def has_finished(self) -> bool:
@@ -90,7 +95,7 @@ class MapDriver:
 
     def react(self, transition: Transition) -> None:
         for index, change in transition.maps.items():
-            if self._plan.maps_in_expressions >> index & 1:
+            if self._plan.maps_in_expressions >> index & 1 or self._plan.nodes[index].is_reduced:
                 self._unstored_results.setdefault(index, []).extend(change.done)
             state = self._run.nodes[index]
             if not state.status.is_active or state.visits != change.visit:
@@ -114,12 +119,17 @@ class MapDriver:
             else:
                 items.add(fresh)
                 self.refill_soon()
+        for index, done in self._unstored_results.items():
+            if (reducer := self._reducers.get(index)) is not None:
+                reducer.keep(done)
+                self._start(self._reduce(reducer))
         self._unstored.clear()
         self._unstored_results.clear()
 
     def drop(self, index: int) -> None:
         """The map's visit is over; items that have not started leave the line."""
         self._unstored.pop(index, None)
+        self._reducers.pop(index, None)
         if (feed := self._feeds.pop(index, None)) is not None:
             self._close_feed(feed)
         items = self._maps.pop(index, None)
@@ -129,7 +139,7 @@ class MapDriver:
 
     async def close(self) -> None:
         self._maps.clear()
-        for task in self._loading:
+        for task in self._tasks:
             task.cancel()
         for feed in self._feeds.values():
             self._close_feed(feed)
@@ -144,8 +154,25 @@ class MapDriver:
     def _open(self, index: int, fresh: Sequence[tuple[int, str]] = ()) -> None:
         failpoint("map.entered")
         waiting = {place.item for place in self._run.waits if place.node == index and place.item is not None}
-        self._maps[index] = MapItems(self._plan.nodes[index], self._run.maps[index], waiting, fresh)
+        node, state = self._plan.nodes[index], self._run.maps[index]
+        self._maps[index] = MapItems(node, state, waiting, fresh)
+        if node.map is not None and node.map.reduce is not None:
+            read = partial(self._scheduler.store.results, self._run.id, node.name)
+            reducer = self._reducers[index] = Reducer(node.name, node.map.reduce, state, read)
+            self._start(self._reduce(reducer))
         self.refill_soon()
+
+    async def _reduce(self, reducer: Reducer) -> None:
+        try:
+            await reducer.follow()
+        except StoreError as error:
+            self._scheduler.break_off(error)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the items; it is cancelled when the driving ends."""
+        task = self._loop.create_task(work, context=self._scheduler.slots.context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # Pages of a source
 
@@ -216,9 +243,7 @@ class MapDriver:
 
     def _load_page(self, items: MapItems) -> None:
         items.is_loading = True
-        task = self._loop.create_task(self._read_page(items), context=self._scheduler.slots.context)
-        self._loading.add(task)
-        task.add_done_callback(self._loading.discard)
+        self._start(self._read_page(items))
 
     async def _read_page(self, items: MapItems) -> None:
         indexes = items.next_page()
@@ -320,19 +345,25 @@ class MapDriver:
         return True
 
     async def _add_results(self, items: MapItems, outcome: ItemOutcomes) -> None:
-        """With the last item, the whole result, if an expression is going to read it."""
+        """With the last item, the whole result, if an expression is going to read it or it is reduced."""
         opened = self._run.maps[items.node.index]
         is_last = len(opened.unfinished) == len(outcome.done) + len(outcome.failed)
         if is_last and not opened.has_more:
             outcome.results = await self._results(items.node.index, outcome.done)
+        if (reducer := self._reducers.get(items.node.index)) is not None:
+            outcome.reduce_failure = reducer.failure
 
     async def _add_results_to_page(self, page: ItemsStored) -> None:
         """The same with the last page, if all items that came before it have their records."""
         if not page.has_more and not page.items and not self._run.maps[page.node].unfinished:
             page.results = await self._results(page.node, ())
+        if (reducer := self._reducers.get(page.node)) is not None:
+            page.reduce_failure = reducer.failure
 
     async def _results(self, index: int, last: Sequence[tuple[int, str]]) -> str | None:
-        """All results of a map as JSON text: the stored records with those that are about to be stored."""
+        """What the map comes to as JSON text: from the stored records and those that are about to be stored."""
+        if (reducer := self._reducers.get(index)) is not None:
+            return await reducer.result([*self._unstored_results.get(index, ()), *last])
         if not self._plan.maps_in_expressions >> index & 1:
             return None
         stored = self._scheduler.store.results(self._run.id, self._plan.nodes[index].name)

@@ -73,6 +73,10 @@ class Mirror:
 
     def is_map(self, name: str) -> bool:
         index = self._plan.by_name.get(name)
+        return index is not None and self._plan.nodes[index].lists_results
+
+    def has_records(self, name: str) -> bool:
+        index = self._plan.by_name.get(name)
         return index is not None and self._plan.nodes[index].map is not None
 
     def has_map_results(self, name: str) -> bool:

@@ -185,6 +185,16 @@ class PlanNode:
         return self.flow is not None and not self.modules
 
     @property
+    def lists_results(self) -> bool:
+        """A map whose result is the list of its records, under its name in the state as well."""
+        return self.map is not None and self.map.reduce is None
+
+    @property
+    def is_reduced(self) -> bool:
+        """A map whose result is one value."""
+        return self.map is not None and self.map.reduce is not None
+
+    @property
     def waits(self) -> bool:
         """Whether only a choice starts it: it has no dependencies, or `start=False` and none of them may choose it."""
         return not self.dependencies or (

@@ -225,7 +225,9 @@ class Store(Protocol):
     async def items(self, run_id: RunId, node_name: str, indexes: Sequence[int]) -> list[str]:
         """Texts of a map's items, in the order of `indexes`."""
 
-    def results(self, run_id: RunId, node_name: str) -> AsyncIterator[tuple[int, str]]:
+    def results(
+        self, run_id: RunId, node_name: str, start: int = 0, stop: int | None = None
+    ) -> AsyncIterator[tuple[int, str]]:
         """(index, text) of a map's committed results, in the order of the items."""
 
     async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[int, Failure, int]]:

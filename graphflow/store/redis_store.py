@@ -421,14 +421,18 @@ class RedisStore:
                 texts.append(text)
         return texts
 
-    async def results(self, run_id: RunId, node_name: str) -> AsyncIterator[tuple[int, str]]:
+    async def results(
+        self, run_id: RunId, node_name: str, start: int = 0, stop: int | None = None
+    ) -> AsyncIterator[tuple[int, str]]:
         keys = self._keys.run(run_id)
         key = keys.map_out(node_name)
-        span = await self._redis.command(
-            lambda client: client.hget(keys.map(node_name), "span"), keys.map(node_name)
-        )
-        for start in range(0, int(span or 0), PAGE):
-            page = range(start, min(start + PAGE, int(span)))
+        if stop is None:
+            span = await self._redis.command(
+                lambda client: client.hget(keys.map(node_name), "span"), keys.map(node_name)
+            )
+            stop = int(span or 0)
+        for first in range(start, stop, PAGE):
+            page = range(first, min(first + PAGE, stop))
             for index, text in zip(page, await self._redis.values(key, page), strict=True):
                 if text is not None:
                     yield index, text
