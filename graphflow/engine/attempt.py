@@ -1,21 +1,21 @@
 """One try of one module run: fill its parameters, run its body, read what it returned as result, decision or failure.
 
-What goes wrong in the body is data: everything it raises becomes a `Failure`. Three exceptions pass: `Overtaken`, by
-which a read ends a run that has lost, `Suspended`, by which one ends that waits for a signal, and the cancellation that
-the engine itself asked for.
+What goes wrong in the body is data: everything it raises becomes a `Failure`, but for `Overtaken`, by which a read ends a
+run that has lost, `Suspended`, by which one ends that waits for a signal, and the cancellation that the engine itself
+asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from graphflow.caches.errands import Suspended
 from graphflow.caches.operations import value_text
-from graphflow.caches.transaction import Overtaken, Transaction
+from graphflow.caches.transaction import Transaction
+from graphflow.codec import decode
 from graphflow.engine.plan import REQUIRED, Binding, PlanModule, PlanNode, Source
 from graphflow.errors import (
     InvalidName,
@@ -43,23 +43,20 @@ MESSAGE_CHARACTERS = 1_000
 _FINAL = (NonRetryableException, StateError, InvalidName)
 
 
-@dataclass(slots=True, eq=False)
 class Attempt:
     """One try of a module run, of an item of a map, or of reading a map's source."""
 
-    node: PlanNode
-    module: int
-    visit: int
-    #: Of a map item: its index and text. Of a batch of items: the first one's index, and their texts as a list.
-    index: int | None = None
-    text: str = ""
-    #: Of a batch: the indexes of its items.
-    batch: tuple[int, ...] = ()
-    ticket: Ticket | None = None
+    # What an attempt has only now and then has its default here: a map pays for each attribute of each item.
+
+    #: None for an item whose function takes nothing but the item: it can touch no state.
     transaction: Transaction | None = None
     task: asyncio.Task[None] | None = None
     #: The engine has cancelled it.
     stopping: bool = False
+    #: Its time was up before it ended.
+    is_overdue: bool = False
+    #: It did not end when it was cancelled: what it still comes to is not looked at.
+    is_abandoned: bool = False
     #: It counts against max_concurrent_tasks: it runs, and does not wait for a message.
     holds_slot: bool = False
     #: It waits for a message, or for a slot to go on with it.
@@ -68,12 +65,28 @@ class Attempt:
     comeback: asyncio.Event | None = None
     #: The seconds of its timeout that were left when it began to wait for a message.
     seconds_left: float | None = None
-    #: Its time was up before it ended.
-    is_overdue: bool = False
-    #: It did not end when it was cancelled: what it still comes to is not looked at.
-    is_abandoned: bool = False
     #: Of one that has read a map's source: the generator at work.
     feed: Feed | None = None
+
+    def __init__(
+        self,
+        node: PlanNode,
+        module: int,
+        visit: int,
+        index: int | None = None,
+        text: str = "",
+        batch: tuple[int, ...] = (),
+        ticket: Ticket | None = None,
+    ) -> None:
+        """Of a map's item `index` and its `text`; of a batch the first one's index, their texts as a JSON list, and in
+        `batch` the indexes of all."""
+        self.node = node
+        self.module = module
+        self.visit = visit
+        self.index = index
+        self.text = text
+        self.batch = batch
+        self.ticket = ticket
 
     # What its transaction asks of its owner
 
@@ -97,7 +110,12 @@ class Attempt:
 
     @property
     def timeout(self) -> float:
-        return self.node.modules[self.module].module.config.timeout
+        return self.node.modules[self.module].timeout
+
+    @property
+    def is_plain(self) -> bool:
+        """An item that can touch no state."""
+        return self.index is not None and self.node.modules[0].is_plain
 
     @property
     def is_item(self) -> bool:
@@ -161,42 +179,60 @@ class Returned:
     results: Sequence[str] = ()
 
 
-async def run_attempt(
-    attempt: Attempt, transaction: Transaction, semaphore: asyncio.Semaphore, executor: InlineExecutor
-) -> Returned:
-    """Run the body once. Raises only Overtaken, Suspended and a cancellation that the engine asked for.
+def start_body(attempt: Attempt, semaphore: asyncio.Semaphore, executor: InlineExecutor) -> Awaitable[Any]:
+    """Call the body with its parameters filled; what is awaited is the body itself wherever that can be."""
+    module, transaction = attempt.node.modules[attempt.module], attempt.transaction
+    if transaction is None:
+        arguments = _plain_arguments(module, attempt)
+    elif module.bindings is None:
+        return module.module.process(transaction, semaphore)
+    else:
+        return _read_and_call(module, transaction, semaphore, executor)
+    assert isinstance(module.module, FunctionModule)
+    if module.is_async:
+        return cast(Awaitable[Any], module.module.function(**arguments))
+    return executor.in_thread(module.module.function, arguments)
 
-    What an item of a map costs is spent here, so the body is awaited without anything in between.
-    """
-    module = attempt.node.modules[attempt.module]
-    body = module.module
-    try:
-        if module.bindings is None:
-            value = await body.process(transaction, semaphore)
-        else:
-            assert isinstance(body, FunctionModule)
-            arguments: dict[str, Any] = {}
-            for binding in module.bindings:
-                if binding.source is Source.ITEM:
-                    arguments[binding.parameter] = transaction.item
-                elif binding.source is not Source.DEFAULT:
-                    arguments[binding.parameter] = await argument(binding, transaction, semaphore)
-            if module.is_async:
-                value = await body.function(**arguments)
-            else:
-                value = await executor.in_thread(body.function, arguments)
-        if attempt.is_overdue:
-            # It took the cancellation for itself; what it returns comes too late all the same.
-            return timed_out(attempt)
-        return _read_batch(attempt, value) if attempt.batch else _read_return(attempt.node, module, value)
-    except (Overtaken, Suspended):
-        raise
-    except asyncio.CancelledError as error:
-        if attempt.stopping:
-            raise
-        return timed_out(attempt) if attempt.is_overdue else Returned(failure=failure_from(error))
-    except BaseException as error:
-        return Returned(failure=failure_from(error))
+
+def _plain_arguments(module: PlanModule, attempt: Attempt) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    for binding in module.bindings or ():
+        if binding.source is Source.ITEM:
+            arguments[binding.parameter] = decode(attempt.text, "item")
+        elif binding.source is Source.INDEX:
+            arguments[binding.parameter] = list(attempt.batch) if attempt.batch else attempt.index
+    return arguments
+
+
+async def _read_and_call(
+    module: PlanModule, transaction: Transaction, semaphore: asyncio.Semaphore, executor: InlineExecutor
+) -> Any:
+    assert isinstance(module.module, FunctionModule)
+    arguments = {
+        binding.parameter: await argument(binding, transaction, semaphore)
+        for binding in module.bindings or ()
+        if binding.source is not Source.DEFAULT
+    }
+    if module.is_async:
+        return await module.module.function(**arguments)
+    return await executor.in_thread(module.module.function, arguments)
+
+
+def returned(attempt: Attempt, value: Any) -> Returned:
+    """What the attempt came to, since its body has returned."""
+    if attempt.is_overdue:
+        # It took the cancellation for itself; what it returns comes too late all the same.
+        return timed_out(attempt)
+    if attempt.batch:
+        return _read_batch(attempt, value)
+    return _read_return(attempt.node, attempt.node.modules[attempt.module], value)
+
+
+def raised(attempt: Attempt, error: BaseException) -> Returned:
+    """What the attempt came to, since its body has raised."""
+    if attempt.is_overdue and isinstance(error, asyncio.CancelledError):
+        return timed_out(attempt)
+    return Returned(failure=failure_from(error))
 
 
 def timed_out(attempt: Attempt) -> Returned:

@@ -20,6 +20,9 @@ from graphflow.graph.modules import FunctionModule
 #: Parameters with a meaning of their own, in every node.
 GIVEN = {"task": Source.TASK, "cache": Source.CACHE, "semaphore": Source.SEMAPHORE}
 
+#: What fills parameters without a look at the run's state.
+_PLAIN_SOURCES = frozenset({Source.ITEM, Source.INDEX, Source.DEFAULT})
+
 
 def bind(sketch: Sketch) -> None:
     """Settle every parameter and every map, and add the dependencies that follow from them."""
@@ -39,7 +42,9 @@ def _bound(sketch: Sketch, node: SketchNode, module: PlanModule) -> PlanModule:
         sketch.refuse(
             node, f"function {shape.name!r} asks for 'cache', which it would have to await; make it async def"
         )
-    return PlanModule(module.module, tuple(_bindings(sketch, node, shape)), shape.is_async)
+    bindings = tuple(_bindings(sketch, node, shape))
+    is_plain = all(binding.source in _PLAIN_SOURCES for binding in bindings)
+    return PlanModule(module.module, bindings, shape.is_async, is_plain)
 
 
 def _bindings(sketch: Sketch, node: SketchNode, shape: FunctionShape) -> Iterable[Binding]:

@@ -280,8 +280,9 @@ class MapDriver:
         items = self._items_of(attempt)
         if items is not None and not attempt.is_aside:
             items.ended()
-        assert attempt.transaction is not None
-        if not isinstance(ended, Returned) or not attempt.transaction.is_empty:
+        if not isinstance(ended, Returned):
+            return False
+        if attempt.transaction is not None and not attempt.transaction.is_empty:
             return False
         self._finish(attempt, items, ended)
         return True

@@ -57,6 +57,13 @@ class PlanModule:
     bindings: tuple[Binding, ...] | None = None
     #: Whether its body is a coroutine function; the others run in threads.
     is_async: bool = True
+    #: Whether its parameters are an item and its index, at most: as an item of a map it can touch no state.
+    is_plain: bool = False
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for one attempt."""
+        return self.module.config.timeout
 
     @property
     def name(self) -> str:

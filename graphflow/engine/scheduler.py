@@ -249,10 +249,11 @@ class Scheduler:
         if attempt is None:
             self._take_from_outside(arrival)
             return
-        assert attempt.transaction is not None
         if attempt.stopping:
             self.admission.leave(attempt)
-        elif outcome is None or not attempt.transaction.is_valid(self._mirror):
+            return
+        assert attempt.transaction is not None
+        if outcome is None or not attempt.transaction.is_valid(self._mirror):
             logger.debug("run %s: %s lost a conflict and is repeated", self.run.id, attempt.node.name)
             self.admission.repeat(attempt)
         elif isinstance(outcome, Returned):

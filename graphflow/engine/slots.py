@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from graphflow.caches.errands import Suspended
 from graphflow.caches.transaction import Overtaken, Transaction
-from graphflow.engine.attempt import Attempt, Returned, failure_from, run_attempt, timed_out
+from graphflow.engine.attempt import Attempt, Returned, failure_from, raised, returned, start_body, timed_out
 from graphflow.engine.deadlines import Deadlines
 from graphflow.engine.mirror import Mirror
 from graphflow.engine.plan import Plan
@@ -93,10 +93,11 @@ class Slots:
     def launch(self, attempt: Attempt) -> None:
         """Run the attempt, for which the caller has taken a slot out of `free`; the slot is free again at its end."""
         failpoint("attempt.launched")
-        attempt.transaction = Transaction(self._mirror, attempt)
+        if not attempt.is_plain:
+            attempt.transaction = Transaction(self._mirror, attempt)
+            if attempt.index is not None:
+                attempt.transaction.set_item(attempt.batch or attempt.index, attempt.text)
         attempt.holds_slot = True
-        if attempt.index is not None:
-            attempt.transaction.set_item(attempt.batch or attempt.index, attempt.text)
         self._running.add(attempt)
         if not attempt.reads_generator:
             self._deadlines.start(attempt, attempt.timeout)
@@ -141,9 +142,8 @@ class Slots:
         if attempt.task is not None:
             self._abandoned.add(attempt.task)
             attempt.task.add_done_callback(self._abandoned.discard)
-        returned = timed_out(attempt)
         self._leave(attempt)
-        self._ended(attempt, None if attempt.stopping else _outcome(attempt, returned))
+        self._ended(attempt, None if attempt.stopping else _outcome(attempt, timed_out(attempt)))
 
     async def stop_all(self) -> None:
         """Cancel everything and wait for its end, though not for ever."""
@@ -161,25 +161,25 @@ class Slots:
             _tear_down(task)
 
     async def _execute(self, attempt: Attempt) -> None:
-        transaction = attempt.transaction
-        assert transaction is not None
         ended: Ended = None
-        watch_for_stop(attempt.is_unwanted)
+        if not attempt.node.modules[attempt.module].is_async or attempt.reads_source:
+            watch_for_stop(attempt.is_unwanted)
         try:
             if attempt.reads_source:
                 ended = await self._read_source(attempt)
             else:
-                returned = await run_attempt(attempt, transaction, self._semaphore, self._executor)
-                ended = _outcome(attempt, returned)
+                value = await start_body(attempt, self._semaphore, self._executor)
+                ended = _outcome(attempt, returned(attempt, value))
         except (Overtaken, Suspended):
             pass
-        except asyncio.CancelledError:
-            if not attempt.stopping:
-                raise
+        except BaseException as error:
+            if not (attempt.stopping and isinstance(error, asyncio.CancelledError)):
+                ended = _outcome(attempt, raised(attempt, error))
         finally:
             self._leave(attempt)
         # The wait for a signal may have come out in a group of exceptions, or not at all.
-        if (awaited := transaction.awaits) is not None:
+        transaction = attempt.transaction
+        if transaction is not None and (awaited := transaction.awaits) is not None:
             ended = SignalAwaited(attempt.place, awaited.signal, awaited.field)
         if not attempt.is_abandoned:
             failpoint("attempt.returned")
@@ -189,8 +189,8 @@ class Slots:
         self.give_back(attempt)
         self._running.discard(attempt)
         self._deadlines.stop(attempt)
-        assert attempt.transaction is not None
-        attempt.transaction.end()
+        if attempt.transaction is not None:
+            attempt.transaction.end()
 
     async def _read_source(self, attempt: Attempt) -> ItemsStored:
         try:
@@ -205,16 +205,16 @@ class Slots:
             return ItemsStored(attempt.node.index, attempt.visit, [], failure, start)
 
 
-def _outcome(attempt: Attempt, returned: Returned) -> Outcome | Returned:
-    if attempt.is_item:
-        return returned
+def _outcome(attempt: Attempt, came_to: Returned) -> Outcome | Returned:
+    if attempt.index is not None:
+        return came_to
     return Outcome(
         attempt.node.index,
         attempt.module,
         attempt.visit,
-        returned.result,
-        returned.failure,
-        returned.decision,
+        came_to.result,
+        came_to.failure,
+        came_to.decision,
     )
 
 

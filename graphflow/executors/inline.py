@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 from collections.abc import Callable
 from typing import Any
@@ -18,10 +19,16 @@ def is_cancelled() -> bool:
     """Whether the module run that calls this is no longer wanted: its run was cancelled, or its time is up.
 
     For sync module bodies, which cannot be interrupted from outside: look at it between two pieces of work. False
-    outside a module run.
+    outside a module run. A coroutine is told by CancelledError; here it learns whether its task was.
     """
     asked = _stop_requested.get(None)
-    return asked is not None and asked()
+    if asked is not None:
+        return asked()
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False
+    return task is not None and task.cancelling() > 0
 
 
 def watch_for_stop(asked: Callable[[], bool]) -> None:
