@@ -7,7 +7,7 @@ was not written here; the caller knows the key and says so.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -214,6 +214,31 @@ def crashes_text(crashes: Mapping[int, int]) -> str | None:
 
 def crashes_from_text(text: str) -> dict[int, int]:
     return {int(index): int(count) for index, _, count in (pair.partition(":") for pair in text.split())}
+
+
+# How long a map's items take
+
+
+def median_text(seconds: float | None) -> str | None:
+    """In milliseconds."""
+    if seconds is None:
+        return None
+    return f"{1000 * seconds:.0f}" if seconds >= 1 else f"{1000 * seconds:.4g}"
+
+
+def median_from_text(text: str | None) -> float | None:
+    """In seconds."""
+    return None if text is None else float(text) / 1000
+
+
+def stragglers_text(stragglers: Sequence[tuple[int, float]]) -> str | None:
+    """As a list of [index, seconds]."""
+    rounded = [[index, round(seconds, 3)] for index, seconds in stragglers]
+    return to_json(rounded).decode() if rounded else None
+
+
+def stragglers_from_text(text: str | None) -> tuple[tuple[int, float], ...]:
+    return tuple((int(index), float(seconds)) for index, seconds in from_json(text or "[]"))
 
 
 # Modules of a node

@@ -32,6 +32,7 @@ FLOORS = [
         "engine.sketch",
         "engine.explain",
         "engine.crashes",
+        "engine.stragglers",
         "engine.draft",
         "engine.fold",
         "engine.readiness",
