@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from graphflow.graph.tasks import RunStatus, Task, TaskStatus
     from graphflow.result import ModuleResult, NodeResult, RunFailure, RunResult
     from graphflow.run import NodeStatus
-    from graphflow.store.contract import Snapshot
+    from graphflow.store.contract import MapProgress, Snapshot
 
 __version__ = "0.1.0"
 
@@ -90,7 +90,7 @@ _HOMES = {
     "graphflow.graph.tasks": ("RunStatus", "Task", "TaskStatus"),
     "graphflow.result": ("ModuleResult", "NodeResult", "RunFailure", "RunResult"),
     "graphflow.run": ("NodeStatus",),
-    "graphflow.store.contract": ("Snapshot",),
+    "graphflow.store.contract": ("MapProgress", "Snapshot"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -117,6 +117,7 @@ __all__ = [
     "ModuleResult",
     "NodeStatus",
     "Event",
+    "MapProgress",
     "Snapshot",
     "is_cancelled",
     # its state

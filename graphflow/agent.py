@@ -41,7 +41,7 @@ from graphflow.settings import (
     KEEP_COMPLETE_SECONDS,
     KEEP_OTHER_SECONDS,
 )
-from graphflow.store.contract import Retention, RunContent, RunHead, Snapshot
+from graphflow.store.contract import MapProgress, Retention, RunContent, RunHead, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -203,6 +203,11 @@ class Agent(GraphBuilder):
         """What can be forked of a run besides its end, the first one first; the last 10 are kept. RunNotFound."""
         async with self._sessions.open() as session:
             return await session.store.snapshots(check_run_id(run_id))
+
+    async def progress(self, run_id: str) -> dict[str, MapProgress]:
+        """How far the maps of a run are, finished or not, by the names of their nodes; from any process. RunNotFound."""
+        async with self._sessions.open() as session:
+            return await session.store.map_progress(check_run_id(run_id))
 
     async def stream(
         self, task: Task, *, state: Mapping[str, Any] | None = None, run_id: str | None = None

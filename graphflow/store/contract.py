@@ -85,6 +85,34 @@ class Snapshot:
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class MapProgress:
+    """How far a map node is in its latest visit, at one look."""
+
+    #: Items; None as long as it is not known how many: before the map is open, and while its source yields more.
+    total: int | None = None
+    done: int = 0
+    failed: int = 0
+    #: Failed attempts after which the item was tried again.
+    retried: int = 0
+    #: Items in flight when the run was last stored.
+    active: int = 0
+    #: Seconds until its end if the rest goes as fast as what has ended, times without a driver included. 0 if nothing is
+    #: left; None if it cannot be said, as when nobody drives the run.
+    eta_seconds: float | None = None
+    #: What an item takes, about; None before enough of them have ended.
+    median_seconds: float | None = None
+    #: (index, seconds) of the slowest items that took over five times the median, the slowest first.
+    stragglers: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def fraction(self) -> float | None:
+        """From 0 to 1, how many of the items have ended; None as long as the total is not known."""
+        if self.total is None:
+            return None
+        return (self.done + self.failed) / self.total if self.total else 1.0
+
+
 @dataclass(slots=True)
 class MapRecords:
     """The records of one visit of a map, by index, as they are stored."""
@@ -232,6 +260,9 @@ class Store(Protocol):
 
     async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[int, Failure, int]]:
         """(index, failure, attempts) of a map's failed items, in the order of the items."""
+
+    async def map_progress(self, run_id: RunId) -> dict[str, MapProgress]:
+        """How far each map node is, by name, in the order of the graph. RunNotFound."""
 
     async def state_text(self, run_id: RunId, key: str) -> str | None:
         """One value of the run's state as JSON text."""

@@ -35,6 +35,7 @@ from graphflow.store.contract import (
     Batch,
     CommitReply,
     Lease,
+    MapProgress,
     Retention,
     RunContent,
     RunHead,
@@ -49,6 +50,7 @@ from graphflow.store.keys import RunKeys, StoreKeys
 from graphflow.store.loading import Fields, has_gaps, head_from, run_from, unfinished_indexes
 from graphflow.store.owner import current_owner, is_gone
 from graphflow.store.patient_client import PatientClient
+from graphflow.store.progress import read_progress
 from graphflow.store.renewer import RedisRenewer
 from graphflow.store.replan import StoredGraph, graph_from, replan_writes
 from graphflow.store.retention import delete_run, expire_keys, keys_but_hash, quarantine, retention_fields
@@ -447,6 +449,10 @@ class RedisStore:
                 if text is not None:
                     found.append((index, *item_failure_from_text(text)))
         return found
+
+    async def map_progress(self, run_id: RunId) -> dict[str, MapProgress]:
+        await self.head(run_id)
+        return await read_progress(self._redis, self._keys.run(run_id), await self.graph(run_id))
 
     async def state_text(self, run_id: RunId, key: str) -> str | None:
         state = self._keys.run(run_id).state
