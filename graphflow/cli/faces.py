@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,14 @@ from graphflow.codec import decode_plain, encode
 
 if TYPE_CHECKING:
     from graphflow.result import RunFailure
+    from graphflow.store.contract import MapProgress
 
 #: Failures that are printed; the others are counted.
 FAILURES_SHOWN = 10
 #: Characters of a result or a task's parameters that are printed.
 VALUE_CHARACTERS = 600
+#: Slow items of a map that are printed.
+SLOW_ITEMS_SHOWN = 3
 #: Columns where the output is no terminal: nothing that fits is broken over lines.
 PLAIN_WIDTH = 200
 #: Seconds to the first plain progress line; each later one waits for half the time that has passed.
@@ -106,6 +109,15 @@ class Face:
         ]
         self.table(headings, cells, numbers=numbers)
 
+    def maps(self, progress: Mapping[str, MapProgress]) -> None:
+        """A line for each map, by its name."""
+        headings = ["MAP", "ENDED", "FAILED", "RETRIED", "ACTIVE", "MEDIAN", "LEFT", "SLOW ITEMS"]
+        rows = [[name, *_map_cells(each)] for name, each in progress.items()]
+        if not any(each.stragglers for each in progress.values()):
+            headings.pop()
+            rows = [row[:-1] for row in rows]
+        self.table(headings, rows, numbers=headings[1:7])
+
     def failures(self, failures: Sequence[RunFailure], *, more: str = "") -> None:
         """Each with the last frame of the user's code; `more` says where those that are not shown are."""
         for failure in failures[:FAILURES_SHOWN]:
@@ -156,6 +168,35 @@ def plain(value: Any) -> Any:
 
 def _coloured(text: str) -> Text:
     return Text(text, style=_COLOURS.get(text, ""))
+
+
+def _map_cells(progress: MapProgress) -> list[str]:
+    total = "?" if progress.total is None else progress.total
+    counts = (progress.failed, progress.retried, progress.active)
+    slow = [f"{index} ({span_text(seconds)})" for index, seconds in progress.stragglers[:SLOW_ITEMS_SHOWN]]
+    if len(progress.stragglers) > SLOW_ITEMS_SHOWN:
+        slow.append("…")
+    return [
+        f"{progress.done + progress.failed}/{total}",
+        *map(str, counts),
+        span_text(progress.median_seconds),
+        span_text(progress.eta_seconds or None),
+        ", ".join(slow),
+    ]
+
+
+def span_text(seconds: float | None) -> str:
+    """A stretch of time for people, as `35 ms`, `2.4 s`, `4 min 10 s`, `3 h 5 min`; empty for None."""
+    if seconds is None:
+        return ""
+    if 0 < seconds < 0.9995:
+        return f"{1000 * seconds:.3g} ms"
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _seconds(seconds: float | None) -> str:

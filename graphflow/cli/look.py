@@ -19,7 +19,7 @@ from graphflow.engine.recovery import check_plan
 from graphflow.graph.tasks import RunStatus
 from graphflow.result import RunFailure
 from graphflow.store.address import Address
-from graphflow.store.contract import RunHead
+from graphflow.store.contract import MapProgress, RunHead
 from graphflow.store.owner import is_gone
 
 
@@ -72,9 +72,13 @@ async def _show_run(reference: str, address: Address, face: Face) -> None:
         head = await looker.head(reference)
         nodes = await looker.nodes(head.id)
         failures = await _failures(looker, head, nodes)
+        maps = await looker.store.map_progress(head.id)
     _show_head(head, face)
     face.say()
     face.nodes([node.row for node in nodes])
+    if begun := {name: progress for name, progress in maps.items() if progress != MapProgress()}:
+        face.say()
+        face.maps(begun)
     hidden = sum(node.failed_items + (node.failure is not None) for node in nodes) - len(failures)
     if failures:
         face.say()

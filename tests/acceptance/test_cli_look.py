@@ -75,6 +75,16 @@ def test_show_lists_failed_items_with_the_users_line(folder: Path) -> None:
     assert any(line.split()[0] == "double" and line.endswith("2/3, 1 failed") for line in lines if line)
 
 
+def test_show_says_how_far_each_map_is(folder: Path) -> None:
+    lines = graphflow(folder, "show", "mixed").stdout.splitlines()
+
+    place = next(number for number, line in enumerate(lines) if line.startswith("MAP "))
+    columns = dict(zip(lines[place].split(), lines[place + 1].split(), strict=False))
+    assert columns["MAP"] == "double"
+    assert (columns["ENDED"], columns["FAILED"], columns["RETRIED"]) == ("3/3", "1", "1")
+    assert lines[place + 2] == ""
+
+
 @pytest.mark.parametrize(
     "words", [["show", "nowhere"], ["show", "nowhere", "--redis"], ["show", "nowhere", "--why", "x"]]
 )
@@ -188,6 +198,9 @@ def test_a_run_under_way_is_shown_with_its_progress_and_who_drives_it(tmp_path: 
 
     assert any(line.startswith("owner    ") and line.endswith(f":{run.pid}") for line in shown)
     assert any(line.split()[:2] == ["double", "running"] and "/1000" in line for line in shown if line)
+    assert any(
+        line.startswith("double ") and "/1000" in line and line.endswith((" s", " min")) for line in shown
+    )
     assert listed.split()[:2] == ["long", "executing"]
     assert f":{run.pid}" in listed
 
