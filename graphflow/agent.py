@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -30,6 +30,7 @@ from graphflow.errors import GraphflowError, RunExists, RunOver, TaskMismatch
 from graphflow.events import Event, RunFinished
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import RunId, check_run_id, new_run_id
+from graphflow.map_results import results_as_completed, results_in_order
 from graphflow.origin import code_of, refuse_while_loading
 from graphflow.requests import cancel_request, message_request, signal_request
 from graphflow.result import NodeResult, RunResult, run_result
@@ -208,6 +209,23 @@ class Agent(GraphBuilder):
         """How far the maps of a run are, finished or not, by the names of their nodes; from any process. RunNotFound."""
         async with self._sessions.open() as session:
             return await session.store.map_progress(check_run_id(run_id))
+
+    async def results(
+        self, run_id: str, node: str, *, as_completed: bool = False
+    ) -> AsyncIterator[tuple[int, Any]]:
+        """(index, result) of the items of a map that have succeeded, from any process.
+
+        In input order those that are stored now; with `as_completed` in the order in which they are stored, following
+        the run, until the node's visit that is under way (if none was yet: the first one) has come to its end or the run
+        is over. It also waits while nobody drives the run. RunNotFound, MapNotFound.
+        """
+        read = results_as_completed if as_completed else results_in_order
+        async with (
+            self._sessions.open() as session,
+            aclosing(read(session.store, check_run_id(run_id), node)) as records,
+        ):
+            async for index, text in records:
+                yield index, decode(text, node)
 
     async def stream(
         self, task: Task, *, state: Mapping[str, Any] | None = None, run_id: str | None = None

@@ -23,6 +23,7 @@ GraphflowError
 │   ├── RunExists
 │   ├── RunComplete         nothing of the run failed that could be tried again
 │   ├── SnapshotNotFound
+│   ├── MapNotFound         the run's graph has no map node of this name
 │   ├── TaskMismatch        this run id belongs to another task
 │   ├── PlanMismatch        this run was started with another graph
 │   ├── RunOver             the run has ended, so that nothing can be sent to it
@@ -252,6 +253,16 @@ class RunComplete(RunError):
             f"run {run_id!r} is complete: there is nothing to try again; name a snapshot to go back to "
             "(`await agent.snapshots(run_id)` lists them), or start the task under a new run_id",
         )
+
+
+class MapNotFound(RunError):
+    """The graph of the run has no map node of this name. `maps` are those that it has."""
+
+    def __init__(self, run_id: str, name: str, maps: Sequence[str]) -> None:
+        self.name = name
+        self.maps = tuple(maps)
+        there = f"its maps are {', '.join(self.maps)}" if self.maps else "it has no maps"
+        super().__init__(run_id, f"run {run_id} has no map {_shortened(name)!r}; {there}")
 
 
 class SnapshotNotFound(RunError):

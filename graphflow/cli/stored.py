@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from graphflow.cli.faces import NodeRow, items_text
+from graphflow.engine.describe import lists_results
 from graphflow.errors import CorruptState, RunNotFound
 from graphflow.ids import RunId, check_run_id
 from graphflow.result import RunFailure
@@ -82,7 +83,7 @@ class Looker:
                     pipe.hgetall(keys.map(node["name"]))
                 found = await pipe.execute()
             return [
-                _stored_node(node["name"], statuses, values, records, is_map=_lists_results(node))
+                _stored_node(node["name"], statuses, values, records, is_map=lists_results(node))
                 for node, values, records in zip(described, found[::2], found[1::2], strict=True)
             ]
 
@@ -137,12 +138,6 @@ async def looking_at(address: Address, prefix: str | None = None) -> AsyncIterat
             yield Looker(address, store, client, StoreKeys(prefix))
         finally:
             await client.aclose()
-
-
-def _lists_results(node: dict[str, Any]) -> bool:
-    """Whether it is a map whose result is the list of its records."""
-    config = node.get("config", {})
-    return "map_over" in config and "reduce" not in config
 
 
 def _attempt_fields(node: Mapping[str, Any]) -> list[str]:

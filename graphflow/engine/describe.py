@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -39,6 +40,16 @@ def describe_node(node: Node, dependencies: list[str]) -> dict[str, Any]:
         description["config"] = config
     description["modules"] = [_describe_module(module) for module in node.modules]
     return description
+
+
+def is_map(description: Mapping[str, Any]) -> bool:
+    """Whether a described node is a map."""
+    return "map_over" in description.get("config", {})
+
+
+def lists_results(description: Mapping[str, Any]) -> bool:
+    """Whether a described node is a map whose result is the list of its records."""
+    return is_map(description) and "reduce" not in description.get("config", {})
 
 
 def plan_hash(nodes: list[dict[str, Any]]) -> str:

@@ -113,6 +113,24 @@ class MapProgress:
         return (self.done + self.failed) / self.total if self.total else 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class MapLook:
+    """Which visit a map node is in, at one look, and of which one its records are."""
+
+    #: The node's latest visit; 0 before the first.
+    visit: int
+    is_active: bool
+    run_is_over: bool
+    #: The visit that the records are of; 0 if there are none.
+    recorded: int
+    #: Their last index plus one.
+    span: int
+
+    def has_ended(self, visit: int) -> bool:
+        """Whether this visit, which may not have begun, gets no more results."""
+        return self.run_is_over or self.visit > visit or (self.visit == visit and not self.is_active)
+
+
 @dataclass(slots=True)
 class MapRecords:
     """The records of one visit of a map, by index, as they are stored."""
@@ -263,6 +281,15 @@ class Store(Protocol):
 
     async def map_progress(self, run_id: RunId) -> dict[str, MapProgress]:
         """How far each map node is, by name, in the order of the graph. RunNotFound."""
+
+    async def look_at_map(self, run_id: RunId, node_name: str) -> MapLook:
+        """RunNotFound."""
+
+    async def visit_results(
+        self, run_id: RunId, node_name: str, visit: int, indexes: Sequence[int]
+    ) -> list[str | None] | None:
+        """Texts of the results that one visit of a map has, in the order of `indexes`, None where there is none; None
+        for all if the records of a later visit have taken their place."""
 
     async def state_text(self, run_id: RunId, key: str) -> str | None:
         """One value of the run's state as JSON text."""

@@ -1,4 +1,4 @@
-"""How far are the maps of a run? Read from counters that the run stores with every batch of items, by any process."""
+"""How far are the maps of a run, and in which visit? Read from counters that the run stores with every batch of items, by any process."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from graphflow.engine.describe import is_map
 from graphflow.errors import CorruptState
 from graphflow.graph.tasks import RunStatus
 from graphflow.run import NodeStatus
-from graphflow.store.contract import MapProgress
+from graphflow.store.contract import MapLook, MapProgress
 from graphflow.store.fields import median_from_text, stragglers_from_text, time_from_text
 from graphflow.store.keys import RunKeys
 from graphflow.store.loading import Fields
@@ -21,7 +22,7 @@ async def read_progress(
     redis: PatientClient, keys: RunKeys, graph: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, MapProgress]:
     """By the name of the map node; `graph` are the described nodes of the run. CorruptState."""
-    names = [name for name, node in graph.items() if "map_over" in node.get("config", {})]
+    names = [name for name, node in graph.items() if is_map(node)]
     # The maps first: with a node that has gone on meanwhile, counters of its earlier visit are known as such.
     hashes = await redis.hashes([*map(keys.map, names), *map(keys.node, names), keys.nodes, keys.run])
     maps, nodes, (statuses, run) = hashes[: len(names)], hashes[len(names) : -2], hashes[-2:]
@@ -33,6 +34,24 @@ async def read_progress(
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptState(keys.map(name), f"{type(error).__name__}: {error}") from error
     return found
+
+
+async def look_at_map(redis: PatientClient, keys: RunKeys, name: str) -> MapLook | None:
+    """None if the run is gone. CorruptState."""
+    hashes = await redis.hashes([keys.map(name), keys.node(name), keys.nodes, keys.run])
+    counters, node, statuses, run = hashes
+    if not run:
+        return None
+    try:
+        return MapLook(
+            visit=int(node.get("visits", 0)),
+            is_active=NodeStatus(statuses.get(name, NodeStatus.PENDING)).is_active,
+            run_is_over=RunStatus(run["status"]).is_final,
+            recorded=int(counters.get("visit", 0)),
+            span=int(counters.get("span", 0)),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptState(keys.map(name), f"{type(error).__name__}: {error}") from error
 
 
 def progress_from(counters: Fields, node: Fields, status: str, run: Fields, now: float) -> MapProgress:

@@ -35,6 +35,7 @@ from graphflow.store.contract import (
     Batch,
     CommitReply,
     Lease,
+    MapLook,
     MapProgress,
     Retention,
     RunContent,
@@ -50,7 +51,7 @@ from graphflow.store.keys import RunKeys, StoreKeys
 from graphflow.store.loading import Fields, has_gaps, head_from, run_from, unfinished_indexes
 from graphflow.store.owner import current_owner, is_gone
 from graphflow.store.patient_client import PatientClient
-from graphflow.store.progress import read_progress
+from graphflow.store.progress import look_at_map, read_progress
 from graphflow.store.renewer import RedisRenewer
 from graphflow.store.replan import StoredGraph, graph_from, replan_writes
 from graphflow.store.retention import delete_run, expire_keys, keys_but_hash, quarantine, retention_fields
@@ -453,6 +454,22 @@ class RedisStore:
     async def map_progress(self, run_id: RunId) -> dict[str, MapProgress]:
         await self.head(run_id)
         return await read_progress(self._redis, self._keys.run(run_id), await self.graph(run_id))
+
+    async def look_at_map(self, run_id: RunId, node_name: str) -> MapLook:
+        look = await look_at_map(self._redis, self._keys.run(run_id), node_name)
+        if look is None:
+            raise RunNotFound(run_id, self.masked_url)
+        return look
+
+    async def visit_results(
+        self, run_id: RunId, node_name: str, visit: int, indexes: Sequence[int]
+    ) -> list[str | None] | None:
+        keys = self._keys.run(run_id)
+        found = await self._redis.values(keys.map_out(node_name), indexes)
+        # After the records: had they been of another visit, this one would not be there any more.
+        key = keys.map(node_name)
+        recorded = await self._redis.command(lambda client: client.hget(key, "visit"), key)
+        return found if recorded == str(visit) else None
 
     async def state_text(self, run_id: RunId, key: str) -> str | None:
         state = self._keys.run(run_id).state

@@ -10,10 +10,11 @@ import pytest
 from graphflow import MapProgress
 from graphflow.errors import CorruptState, RunNotFound
 from graphflow.ids import RunId
-from graphflow.run import Begin, Failure, ItemOutcomes
+from graphflow.run import Begin, Failure, ItemOutcomes, Started
+from graphflow.store.contract import MapLook
 from graphflow.store.keys import StoreKeys
 from graphflow.store.redis_store import RedisStore
-from tests.contract.driving import Driver, chain_plan, map_plan, raw
+from tests.contract.driving import Driver, chain_plan, loop_plan, map_plan, raw, succeeded
 
 
 def test_progress_follows_the_commits_of_a_map(with_store):
@@ -71,5 +72,50 @@ def test_counter_that_is_no_number_is_named(any_redis_url, with_store):
 
         with pytest.raises(CorruptState, match="map:double"):
             await store.map_progress(driver.run.id)
+
+    with_store(body)
+
+
+def test_results_of_a_visit_are_given_until_another_visit_has_its_records(with_store):
+    async def body(store: RedisStore) -> None:
+        driver = await Driver.start(store, loop_plan())
+        run_id = driver.run.id
+        before = await store.look_at_map(run_id, "items")
+        await driver.commit(Begin())
+        await to_items(driver)
+        await driver.commit(ItemOutcomes(driver.plan.node("items").index, 1, done=[(2, "20")]))
+        first, during = await store.visit_results(run_id, "items", 1, [0, 2]), await look(store, driver)
+        await driver.commit(ItemOutcomes(driver.plan.node("items").index, 1, done=[(0, "0")]))
+        after = await look(store, driver)
+
+        assert before == MapLook(visit=0, is_active=False, run_is_over=False, recorded=0, span=0)
+        assert not before.has_ended(1)
+        assert first == [None, "20"]
+        assert during == MapLook(visit=1, is_active=True, run_is_over=False, recorded=1, span=3)
+        assert not during.has_ended(1)
+        assert after == MapLook(visit=1, is_active=False, run_is_over=False, recorded=1, span=3)
+        assert after.has_ended(1)
+        assert not after.has_ended(2)
+        assert await store.visit_results(run_id, "items", 2, [0, 2]) is None
+
+    with_store(body)
+
+
+async def to_items(driver: Driver) -> None:
+    """Both modules of `plan`, then the items 0 and 2 of the map."""
+    for place in range(2):
+        await driver.commit(Started(0, place))
+        await driver.commit(succeeded(driver, "plan", place))
+    await driver.open_map("items", [(0, "0"), (2, "2")])
+
+
+async def look(store: RedisStore, driver: Driver) -> MapLook:
+    return await store.look_at_map(driver.run.id, "items")
+
+
+def test_look_at_a_map_of_a_run_that_is_not_there_is_refused(with_store):
+    async def body(store: RedisStore) -> None:
+        with pytest.raises(RunNotFound):
+            await store.look_at_map(RunId(f"nowhere-{uuid.uuid4().hex[:8]}"), "double")
 
     with_store(body)

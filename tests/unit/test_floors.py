@@ -43,7 +43,7 @@ FLOORS = [
     ],
     ["caches", "store", "executors"],
     ["engine"],
-    ["builder", "result", "origin", "agent"],
+    ["builder", "result", "map_results", "origin", "agent"],
     ["cli", "__main__"],
 ]
 
