@@ -25,7 +25,8 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:run:{ID}:signals          HASH    signal -> values that came before anybody waited for them
     gf:run:{ID}:mailbox:NAME     LIST    messages not yet taken: id from value
     gf:run:{ID}:lease            HASH    token owner deadline (ms since 1970, Redis' clock) length (ms)
-    gf:run:{ID}:map:NODE         HASH    visit total span done failed retried crashes (index:count, with blanks between)
+    gf:run:{ID}:map:NODE         HASH    visit total span done failed retried active crashes (index:count, with blanks
+                                         between) median_ms stragglers (JSON list of [index, seconds])
     gf:run:{ID}:map:NODE:in      HASH    index -> item
     gf:run:{ID}:map:NODE:out     HASH    index -> result
     gf:run:{ID}:map:NODE:failed  HASH    index -> failure with its attempts

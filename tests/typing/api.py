@@ -16,6 +16,8 @@ from graphflow import (
     FlowControlModule,
     FlowDecision,
     LeaseHeld,
+    MapNotFound,
+    MapProgress,
     ModuleConfig,
     ModuleResult,
     ModuleType,
@@ -166,6 +168,18 @@ async def use() -> None:
     assert_type(await agent.recover(limit=10), list[RunResult])
     assert_type(await agent.fork("nightly", 3, run_id="nightly-again"), RunResult)
     assert_type(await agent.snapshots("nightly"), list[Snapshot])
+    progress = await agent.progress("nightly")
+    assert_type(progress, dict[str, MapProgress])
+    assert_type(progress["triple"].total, int | None)
+    assert_type(progress["triple"].fraction, float | None)
+    assert_type(progress["triple"].eta_seconds, float | None)
+    assert_type(progress["triple"].stragglers, tuple[tuple[int, float], ...])
+    try:
+        async for index, result in agent.results("nightly", "triple", as_completed=True):
+            assert_type(index, int)
+            assert_type(result, Any)
+    except MapNotFound as error:
+        assert_type(error.maps, tuple[str, ...])
     assert_type(await agent.cancel("nightly", "not needed"), RunStatus)
     await agent.delete("nightly")
     assert_type(await agent.state("nightly"), dict[str, Any])
