@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from graphflow import Agent, RedisCache
+from graphflow import Agent, RedisCache, RunStatus
 from graphflow.events import EventsTrimmed, RunFinished, RunStarted
 from graphflow.ids import RunId
 from graphflow.store import redis_store
@@ -165,3 +165,59 @@ def test_run_that_was_cancelled_before_its_start_has_no_gap(
             return [event.kind for _, event in await store.events(RunId(tmp_path.name))]
 
     assert run(main()) == ["RunFinished"]
+
+
+def test_reader_of_results_gets_each_once_although_connections_are_dropped(
+    server: RealServer, tmp_path: Path
+) -> None:
+    """One reader loses its connections, as the driver does, and goes on; another one stops and is not waited for."""
+    items = 300
+
+    async def main() -> tuple[list[int], RunStatus]:
+        agent, begun, gate = (
+            Agent(cache=RedisCache(server.url), name="f43"),
+            asyncio.Event(),
+            asyncio.Semaphore(0),
+        )
+
+        @agent.node(map_over="items")
+        async def double(item: int) -> int:
+            begun.set()
+            await gate.acquire()
+            return 2 * item
+
+        state = {"items": list(range(items))}
+        driving = asyncio.create_task(agent.run_task(task(), state=state, run_id=tmp_path.name))
+        await begun.wait()
+        readers = [Agent(cache=RedisCache(server.url)) for _ in range(2)]
+        stuck, results = (each.results(tmp_path.name, "double", as_completed=True) for each in readers)
+        let_go(gate)
+        await anext(stuck)
+        seen = []
+        async for index, value in results:
+            assert value == 2 * index
+            seen.append(index)
+            if len(seen) % 50 == 0:
+                drop_connections(server)
+                let_go(gate)
+        outcome = await driving
+        await stuck.aclose()  # type: ignore[attr-defined]
+        return seen, outcome.status
+
+    seen, status = run(main())
+
+    assert status is RunStatus.COMPLETE
+    assert sorted(seen) == list(range(items))
+
+
+def let_go(gate: asyncio.Semaphore) -> None:
+    """Fifty more items end."""
+    for _ in range(50):
+        gate.release()
+
+
+def drop_connections(server: RealServer) -> None:
+    with looking_at(server.url) as client:
+        for connection in client.client_list():
+            if str(connection["name"]).startswith("graphflow:"):
+                client.client_kill_filter(_id=connection["id"])
