@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from graphflow.engine.heartbeat import Heartbeat
@@ -48,9 +47,11 @@ class Sessions:
         for loop, shared in list(self._by_loop.items()):
             loop.call_soon_threadsafe(shared.session.drain, grace_seconds)
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[Session]:
+    def open(self) -> SessionUse:
         """The session, open; closed when its last user leaves. StoreError if the store cannot be reached."""
+        return SessionUse(self)
+
+    async def enter(self) -> Session:
         loop = asyncio.get_running_loop()
         shared = self._by_loop.get(loop)
         if shared is None:
@@ -58,16 +59,41 @@ class Sessions:
         shared.users += 1
         try:
             await asyncio.shield(shared.opened)
-            yield shared.session
-        finally:
-            shared.users -= 1
-            if not shared.users:
-                self._by_loop.pop(loop, None)
-                await _close(shared)
+        except BaseException:
+            await self._leave(loop, shared)
+            raise
+        return shared.session
+
+    async def leave(self) -> None:
+        loop = asyncio.get_running_loop()
+        await self._leave(loop, self._by_loop[loop])
+
+    async def _leave(self, loop: asyncio.AbstractEventLoop, shared: _Shared) -> None:
+        shared.users -= 1
+        if not shared.users:
+            self._by_loop.pop(loop, None)
+            await _close(shared)
 
     def _start(self) -> _Shared:
         store = self.make_store()
         return _Shared(Session(store, Heartbeat(store.renewer)), asyncio.ensure_future(store.open()))
+
+
+@dataclass(frozen=True, slots=True)
+class SessionUse:
+    """One user of the running loop's session, for `async with`.
+
+    Not written as a generator: those of a program that breaks off are all closed at once by its event loop, a generator
+    that is used inside another one among them, which then cannot close it any more.
+    """
+
+    sessions: Sessions
+
+    async def __aenter__(self) -> Session:
+        return await self.sessions.enter()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.sessions.leave()
 
 
 async def _close(shared: _Shared) -> None:

@@ -418,3 +418,26 @@ def test_deleting_the_run_ends_the_reading(redis_url: str) -> None:
             await read(results)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["results", "stream"])
+def test_program_that_breaks_off_in_the_middle_ends_without_complaints(
+    redis_url: str, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    async def main() -> None:
+        gate = Gate(redis_url)
+        if how == "stream":
+            state = {"items": list(range(20))}
+            found: AsyncIterator[Any] = gate.agent.stream(task(), state=state, run_id="results-stream")
+        else:
+            running = gate.start("results-broken", items=20)
+            await gate.begun.wait()
+            found = reader_on(redis_url).results("results-broken", "double", as_completed=True)
+            assert not running.done()
+        async for _ in found:
+            raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        asyncio.run(main())
+
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []

@@ -218,6 +218,7 @@ def let_go(gate: asyncio.Semaphore) -> None:
 
 def drop_connections(server: RealServer) -> None:
     with looking_at(server.url) as client:
-        for connection in client.client_list():
-            if str(connection["name"]).startswith("graphflow:"):
-                client.client_kill_filter(_id=connection["id"])
+        ids = [each["id"] for each in client.client_list() if str(each["name"]).startswith("graphflow:run:")]
+        assert ids, "the readers should be connected"
+        for connection in ids:
+            client.client_kill_filter(_id=connection)
