@@ -306,6 +306,17 @@ class ItemsStored:
     reduce_failure: Failure | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast the items of a map go, for people: nothing is decided by it."""
+
+    #: Items in flight.
+    active: int = 0
+    median_seconds: float | None = None
+    #: (index, seconds) of items that took far longer than the others, the slowest first.
+    stragglers: Sequence[tuple[int, float]] = ()
+
+
 @dataclass(slots=True)
 class ItemOutcomes:
     """Items of a map that are finished, in one batch."""
@@ -323,6 +334,7 @@ class ItemOutcomes:
     results: str | None = None
     #: Why the results cannot be reduced.
     reduce_failure: Failure | None = None
+    pace: Pace | None = None
 
 
 @dataclass(slots=True)
@@ -411,6 +423,7 @@ class MapChange:
     failed: list[tuple[int, Failure, int]] = field(default_factory=list)
     retried: int = 0
     results: str | None = None
+    pace: Pace | None = None
     #: Index -> crashes, the whole of it; None leaves it as it is.
     crashes: dict[int, int] | None = None
 

@@ -398,6 +398,7 @@ def _take_items(fold: Fold, outcome: ItemOutcomes) -> None:
         failed=outcome.failed,
         retried=outcome.retried,
         results=outcome.results,
+        pace=outcome.pace,
     )
     send(fold.draft, outcome.sent)
     fold.transition.taken += outcome.taken

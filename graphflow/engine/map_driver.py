@@ -259,7 +259,7 @@ class MapDriver:
     def step_aside(self, attempt: Attempt) -> None:
         """An item waits for a message: others may run in its place."""
         if (items := self._items_of(attempt)) is not None and attempt.is_item:
-            items.ended()
+            items.stepped_aside()
         self.refill_soon()
 
     def has_room(self, attempt: Attempt) -> bool:
@@ -279,7 +279,7 @@ class MapDriver:
             return False
         items = self._items_of(attempt)
         if items is not None and not attempt.is_aside:
-            items.ended()
+            items.ended(attempt)
         if not isinstance(ended, Returned):
             return False
         if attempt.transaction is not None and not attempt.transaction.is_empty:

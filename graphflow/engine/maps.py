@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.plan import PlanNode
-from graphflow.run import Failure, ItemOutcomes, MapState
+from graphflow.engine.stragglers import Durations
+from graphflow.run import Failure, ItemOutcomes, MapState, Pace
 
 #: Items, and characters of items, that wait in memory.
 QUEUE_ITEMS = 2_000
@@ -49,6 +50,7 @@ class MapItems:
         self._batch_size = node.map.batch_size
         self._limit = node.config.max_concurrency
         self._in_flight = 0
+        self._durations = Durations()
         self._retried = 0
         self._queue: deque[tuple[int, str]] = deque()
         self._queue_size = 0
@@ -181,8 +183,14 @@ class MapItems:
         """One that had waited for a message is in flight again."""
         self._in_flight += 1
 
-    def ended(self) -> None:
+    def stepped_aside(self) -> None:
+        """One that was in flight waits for a message."""
         self._in_flight -= 1
+
+    def ended(self, attempt: Attempt) -> None:
+        self._in_flight -= 1
+        if attempt.index is not None:
+            self._durations.note(attempt.index, attempt.seconds)
 
     def put_back(self, attempt: Attempt) -> None:
         """An attempt that is to run again, before the others."""
@@ -197,10 +205,6 @@ class MapItems:
         return line
 
     # Items end
-
-    @property
-    def in_flight(self) -> int:
-        return self._in_flight
 
     def succeeded(self, index: int, text: str) -> None:
         if self._failed_attempts:
@@ -227,7 +231,7 @@ class MapItems:
 
     def take_finished(self) -> ItemOutcomes:
         """The next batch for a commit, cut by count and by size."""
-        outcome = ItemOutcomes(self.node.index, self.visit, retried=self._retried)
+        outcome = ItemOutcomes(self.node.index, self.visit, retried=self._retried, pace=self._pace())
         self._retried = 0
         finished = self._finished
         size = 0
@@ -242,3 +246,6 @@ class MapItems:
                 break
         self._finished_size -= size
         return outcome
+
+    def _pace(self) -> Pace:
+        return Pace(self._in_flight, self._durations.median, self._durations.report())

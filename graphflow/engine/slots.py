@@ -188,7 +188,9 @@ class Slots:
     def _leave(self, attempt: Attempt) -> None:
         self.give_back(attempt)
         self._running.discard(attempt)
-        self._deadlines.stop(attempt)
+        left = self._deadlines.stop(attempt)
+        if left is not None:
+            attempt.seconds = attempt.timeout - left
         if attempt.transaction is not None:
             attempt.transaction.end()
 

@@ -60,7 +60,7 @@ def progress_from(counters: Fields, node: Fields, status: str, run: Fields, now:
         return MapProgress()
     is_active = NodeStatus(status).is_active
     progress = MapProgress(
-        total=int(counters["total"]) if "total" in counters else None,
+        total=int(counters["total"]) if "total" in counters and "source" not in counters else None,
         done=int(counters.get("done", 0)),
         failed=int(counters.get("failed", 0)),
         retried=int(counters.get("retried", 0)),

@@ -20,7 +20,15 @@ from graphflow.graph.nodes import SnapshotControl
 from graphflow.graph.tasks import RunStatus
 from graphflow.run import MapChange, MapState, NodeState, NodeStatus, Run, Transition
 from graphflow.store.errands import ErrandWrites, mailboxes_text
-from graphflow.store.fields import Changes, crashes_text, failure_text, node_changes, time_text
+from graphflow.store.fields import (
+    Changes,
+    crashes_text,
+    failure_text,
+    median_text,
+    node_changes,
+    stragglers_text,
+    time_text,
+)
 from graphflow.store.keys import RunKeys
 from graphflow.store.scripts import Argument
 from graphflow.store.snapshots import KeptSnapshots
@@ -271,6 +279,9 @@ class WriteBatch:
                 failed="0",
                 retried="0",
                 crashes=None,
+                active=None,
+                median_ms=None,
+                stragglers=None,
             )
         assert state is not None
         if change.has_more is not None and change.opened is None:
@@ -286,6 +297,10 @@ class WriteBatch:
                 writes.failed += self._flat([(item, failure_text(failure, attempts))])
         if change.crashes is not None:
             fields["crashes"] = crashes_text(change.crashes)
+        if change.pace is not None:
+            fields["active"] = str(change.pace.active)
+            fields["median_ms"] = median_text(change.pace.median_seconds)
+            fields["stragglers"] = stragglers_text(change.pace.stragglers)
         if change.retried:
             fields["retried"] = str(state.retried + change.retried)
 
