@@ -190,6 +190,8 @@ class MapState:
     span: int = 0
     #: The source has not come to its end.
     has_more: bool = False
+    #: The visit of the map whose records are the items; 0 if they are stored as items of this map.
+    borrowed: int = 0
 
     @property
     def finished(self) -> int:
@@ -301,6 +303,8 @@ class ItemsStored:
     start: int = 0
     span: int = 0
     has_more: bool = False
+    #: As in `MapState`.
+    borrowed: int = 0
     #: As in `ItemOutcomes`, with a last page after the last item.
     results: str | None = None
     reduce_failure: Failure | None = None
@@ -419,6 +423,7 @@ class MapChange:
     #: these as they are.
     span: int = 0
     has_more: bool | None = None
+    borrowed: int = 0
     done: list[tuple[int, str]] = field(default_factory=list)
     failed: list[tuple[int, Failure, int]] = field(default_factory=list)
     retried: int = 0

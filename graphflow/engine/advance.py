@@ -357,7 +357,9 @@ def _take_source(fold: Fold, outcome: ItemsStored, draw: float) -> None:
 
 def _open_map(fold: Fold, node: PlanNode, outcome: ItemsStored) -> None:
     fold.draft.edit(node.index).modules[0].attempts += 1
-    change = fold.transition.maps[node.index] = MapChange(outcome.visit, opened=outcome.items)
+    change = fold.transition.maps[node.index] = MapChange(
+        outcome.visit, opened=outcome.items, borrowed=outcome.borrowed
+    )
     if outcome.has_more:
         change.span, change.has_more = outcome.span, True
         fold.draft.emit_node(events.MapOpened, node.index, total=-1)
@@ -517,7 +519,7 @@ def apply(run: Run, transition: Transition, plan: Plan) -> None:
 
 def _apply_map(run: Run, index: int, change: MapChange) -> None:
     if change.opened is not None:
-        run.maps[index] = MapState(change.visit, 0)
+        run.maps[index] = MapState(change.visit, 0, borrowed=change.borrowed)
         run.map_results.pop(index, None)
     state = run.maps[index]
     added = change.added if change.opened is None else change.opened

@@ -134,8 +134,8 @@ class Attempt:
 
     @property
     def reads_generator(self) -> bool:
-        """Its time is what the generator takes for one element; the feed sees to that."""
-        return self.reads_source and self.node.map is not None and self.node.map.generator is not None
+        """Its time is what the source takes for one element; the feed sees to that."""
+        return self.index is None and self.node.map is not None and self.node.map.is_fed
 
     @property
     def is_function(self) -> bool:

@@ -131,8 +131,11 @@ def _source(sketch: Sketch, node: SketchNode, source: str | Callable[..., Any]) 
         sketch.refuse(node, "map_over names the node itself; name the node or state key that holds the items")
         return None
     if source in sketch.numbers:
-        node.dependencies.setdefault(sketch.numbers[source], f"map_over={source!r}")
-        return PlanMap(sketch.numbers[source], source, where, fail_fast)
+        number = sketch.numbers[source]
+        node.dependencies.setdefault(number, f"map_over={source!r}")
+        other = sketch.nodes[number].node.node_config
+        over_map = other.map_over is not None and other.reduce is None
+        return PlanMap(number, source, where, fail_fast, over_map=over_map)
 
     producers = [number for number in sketch.outputs.get(source, ()) if number != node.number]
     for number in producers:

@@ -141,9 +141,18 @@ def _plan_nodes(sketch: Sketch, placed: list[int], auto_snapshot: bool) -> tuple
             only_chosen=node.only_chosen,
             needs=sum(1 << place[number] for number in node.dependencies),
             awaited_by=sum(1 << follower for follower in followers[index]),
+            lent_to=_borrowers(sketched, place, node),
             snapshot=_snapshot(node, auto_snapshot),
         )
         for index, node in enumerate(sketched)
+    )
+
+
+def _borrowers(sketched: list[SketchNode], place: dict[int, int], lender: SketchNode) -> int:
+    return sum(
+        1 << place[node.number]
+        for node in sketched
+        if node.map is not None and node.map.borrows and node.map.source_node == lender.number
     )
 
 

@@ -172,8 +172,22 @@ class Fold:
                 elapsed = round(self.draft.now - state.started, 3) if state.started else 0
                 self.draft.emit_node(events.NodeSucceeded, index, ms=elapsed)
             self._reopen(node, state)
-        if state.again:
+        if node.map is not None and node.map.borrows and node.map.source_node is not None:
+            self._give_back(node.map.source_node)
+        if state.again and not self._is_lent(node):
             self._restart |= node.bit
+
+    def _is_lent(self, node: PlanNode) -> bool:
+        """Whether a map is going through the node's records, which a new visit would replace (rule 10)."""
+        return bool(node.lent_to & self.transition.active)
+
+    def _give_back(self, index: int) -> None:
+        """What could not start while its records were in use is looked at."""
+        node = self.plan.nodes[index]
+        if not self._is_lent(node):
+            self._look |= node.bit
+            if self.draft.node(index).again and not self.draft.is_active(index):
+                self._restart |= node.bit
 
     def _reopen(self, handler: PlanNode, state: NodeState) -> None:
         """What failed before its on_error node started may start again, now that this one has succeeded."""
@@ -222,7 +236,9 @@ class Fold:
         if self.over:
             return
         state = self.draft.node(index)
-        if self.draft.is_active(index):
+        if self._is_lent(self.plan.nodes[index]) and not self.draft.is_active(index):
+            self.draft.edit(index).again = True
+        elif self.draft.is_active(index):
             # What this very input started has read nothing yet: the request is met by that start.
             if state.considered != self.revision:
                 self.draft.edit(index).again = True
@@ -244,7 +260,8 @@ class Fold:
         """Where a run begins with the state of another: what was asked for, and all that has not seen what is new."""
         self._look |= self.transition.fresh
         for node in self.plan.nodes:
-            if self.draft.node(node.index).again and not self.draft.is_active(node.index):
+            is_busy = self.draft.is_active(node.index) or self._is_lent(node)
+            if self.draft.node(node.index).again and not is_busy:
                 self._restart |= node.bit
 
     def go_on(self) -> None:
@@ -272,6 +289,8 @@ class Fold:
             bit = candidates & -candidates
             self._look ^= bit
             index = bit.bit_length() - 1
+            if self._is_lent(self.plan.nodes[index]):
+                continue
             masks = self.transition.active, self.transition.fresh
             match readiness(self.plan, self.draft.node, *masks, index):
                 case Verdict.START:

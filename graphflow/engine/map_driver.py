@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from graphflow.engine.advance import backoff_seconds
 from graphflow.engine.attempt import Attempt, Returned
 from graphflow.engine.maps import MapItems
+from graphflow.engine.plan import borrowed_from
 from graphflow.engine.reducer import Reducer
 from graphflow.engine.slots import Ended
 from graphflow.errors import StoreError
@@ -248,7 +249,8 @@ class MapDriver:
     async def _read_page(self, items: MapItems) -> None:
         indexes = items.next_page()
         try:
-            texts = await self._scheduler.store.items(self._run.id, items.node.name, indexes)
+            lender = borrowed_from(self._plan, self._run.maps[items.node.index], items.node.index)
+            texts = await self._scheduler.store.items(self._run.id, items.node.name, indexes, lender)
         except Exception as error:
             self._scheduler.break_off(error)
             return

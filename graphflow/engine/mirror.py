@@ -9,7 +9,7 @@ from graphflow.caches.claims import Claims
 from graphflow.caches.mailboxes import Mailboxes
 from graphflow.caches.view import Owner
 from graphflow.engine.draft import Draft
-from graphflow.engine.plan import Plan
+from graphflow.engine.plan import Plan, PlanNode
 from graphflow.errors import StoreError
 from graphflow.graph.tasks import Task
 from graphflow.run import Message, NodeStatus, Place, Run
@@ -82,9 +82,9 @@ class Mirror:
     def has_map_results(self, name: str) -> bool:
         return self._run.nodes[self._plan.by_name[name]].settled_as is NodeStatus.SUCCEEDED
 
-    async def map_results(self, name: str) -> AsyncIterator[tuple[int, str]]:
+    async def map_results(self, name: str, start: int = 0) -> AsyncIterator[tuple[int, str]]:
         try:
-            async for record in self._store.results(self._run.id, name):
+            async for record in self._store.results(self._run.id, name, start):
                 yield record
         except StoreError as error:
             # The store's trouble is no failure of the module that met it.
@@ -95,6 +95,13 @@ class Mirror:
         """Elements that a map's visit has taken from its source and stored."""
         opened = self._run.maps.get(index)
         return opened.span if opened is not None and opened.visit == visit else 0
+
+    def borrowed_visit(self, node: PlanNode) -> int:
+        """The visit of the map whose records are this map's items; 0 if it makes a copy of them."""
+        if node.map is None or not node.map.borrows or node.map.source_node is None:
+            return 0
+        opened = self._run.maps.get(node.map.source_node)
+        return 0 if opened is None else opened.visit
 
     def task(self) -> Task:
         return self._run.task.model_copy(deep=True)

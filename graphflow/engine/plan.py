@@ -15,6 +15,7 @@ from typing import Any, Final
 from graphflow.expressions import Expression
 from graphflow.graph.modules import AgentModule, ModuleType
 from graphflow.graph.nodes import NodeConfig, SnapshotControl
+from graphflow.run import MapState
 
 #: The default of a parameter that has none.
 REQUIRED: Final = object()
@@ -122,9 +123,21 @@ class PlanMap:
     where: Expression | Callable[[Any], bool] | None
     fail_fast: bool
     generator: PlanGenerator | None = None
+    #: The source is a map: its records are gone through as they are, one by one.
+    over_map: bool = False
     batch_size: int | None = None
     min_success: int | float | None = None
     reduce: Callable[[Any, Any], Any] | None = None
+
+    @property
+    def is_fed(self) -> bool:
+        """Its items come a page at a time."""
+        return self.generator is not None or self.over_map
+
+    @property
+    def borrows(self) -> bool:
+        """Its items are the records of another map, of which it makes no copy."""
+        return self.over_map and self.where is None
 
     def needed(self, total: int) -> int:
         """How many of so many items have to succeed."""
@@ -174,6 +187,8 @@ class PlanNode:
     needs: int = 0
     #: Bit mask of its dependents and of the nodes that wait for it to choose them.
     awaited_by: int = 0
+    #: Bit mask of the maps whose items are the records of this one.
+    lent_to: int = 0
     #: Whether the run's state is kept when the node has succeeded or failed; how a run goes does not depend on it.
     snapshot: SnapshotControl = SnapshotControl.NEVER
 
@@ -244,6 +259,12 @@ class Plan:
 
     def names(self, mask: int) -> tuple[str, ...]:
         return tuple(self.nodes[index].name for index in bits(mask))
+
+
+def borrowed_from(plan: Plan, opened: MapState, index: int) -> str | None:
+    """The map whose records are the items of the opened map `index`; None if it has items of its own."""
+    source = plan.nodes[index].map
+    return source.source if opened.borrowed and source is not None else None
 
 
 def bits(mask: int) -> Iterator[int]:

@@ -49,7 +49,7 @@ def _reopen_node(plan: Plan, run: Run, node: PlanNode, unrecorded: set[int]) -> 
         if has_failed:
             _forget(state)
     elif (has_failed and (node.on_error is None or not run.active >> node.on_error & 1)) or (
-        not has_failed and (_was_cut_off(state) or _lacks_items(run, node))
+        not has_failed and (_was_cut_off(state) or (_lacks_items(run, node) and unrecorded))
     ):
         _run_again(run, node, state, unrecorded)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphflow.caches.operations import value_text
 from graphflow.caches.transaction import Transaction
-from graphflow.codec import encode
+from graphflow.codec import decode, encode
 from graphflow.engine.attempt import Attempt, argument, failure_from
 from graphflow.engine.plan import PlanGenerator, PlanNode, Source
 from graphflow.executors.inline import InlineExecutor
@@ -53,19 +53,28 @@ async def read_source(
     assert node.map is not None
     assert transaction is not None
     keeps = _filter(node, transaction, mirror)
+    start = mirror.taken_from_source(node.index, attempt.visit)
+    if node.map.over_map:
+        transaction.note_node_read(node.map.source)
+        return await _begin_feed(
+            attempt, Feed(attempt, start, keeps, mirror), _records(node, mirror, start), context
+        )
     if node.map.generator is None:
         items = await _read_list(node, transaction, keeps)
         return ItemsStored(node.index, attempt.visit, items)
-    start = mirror.taken_from_source(node.index, attempt.visit)
     arguments = {
         binding.parameter: await argument(binding, transaction, semaphore)
         for binding in node.map.generator.bindings
         if binding.source not in (Source.DEFAULT, Source.START)
     }
-    feed = Feed(attempt, start, keeps)
-    feed.begin(_elements(node.map.generator, arguments, start, executor), context)
-    if not node.map.generator.seeks:
-        feed.left_out = start
+    elements = _elements(node.map.generator, arguments, start, executor)
+    return await _begin_feed(attempt, Feed(attempt, start, keeps, mirror), elements, context)
+
+
+async def _begin_feed(
+    attempt: Attempt, feed: Feed, elements: AsyncGenerator[Any, None], context: contextvars.Context
+) -> ItemsStored:
+    feed.begin(elements, context)
     try:
         await feed.wait_news()
     except BaseException:
@@ -73,6 +82,14 @@ async def read_source(
         raise
     attempt.feed = feed
     return feed.page()
+
+
+async def _records(node: PlanNode, mirror: Mirror, start: int) -> AsyncGenerator[tuple[int, str], None]:
+    """The records of the map that is gone through, from index `start` on."""
+    assert node.map is not None
+    if mirror.has_map_results(node.map.source):
+        async for record in mirror.map_results(node.map.source, start):
+            yield record
 
 
 async def _read_list(node: PlanNode, transaction: Transaction, keeps: Filter) -> list[tuple[int, str]]:
@@ -108,13 +125,16 @@ def _filter(node: PlanNode, transaction: Transaction, mirror: Mirror) -> Filter:
 class Feed:
     """A generator at work: what it has yielded waits here, as texts, until the map takes it as a page."""
 
-    def __init__(self, attempt: Attempt, start: int, keeps: Filter) -> None:
+    def __init__(self, attempt: Attempt, start: int, keeps: Filter, mirror: Mirror) -> None:
         self.node = attempt.node
         self.visit = attempt.visit
         #: Called when there is something to take.
         self.on_news: Callable[[], None] = lambda: None
         #: Elements that the generator yields once more and that are stored already.
-        self.left_out = 0
+        generator = attempt.node.map.generator if attempt.node.map is not None else None
+        self._left_out = start if generator is not None and not generator.seeks else 0
+        self._is_over_map = attempt.node.map is not None and attempt.node.map.over_map
+        self._borrowed = mirror.borrowed_visit(attempt.node)
         self._keeps = keeps
         #: Elements that the pages so far hold, and those that the generator has yielded.
         self._paged = self._taken = start
@@ -152,7 +172,9 @@ class Feed:
         """What has gathered since the last page. A failure of the generator comes after all that it has yielded."""
         start, self._paged = self._paged, self._taken
         items, self._items, self._size = self._items, [], 0
-        page = ItemsStored(self.node.index, self.visit, items, start=start, span=self._paged)
+        page = ItemsStored(
+            self.node.index, self.visit, items, start=start, span=self._paged, borrowed=self._borrowed
+        )
         page.has_more = not self._has_ended or self._failure is not None
         self._news.clear()
         if self._failure is not None:
@@ -175,8 +197,8 @@ class Feed:
     async def _draw(self, elements: AsyncGenerator[Any, None]) -> None:
         try:
             async for element in elements:
-                if self.left_out:
-                    self.left_out -= 1
+                if self._left_out:
+                    self._left_out -= 1
                     continue
                 self._add(element)
                 if self._is_full:
@@ -199,9 +221,15 @@ class Feed:
                 await elements.aclose()
 
     def _add(self, element: Any) -> None:
-        index = self._taken
-        if self._keeps(element, index):
-            text = value_text(f"{self.node.name}[{index}]", element)
+        """Of a map an element is the record of an item, whose index stays."""
+        if self._is_over_map:
+            index, text = element
+            keeps = bool(self._borrowed) or self._keeps(decode(text, self.node.name), index)
+        else:
+            index, text = self._taken, ""
+            keeps = self._keeps(element, index)
+        if keeps:
+            text = text or value_text(f"{self.node.name}[{index}]", element)
             self._items.append((index, text))
             self._size += len(text)
         self._taken = index + 1

@@ -268,8 +268,10 @@ class Store(Protocol):
     async def recent(self, count: int) -> list[RunHead]:
         """The runs created last, the latest first."""
 
-    async def items(self, run_id: RunId, node_name: str, indexes: Sequence[int]) -> list[str]:
-        """Texts of a map's items, in the order of `indexes`."""
+    async def items(
+        self, run_id: RunId, node_name: str, indexes: Sequence[int], lender: str | None = None
+    ) -> list[str]:
+        """Texts of a map's items, in the order of `indexes`; they are the results of the map `lender`, if there is one."""
 
     def results(
         self, run_id: RunId, node_name: str, start: int = 0, stop: int | None = None

@@ -103,6 +103,8 @@ async def _with_records(
         hashes = await redis.hashes([*keys.records(name, state.visit if is_aside else None)])
         later = snapshot.unfinished(name) if snapshot is not None else set()
         items, results, failures = (_texts(fields, state.span) for fields in hashes)
+        if state.borrowed:
+            items = _borrowed_items(plan, run, records, index)
         records[index] = MapRecords(items, _without(results, later), _without(failures, later))
         state.unfinished = {int(item) for item in items.keys() - results.keys() - failures.keys()} | later
     for index in bits(plan.maps_in_expressions):
@@ -110,6 +112,15 @@ async def _with_records(
             results = records[index].results
             run.map_results[index] = f"[{','.join(results[item] for item in sorted(results, key=int))}]"
     return RunContent(run, records, run.id, None if snapshot is None else snapshot.snapshot.number)
+
+
+def _borrowed_items(plan: Plan, run: Run, records: dict[int, MapRecords], index: int) -> dict[str, str]:
+    """The results of the map that this one goes through; none if that is in another visit by now."""
+    source, state = plan.nodes[index].map, run.maps[index]
+    lender = None if source is None else source.source_node
+    if lender is None or lender not in records or run.maps[lender].visit != state.borrowed:
+        return {}
+    return _texts(records[lender].results, state.span)
 
 
 def _texts(fields: Fields, span: int) -> dict[str, str]:

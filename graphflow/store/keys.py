@@ -127,6 +127,10 @@ class RunKeys:
     def map(self, name: str) -> str:
         return f"{self.run}:map:{name}"
 
+    def items(self, node: str, lender: str | None) -> str:
+        """Where a map's items lie: they are its own, or the results of another map."""
+        return self.map_in(node) if lender is None else self.map_out(lender)
+
     def map_in(self, name: str) -> str:
         return f"{self.run}:map:{name}:in"
 

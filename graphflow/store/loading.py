@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, compress
 from typing import TypeVar
 
 from pydantic_core import from_json
@@ -114,10 +115,16 @@ def unfinished_indexes(
     """The indexes of the items without a record; `items` is None where there are no gaps. `key` is the map's."""
 
     def read() -> set[int]:
-        indexes = set(range(int(stored["span"]))) if items is None else set(map(int, items))
-        indexes.difference_update(map(int, done))
-        indexes.difference_update(map(int, failed))
-        return indexes
+        span = int(stored["span"])
+        # A byte for each index: there may be millions, nearly all of them with a record.
+        is_left = bytearray(b"\1") * span if items is None else bytearray(span)
+        for index in map(int, items or ()):
+            if index < span:
+                is_left[index] = 1
+        for index in map(int, chain(done, failed)):
+            if index < span:
+                is_left[index] = 0
+        return set(compress(range(span), is_left))
 
     return _understood(key, read)
 
@@ -142,6 +149,7 @@ def _map_from(fields: Fields) -> MapState:
         crashes=crashes_from_text(fields.get("crashes", "")),
         span=int(fields["span"]),
         has_more="source" in fields,
+        borrowed=int(fields.get("borrowed", 0)),
     )
 
 

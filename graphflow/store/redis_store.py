@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphflow.engine.plan import Plan, bits
+from graphflow.engine.plan import Plan, bits, borrowed_from
 from graphflow.errors import (
     CorruptState,
     LeaseHeld,
@@ -229,7 +229,8 @@ class RedisStore:
         for index, state in run.maps.items():
             name = plan.nodes[index].name
             if state.done + state.failed < state.total:
-                state.unfinished = await self._unfinished(keys, name, stored.maps[index])
+                lender = borrowed_from(plan, state, index)
+                state.unfinished = await self._unfinished(keys, name, lender, stored.maps[index])
         for index in bits(plan.maps_in_expressions):
             current = run.maps.get(index)
             if (
@@ -247,8 +248,8 @@ class RedisStore:
             )
         return run
 
-    async def _unfinished(self, keys: RunKeys, name: str, stored: Fields) -> set[int]:
-        items = await self._redis.field_names(keys.map_in(name)) if has_gaps(stored) else None
+    async def _unfinished(self, keys: RunKeys, name: str, lender: str | None, stored: Fields) -> set[int]:
+        items = await self._redis.field_names(keys.items(name, lender)) if has_gaps(stored) else None
         done = await self._redis.field_names(keys.map_out(name))
         failed = await self._redis.field_names(keys.map_failed(name))
         return unfinished_indexes(keys.map(name), stored, items, done, failed)
@@ -413,8 +414,10 @@ class RedisStore:
         ids: list[RunId] = await self._redis.command(lambda client: client.zrevrange(key, first, last), key)
         return ids
 
-    async def items(self, run_id: RunId, node_name: str, indexes: Sequence[int]) -> list[str]:
-        key = self._keys.run(run_id).map_in(node_name)
+    async def items(
+        self, run_id: RunId, node_name: str, indexes: Sequence[int], lender: str | None = None
+    ) -> list[str]:
+        key = self._keys.run(run_id).items(node_name, lender)
         texts: list[str] = []
         for start in range(0, len(indexes), PAGE):
             page = indexes[start : start + PAGE]

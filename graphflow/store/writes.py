@@ -269,13 +269,14 @@ class WriteBatch:
         if change.opened is not None:
             state = MapState(change.visit, len(change.opened))
             writes.opened = True
-            writes.items = self._flat(change.opened)
+            writes.items = [] if change.borrowed else self._flat(change.opened)
             source = "open" if change.has_more else None
             fields.update(
                 visit=str(change.visit),
                 total=str(state.total),
                 span=str(change.taken),
                 source=source,
+                borrowed=str(change.borrowed) if change.borrowed else None,
                 failed="0",
                 retried="0",
                 crashes=None,
@@ -285,7 +286,7 @@ class WriteBatch:
             )
         assert state is not None
         if change.has_more is not None and change.opened is None:
-            writes.items += self._flat(change.added)
+            writes.items += [] if state.borrowed else self._flat(change.added)
             fields["total"] = str(state.total + len(change.added))
             fields["span"] = str(change.span)
             fields["source"] = "open" if change.has_more else None
