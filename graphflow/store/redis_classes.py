@@ -28,6 +28,8 @@ else:
 
 #: redis-py's own limit on connections, out of the way: the semaphore of `WaitingPool` is the limit.
 _NO_LIMIT = sys.maxsize
+#: Commands that run scripts.
+_SCRIPTS = ("EVALSHA", "EVAL")
 _SERVER_GONE = (FileNotFoundError, ConnectionRefusedError)
 
 
@@ -46,9 +48,11 @@ class _Sending(_AsyncConnection):
             await self.check_health()  # type: ignore[no-untyped-call]
         assert self._writer is not None
         try:
-            async with asyncio.timeout(self.socket_timeout):
-                self._writer.writelines([command] if isinstance(command, bytes) else command)
-                await self._writer.drain()
+            self._writer.writelines([command] if isinstance(command, bytes) else command)
+            # Nearly always the socket has taken everything at once.
+            if self._writer.transport.get_write_buffer_size():
+                async with asyncio.timeout(self.socket_timeout):
+                    await self._writer.drain()
         except TimeoutError:
             await self.disconnect(nowait=True)
             raise exceptions.TimeoutError("Timeout writing to socket") from None
@@ -161,6 +165,18 @@ class Client(redis_asyncio.Redis):
     """
 
     embedded_server: EmbeddedServer | None = None
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """A script's reply is taken as it is: redis-py's retries, metrics and conversions of replies would cost a
+        commit as much again as sending it."""
+        if args[0] not in _SCRIPTS:
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        connection = await self.connection_pool.get_connection()
+        try:
+            await connection.send_command(*args)
+            return await connection.read_response()
+        finally:
+            await self.connection_pool.release(connection)
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         pipeline = super().pipeline(transaction, shard_hint)
