@@ -1,7 +1,7 @@
 """What has to be written because of a transition? Only what differs from the mirror, gathered for one commit.
 
 The mirror changes with every transition of a batch, so later differences complete earlier ones: of a field that changes
-twice the last text is written. `WriteList` is the form in which `create.lua` and `commit.lua` take it.
+twice the last text is written. A node is compared once, as it is at the end with how it was before the first of them. `WriteList` is the form in which `create.lua` and `commit.lua` take it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ from graphflow.store.snapshots import KeptSnapshots
 MAX_ARGUMENTS = 1_000
 #: Characters that an event takes besides its texts, about.
 _EVENT_SIZE = 100
+#: Fields, and characters besides the results of its modules, that a change of a node takes, about.
+_NODE_FIELDS = 5
+_NODE_SIZE = 100
 #: Statuses of nodes that progress counts.
 SETTLED = frozenset({NodeStatus.SUCCEEDED, NodeStatus.FAILED, NodeStatus.SKIPPED})
 
@@ -93,8 +96,13 @@ class Tally:
 
     settled: int | None = None
 
-    def count(self, run: Run) -> None:
-        self.settled = sum(state.status in SETTLED for state in run.nodes)
+    def update(self, run: Run, stored: Mapping[int, NodeState]) -> None:
+        """`stored` are the nodes that have changed since the last time, as they were then."""
+        if self.settled is None:
+            self.settled = sum(state.status in SETTLED for state in run.nodes)
+            return
+        for index, old in stored.items():
+            self.settled += (run.nodes[index].status in SETTLED) - (old.status in SETTLED)
 
 
 @dataclass(slots=True)
@@ -127,8 +135,8 @@ class WriteBatch:
         self._run: Run | None = None
         self._moves = False
         self._fields: Changes = {}
-        self._statuses: dict[str, str | None] = {}
-        self._nodes: dict[int, Changes] = {}
+        #: The nodes that change, as they are stored.
+        self._stored: dict[int, NodeState] = {}
         self._state: Changes = {}
         self._revisions: Changes = {}
         self._maps: dict[int, _MapWrites] = {}
@@ -154,8 +162,6 @@ class WriteBatch:
         return bool(self._keeping) and not self.ends_run
 
     def add(self, run: Run, transition: Transition) -> None:
-        if self._tally.settled is None:
-            self._tally.count(run)
         self._run = run
         self._moves = self._moves or transition.revision != run.revision
         self._add_run(run, transition)
@@ -175,11 +181,10 @@ class WriteBatch:
         """The list for `commit.lua`. `token` goes into the events of finished items, `now` is in ms since 1970."""
         keys, plan = self._keys, self._plan
         writes = WriteList(keys.run, keys.lease, keys.inbox)
-        writes.set_fields(keys.run, self._fields | {"updated": time_text(now), "progress": self._progress()})
-        if self._statuses:
-            writes.set_fields(keys.nodes, self._statuses)
-        for index, changes in self._nodes.items():
-            writes.set_fields(keys.node(plan.nodes[index].name), changes)
+        assert self._run is not None
+        self._tally.update(self._run, self._stored)
+        writes.set_fields(keys.run, self._fields | {"updated": time_text(now), "progress": self._progress(self._run)})
+        self._write_nodes(writes, self._run)
         if self._state:
             writes.set_fields(keys.state, self._state)
             writes.set_fields(keys.revisions, self._revisions)
@@ -190,7 +195,7 @@ class WriteBatch:
             if isinstance(event, ItemsFinished):
                 event.token = token
             writes.put("XADD", keys.events, [part for pair in event_fields(event).items() for part in pair])
-        if self.takes_snapshot and self._run is not None:
+        if self.takes_snapshot:
             self._snapshots.take(writes, keys, plan, self._run, self._keeping, now)
         if self.ends_run:
             # The lease with it: a process that dies right after this commit will never give it back.
@@ -225,21 +230,14 @@ class WriteBatch:
         self.operations += len(fields) - known
 
     def _add_node(self, index: int, old: NodeState, new: NodeState) -> None:
-        if new.status is not old.status:
-            self._statuses[self._plan.nodes[index].name] = new.status.value
-            self._tally.settled += (new.status in SETTLED) - (old.status in SETTLED)  # type: ignore[operator]
-            self.operations += 1
+        self._stored.setdefault(index, old)
         if new.settled != old.settled and self._asks_for_snapshot(index, old, new):
             self._keeping[index] = None
-        changes = node_changes(old, new, self._plan)
-        if not changes:
-            return
-        known = self._nodes.get(index)
-        if known is None:
-            self._nodes[index] = changes
-        else:
-            known.update(changes)
-        self._count(changes)
+        self.operations += _NODE_FIELDS
+        self.size += _NODE_SIZE
+        for module in new.modules:
+            if module.result is not None:
+                self.size += len(module.result)
 
     def _asks_for_snapshot(self, index: int, old: NodeState, new: NodeState) -> bool:
         """A node that was skipped changed nothing that is worth keeping."""
@@ -324,6 +322,18 @@ class WriteBatch:
         for name, text in changes.items():
             self.size += len(name) if text is None else len(name) + len(text)
 
+    def _write_nodes(self, writes: WriteList, run: Run) -> None:
+        statuses: Changes = {}
+        changes: dict[str, Changes] = {}
+        for index, old in self._stored.items():
+            name, new = self._plan.nodes[index].name, run.nodes[index]
+            if new.status is not old.status:
+                statuses[name] = new.status.value
+            changes[name] = node_changes(old, new, self._plan)
+        writes.set_fields(self._keys.nodes, statuses)
+        for name, fields in changes.items():
+            writes.set_fields(self._keys.node(name), fields)
+
     def _write_map(self, writes: WriteList, name: str, records: _MapWrites) -> None:
         keys = self._keys
         if records.opened:
@@ -343,11 +353,8 @@ class WriteBatch:
         for key, aside in zip(keys.records(name), keys.records(name, visit), strict=True):
             writes.put_pair("RENAME", key, aside)
 
-    def _progress(self) -> str:
+    def _progress(self, run: Run) -> str:
         """For people: how many nodes have settled, how many are active, how far the open maps are."""
-        run = self._run
-        if run is None:
-            return ""
         parts = [f"{self._tally.settled}/{len(run.nodes)} nodes", f"{run.active.bit_count()} active"]
         for index, state in run.maps.items():
             if state.unfinished and run.active >> index & 1:
