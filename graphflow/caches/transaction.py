@@ -407,6 +407,8 @@ class Transaction:
             self._view.claims.release(item.key, item.index)
         if self._errands is not None:
             self._errands.close()
+        # The owner has this transaction, too: both are freed at once.
+        self._owner = None
 
     # Reads that are checked
 

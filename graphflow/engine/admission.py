@@ -169,6 +169,8 @@ class Admission:
             attempt.transaction.close()
         if attempt.feed is not None:
             attempt.feed.close()
+        # Its task refers to it, by its context: freed now, it is nothing that the garbage collector has to find.
+        attempt.task = None
         if attempt.ticket is None:
             return
         self._tickets.leave(attempt.ticket, written)
