@@ -7,6 +7,7 @@ outcome that caused it, `at` its time in ms since 1970.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 
@@ -195,15 +196,14 @@ KINDS: dict[str, type[Event]] = {
         GraphChanged,
     )
 }
-_FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in KINDS.values()}
+_NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in KINDS.values()}
+_VALUES = {kind: attrgetter(*names) for kind, names in _NAMES.items()}
 
 
 def event_fields(event: Event) -> dict[str, str]:
     """The event as the flat text fields of a stream entry."""
-    values = {"event": type(event).__name__}
-    for name in _FIELDS[type(event)]:
-        values[name] = _text(getattr(event, name))
-    return values
+    kind = type(event)
+    return {"event": kind.__name__, **dict(zip(_NAMES[kind], map(_text, _VALUES[kind](event)), strict=True))}
 
 
 def event_from_fields(values: dict[str, str]) -> Event:
@@ -217,7 +217,7 @@ def event_from_fields(values: dict[str, str]) -> Event:
 
 
 def _text(value: object) -> str:
-    return f"{value:.0f}" if isinstance(value, float) and value > 1e9 else str(value)
+    return f"{value:.0f}" if type(value) is float and value > 1e9 else str(value)
 
 
 def index_ranges(indexes: list[int]) -> str:

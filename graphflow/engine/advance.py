@@ -254,7 +254,8 @@ def _take_outcome(fold: Fold, outcome: Outcome, draw: float) -> None:
         fold.draft.write(outcome.writes)
         send(fold.draft, outcome.sent)
         fold.transition.taken += outcome.taken
-        _publish_result(fold, Place(outcome.node, outcome.visit, outcome.module), outcome.result)
+        if node.modules[outcome.module].module.output_mailbox is not None:
+            _publish_result(fold, Place(outcome.node, outcome.visit, outcome.module), outcome.result)
         module.status = NodeStatus.SUCCEEDED
         module.result = outcome.result
         module.failure = None
@@ -269,9 +270,9 @@ def _take_outcome(fold: Fold, outcome: Outcome, draw: float) -> None:
 def _publish_result(fold: Fold, place: Place, text: str | None) -> None:
     node = fold.plan.nodes[place.node]
     mailbox = node.modules[place.module].module.output_mailbox
-    if mailbox is not None:
-        message = message_text(f"{place.text(node.name)}:result", node.name, text or "null")
-        send(fold.draft, [Message(mailbox, message)])
+    assert mailbox is not None
+    message = message_text(f"{place.text(node.name)}:result", node.name, text or "null")
+    send(fold.draft, [Message(mailbox, message)])
 
 
 def _fail_module(fold: Fold, node: PlanNode, place: int, failure: Failure, draw: float) -> None:

@@ -128,4 +128,4 @@ class Committer:
 
 def now() -> float:
     """Milliseconds since 1970."""
-    return round(time.time() * 1000, 3)
+    return time.time_ns() // 1000 / 1000

@@ -60,7 +60,10 @@ class Draft:
         self.transition.events.append(kind(revision=self.revision, at=self.now, **values))
 
     def emit_node(self, kind: type[NodeEvent], number: int, /, **values: Any) -> None:
-        self.emit(kind, node=self.plan.nodes[number].name, visit=self.node(number).visits, **values)
+        name, visit = self.plan.nodes[number].name, self.node(number).visits
+        self.transition.events.append(
+            kind(revision=self.revision, at=self.now, node=name, visit=visit, **values)
+        )
 
     # State
 

@@ -283,8 +283,10 @@ class Scheduler:
             self._maps.drop(index)
             self.slots.stop_node(index)
             self.admission.drop_node(index)
-        self._maps.react(transition)
-        self._post.react(transition)
+        if transition.maps or transition.items_ready:
+            self._maps.react(transition)
+        if transition.sent:
+            self._post.react(transition)
         for index, place in transition.ready:
             self.admission.add(Attempt(self.plan.nodes[index], place, self.run.nodes[index].visits))
         for index, place, retry_at in transition.delayed:

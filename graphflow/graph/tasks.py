@@ -24,7 +24,10 @@ class RunStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        return self in (RunStatus.COMPLETE, RunStatus.PARTIAL, RunStatus.FAILED, RunStatus.CANCELLED)
+        return self in FINAL_STATUSES
+
+
+FINAL_STATUSES = (RunStatus.COMPLETE, RunStatus.PARTIAL, RunStatus.FAILED, RunStatus.CANCELLED)
 
 
 #: A task has the status of its latest run.

@@ -57,6 +57,8 @@ class ErrandWrites:
         return [name for name in self._sent if name not in run.mailboxes]
 
     def put(self, writes: WriteList, keys: RunKeys) -> None:
+        if not self.operations:
+            return
         writes.set_fields(keys.steps, self._steps)
         writes.set_fields(keys.waits, self._waits)
         writes.set_fields(keys.signals, self._signals)

@@ -171,7 +171,7 @@ class Client(redis_asyncio.Redis):
         commit as much again as sending it."""
         if args[0] not in _SCRIPTS:
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        connection = await self.connection_pool.get_connection()
+        connection = await self.connection_pool.get_connection()  # type: ignore[no-untyped-call]
         try:
             await connection.send_command(*args)
             return await connection.read_response()

@@ -58,8 +58,7 @@ class WriteList:
         self._numbers = {key: number for number, key in enumerate(keys, 1)}
 
     def put(self, command: str, key: str, arguments: Sequence[Argument] = ()) -> None:
-        self.arguments += (command, self._number(key), len(arguments))
-        self.arguments += arguments
+        self.arguments += (command, self._number(key), len(arguments), *arguments)
 
     def put_pair(self, command: str, source: str, target: str) -> None:
         """COPY or RENAME."""
@@ -171,7 +170,8 @@ class WriteBatch:
             self._add_state(run, transition)
         for index, change in transition.maps.items():
             self._add_map(index, run.maps.get(index), change)
-        self._add_errands(run, transition)
+        if transition.steps or transition.waits or transition.signals or transition.sent or transition.taken:
+            self._add_errands(run, transition)
         if transition.events:
             self._events += transition.events
             self.operations += len(transition.events)
@@ -183,7 +183,9 @@ class WriteBatch:
         writes = WriteList(keys.run, keys.lease, keys.inbox)
         assert self._run is not None
         self._tally.update(self._run, self._stored)
-        writes.set_fields(keys.run, self._fields | {"updated": time_text(now), "progress": self._progress(self._run)})
+        writes.set_fields(
+            keys.run, self._fields | {"updated": time_text(now), "progress": self._progress(self._run)}
+        )
         self._write_nodes(writes, self._run)
         if self._state:
             writes.set_fields(keys.state, self._state)
