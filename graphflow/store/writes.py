@@ -196,7 +196,7 @@ class WriteBatch:
         for event in self._events:
             if isinstance(event, ItemsFinished):
                 event.token = token
-            writes.put("XADD", keys.events, [part for pair in event_fields(event).items() for part in pair])
+            writes.put("XADD", keys.events, [*chain.from_iterable(event_fields(event).items())])
         if self.takes_snapshot:
             self._snapshots.take(writes, keys, plan, self._run, self._keeping, now)
         if self.ends_run:
