@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from graphflow.engine.heartbeat import Heartbeat
-from graphflow.engine.scheduler import Scheduler
 from graphflow.store.contract import Store
+
+if TYPE_CHECKING:
+    from graphflow.engine.scheduler import Scheduler
 
 
 @dataclass(slots=True)
