@@ -178,7 +178,8 @@ class WriteBatch:
             self.size += _EVENT_SIZE * len(transition.events)
 
     def writes(self, token: str, now: float) -> WriteList:
-        """The list for `commit.lua`. `token` goes into the events of finished items, `now` is in ms since 1970."""
+        """The list for `commit.lua`, asked for before the run changes any further. `token` goes into the events of
+        finished items, `now` is in ms since 1970."""
         keys, plan = self._keys, self._plan
         writes = WriteList(keys.run, keys.lease, keys.inbox)
         assert self._run is not None
