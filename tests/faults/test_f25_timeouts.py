@@ -49,6 +49,34 @@ class Scene:
         return len(self.context["begun"])
 
 
+@pytest.mark.parametrize("timeouts", [(0.3, 0.1, 0.2), (0.1, 0.2, 0.3)])
+def test_each_body_has_the_time_of_its_own_timeout(redis_url: str, timeouts: tuple[float, ...]) -> None:
+    ended: list[float] = []
+
+    async def main() -> None:
+        agent = agent_on(redis_url)
+
+        def waiting(timeout: float) -> None:
+            @agent.node(name=f"waits_{timeout}", timeout=timeout, max_retries=1)
+            async def waits() -> None:
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    ended.append(timeout)
+
+        for timeout in timeouts:
+            waiting(timeout)
+
+        outcome = await agent.run_task(task())
+
+        assert [failure.node for failure in outcome.failures] == [f"waits_{timeout}" for timeout in timeouts]
+        for failure in outcome.failures:
+            assert f"timeout={failure.node.removeprefix('waits_')}" in failure.error
+
+    run(main())
+    assert ended == sorted(timeouts)
+
+
 def test_body_that_lets_its_cancellation_pass_fails_by_its_timeout(redis_url: str, tmp_path: Path) -> None:
     cleaned: list[str] = []
 
