@@ -345,7 +345,11 @@ def _take_source(fold: Fold, outcome: ItemsStored, draw: float) -> None:
     """All items of a map, or a page of them; the source fails and is read again like any module."""
     node = fold.plan.nodes[outcome.node]
     if outcome.failure is not None:
-        fold.draft.edit(node.index).modules[0].attempts += 1
+        module = fold.draft.edit(node.index).modules[0]
+        # The first failure after the map was opened ends the attempt that has opened it.
+        if module.failure is not None or not _is_open(fold.draft.run, node.index, outcome.visit):
+            module.attempts += 1
+        module.attempts = max(1, module.attempts)
         _fail_module(fold, node, 0, outcome.failure, draw)
         if not fold.draft.is_active(node.index):
             fold.transition.stopped |= node.bit
@@ -357,7 +361,9 @@ def _take_source(fold: Fold, outcome: ItemsStored, draw: float) -> None:
 
 
 def _open_map(fold: Fold, node: PlanNode, outcome: ItemsStored) -> None:
-    fold.draft.edit(node.index).modules[0].attempts += 1
+    module = fold.draft.edit(node.index).modules[0]
+    module.attempts += 1
+    module.failure = None
     change = fold.transition.maps[node.index] = MapChange(
         outcome.visit, opened=outcome.items, borrowed=outcome.borrowed
     )
