@@ -343,6 +343,7 @@ class Scheduler:
                 arrival.committed.cancel()
             if arrival.attempt is not None and arrival.attempt.feed is not None:
                 arrival.attempt.feed.close()
+                await arrival.attempt.feed.wait_closed()
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object) -> None:

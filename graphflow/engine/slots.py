@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 
 from graphflow.caches.errands import Suspended
 from graphflow.caches.transaction import Overtaken, Transaction
@@ -15,17 +14,12 @@ from graphflow.engine.deadlines import Deadlines
 from graphflow.engine.mirror import Mirror
 from graphflow.engine.plan import Plan
 from graphflow.engine.sources import read_source
+from graphflow.engine.teardown import GRACE_SECONDS, STOP_SECONDS, tear_down
 from graphflow.executors.inline import InlineExecutor, watch_for_stop
 from graphflow.failpoints import failpoint
 from graphflow.run import Input, ItemsStored, Outcome, SignalAwaited
 
 logger = logging.getLogger(__name__)
-
-#: Seconds that cancelled attempts get to end when driving ends.
-STOP_SECONDS = 5.0
-#: Seconds that an attempt gets to end when it is cancelled while the run goes on; up to twice as many may pass.
-GRACE_SECONDS = 1.0
-
 
 #: What an attempt came to: of a module run or a source what is to be folded, of an item what its body returned; None
 #: if it found itself overtaken or was stopped.
@@ -158,7 +152,7 @@ class Slots:
         for task in tasks:
             logger.warning("%s ignores its cancellation and is left behind", task.get_name())
         for task in tasks | self._abandoned:
-            _tear_down(task)
+            tear_down(task)
 
     async def _execute(self, attempt: Attempt) -> None:
         ended: Ended = None
@@ -227,23 +221,9 @@ def _time_out(attempt: Attempt) -> None:
 
 
 def _stop(attempt: Attempt) -> None:
+    if attempt.stopping:
+        # Once is enough: a second cancellation would meet its body as it cleans up after the first.
+        return
     attempt.stopping = True
     if attempt.task is not None:
         attempt.task.cancel()
-
-
-def _tear_down(task: asyncio.Task[None]) -> None:
-    """Make an end of a task that ignores its cancellation: the event loop could not be closed while it runs."""
-    task.add_done_callback(_forget_error)
-    coroutine = task.get_coro()
-    assert coroutine is not None
-    # A body that goes on even after this cannot be ended.
-    with suppress(BaseException):
-        coroutine.close()
-    # What it waits for would wake it no more.
-    task.cancel()
-
-
-def _forget_error(task: asyncio.Task[None]) -> None:
-    if not task.cancelled():
-        task.exception()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import suppress
@@ -21,12 +22,15 @@ from graphflow.caches.transaction import Transaction
 from graphflow.codec import decode, encode
 from graphflow.engine.attempt import Attempt, argument, failure_from
 from graphflow.engine.plan import PlanGenerator, PlanNode, Source
+from graphflow.engine.teardown import GRACE_SECONDS, STOP_SECONDS, tear_down
 from graphflow.executors.inline import InlineExecutor
 from graphflow.expressions import Expression
 from graphflow.run import Failure, ItemsStored
 
 if TYPE_CHECKING:
     from graphflow.engine.mirror import Mirror
+
+logger = logging.getLogger(__name__)
 
 #: Elements and bytes that wait to be taken by the map before the generator is held.
 AHEAD_ITEMS = 1_000
@@ -79,6 +83,7 @@ async def _begin_feed(
         await feed.wait_news()
     except BaseException:
         feed.close()
+        await feed.wait_closed()
         raise
     attempt.feed = feed
     return feed.page()
@@ -191,12 +196,23 @@ class Feed:
             self._task.cancel()
 
     async def wait_closed(self) -> None:
+        """Until it has ended, though not for ever: its body may ignore its cancellation."""
         if self._task is not None:
-            await asyncio.wait([self._task])
+            _, late = await asyncio.wait([self._task], timeout=STOP_SECONDS)
+            for task in late:
+                self._leave_behind(task)
+
+    def _leave_behind(self, task: asyncio.Task[None]) -> None:
+        logger.warning("%s ignores its cancellation and is left behind", task.get_name())
+        tear_down(task)
+        self._end()
 
     async def _draw(self, elements: AsyncGenerator[Any, None]) -> None:
         try:
             async for element in elements:
+                if self._is_overdue:
+                    # It took the cancellation for itself; what it yields comes too late all the same.
+                    break
                 if self._left_out:
                     self._left_out -= 1
                     continue
@@ -207,15 +223,10 @@ class Feed:
                     self._last = self._loop.time()
                 elif not self._taken % TURN_ITEMS:
                     await asyncio.sleep(0)
-        except asyncio.CancelledError as error:
-            self._failure = self._overdue_failure() if self._is_overdue else failure_from(error)
         except BaseException as error:
             self._failure = failure_from(error)
         finally:
-            self._has_ended = True
-            self._tell()
-            if self._timer is not None:
-                self._timer.cancel()
+            self._end()
             # A generator that cannot be closed has nothing more to say.
             with suppress(Exception):
                 await elements.aclose()
@@ -237,6 +248,16 @@ class Feed:
         if not self._news.is_set() and self._items:
             self._tell()
 
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._has_ended:
+            return
+        self._has_ended = True
+        if self._is_overdue:
+            self._failure = self._overdue_failure()
+        self._tell()
+
     def _tell(self) -> None:
         self._news.set()
         self.on_news()
@@ -246,9 +267,12 @@ class Feed:
         left = self._timeout if self._is_full else self._last + self._timeout - self._loop.time()
         if left > 0:
             self._timer = self._loop.call_later(left, self._look)
-        elif self._task is not None:
+        elif self._task is not None and not self._is_overdue:
             self._is_overdue = True
             self._task.cancel()
+            self._timer = self._loop.call_later(GRACE_SECONDS, self._look)
+        elif self._task is not None:
+            self._leave_behind(self._task)
 
     @property
     def _is_full(self) -> bool:
