@@ -106,6 +106,8 @@ class MapDriver:
                 self._unstored[index] = change.opened
             elif change.has_more is not None:
                 self._unstored[index] = change.added
+                if (items := self._maps.get(index)) is not None:
+                    items.awaits_page = True
         for place in transition.items_ready:
             if (items := self._maps.get(place.node)) is not None and place.item is not None:
                 items.wake(place.item)

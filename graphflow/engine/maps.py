@@ -46,6 +46,8 @@ class MapItems:
         self.node = node
         self.visit = state.visit
         self.is_loading = False
+        #: More items of a generator are about to be stored.
+        self.awaits_page = False
         self._state = state
         self._batch_size = node.map.batch_size
         self._limit = node.config.max_concurrency
@@ -76,6 +78,7 @@ class MapItems:
 
     def add(self, items: Sequence[tuple[int, str]]) -> None:
         """Items that have just been stored. What does not fit is read again later."""
+        self.awaits_page = False
         for place, (index, text) in enumerate(items):
             if self._pending or len(self._queue) >= QUEUE_ITEMS or self._queue_size >= QUEUE_SIZE:
                 self._pending.extend(index for index, _ in items[place:])
@@ -85,12 +88,11 @@ class MapItems:
 
     @property
     def needs_page(self) -> bool:
-        return (
-            bool(self._pending)
-            and not self.is_loading
-            and len(self._queue) < QUEUE_ITEMS // 2
-            and self._queue_size < QUEUE_SIZE // 2
-        )
+        if not self._pending or self.is_loading:
+            return False
+        has_room = len(self._queue) < QUEUE_ITEMS // 2 and self._queue_size < QUEUE_SIZE // 2
+        # A batch may be larger than what otherwise waits.
+        return has_room or not self._has_batch
 
     def next_page(self) -> list[int]:
         return [self._pending.popleft() for _ in range(min(self._page_items, len(self._pending)))]
@@ -127,7 +129,12 @@ class MapItems:
         """The last batch may be a smaller one; the others wait until they are whole."""
         if self._batch_size is None or len(self._queue) >= self._batch_size:
             return bool(self._queue)
-        return bool(self._queue) and not (self._pending or self.is_loading or self._state.has_more)
+        return bool(self._queue) and not self._is_filling
+
+    @property
+    def _is_filling(self) -> bool:
+        """Whether more will come into the queue."""
+        return bool(self._pending) or self.is_loading or self.awaits_page or self._state.has_more
 
     @property
     def has_room(self) -> bool:
