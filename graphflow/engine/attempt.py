@@ -225,9 +225,8 @@ def returned(attempt: Attempt, value: Any) -> Returned:
     if attempt.is_overdue:
         # It took the cancellation for itself; what it returns comes too late all the same.
         return timed_out(attempt)
-    if attempt.batch:
-        return _read_batch(attempt, value)
-    return _read_return(attempt.node, attempt.node.modules[attempt.module], value)
+    module = attempt.node.modules[attempt.module]
+    return _read_batch(attempt, module, value) if attempt.batch else _read_return(attempt.node, module, value)
 
 
 def raised(attempt: Attempt, error: BaseException) -> Returned:
@@ -264,8 +263,12 @@ async def argument(binding: Binding, transaction: Transaction, semaphore: asynci
             return await transaction.get(binding.name, binding.default)
 
 
-def _read_batch(attempt: Attempt, value: Any) -> Returned:
+def _read_batch(attempt: Attempt, module: PlanModule, value: Any) -> Returned:
     """A batch comes to a list with one result for each of its items."""
+    if module.bindings is None and isinstance(value, dict) and "status" in value:
+        if value["status"] != "success":
+            return Returned(failure=_reported_failure(value))
+        value = value.get("result")
     count = len(attempt.batch)
     if not isinstance(value, list | tuple) or len(value) != count:
         found = f"{len(value)} results" if isinstance(value, list | tuple) else type(value).__name__
