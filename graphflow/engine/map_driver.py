@@ -125,7 +125,7 @@ class MapDriver:
         for index, done in self._unstored_results.items():
             if (reducer := self._reducers.get(index)) is not None:
                 reducer.keep(done)
-                self._start(self._reduce(reducer))
+                self._start(self._reduce(index, reducer))
         self._unstored.clear()
         self._unstored_results.clear()
 
@@ -158,18 +158,33 @@ class MapDriver:
         failpoint("map.entered")
         waiting = {place.item for place in self._run.waits if place.node == index and place.item is not None}
         node, state = self._plan.nodes[index], self._run.maps[index]
-        self._maps[index] = MapItems(node, state, waiting, fresh)
+        items = self._maps[index] = MapItems(node, state, waiting, fresh)
         if node.map is not None and node.map.reduce is not None:
             read = partial(self._scheduler.store.results, self._run.id, node.name)
             reducer = self._reducers[index] = Reducer(node.name, node.map.reduce, state, read)
-            self._start(self._reduce(reducer))
+            self._start(self._reduce(index, reducer))
+        if not state.unfinished and not state.has_more:
+            self._start(self._end(items))
         self.refill_soon()
 
-    async def _reduce(self, reducer: Reducer) -> None:
+    async def _end(self, items: MapItems) -> None:
+        """Every item has its record, yet the map has failed: its run is tried again."""
+        outcome = ItemOutcomes(items.node.index, items.visit)
         try:
-            await reducer.follow()
+            await self._add_results(items, outcome)
         except StoreError as error:
             self._scheduler.break_off(error)
+        else:
+            self._scheduler.arrive(outcome)
+
+    async def _reduce(self, index: int, reducer: Reducer) -> None:
+        try:
+            await reducer.follow(lambda: (item for item, _ in self._unstored_results.get(index, ())))
+        except StoreError as error:
+            self._scheduler.break_off(error)
+        if reducer.failure is not None and not reducer.is_ending and self._reducers.get(index) is reducer:
+            visit = self._run.maps[index].visit
+            self._scheduler.arrive(ItemOutcomes(index, visit, reduce_failure=reducer.failure))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside the items; it is cancelled when the driving ends."""
@@ -312,6 +327,9 @@ class MapDriver:
         )
         await self._add_results(items, item)
         if not committer.fold(item, attempt):
+            if (reducer := self._reducers.get(item.node)) is not None and reducer.is_ending:
+                # It may be repeated before its turn comes, and come to something else.
+                reducer.begin_anew()
             return False
         self._scheduler.admission.leave(attempt)
         return True

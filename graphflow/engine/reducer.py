@@ -8,7 +8,7 @@ far as there is room, and are else read again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from typing import Any, Final
 
 from graphflow.caches.operations import value_text
@@ -37,6 +37,8 @@ class Reducer:
     ) -> None:
         #: Why there will be no value.
         self.failure: Failure | None = None
+        #: The last results are being folded: an outcome that is about to be folded says what they come to.
+        self.is_ending = False
         self._name = name
         self._function = function
         self._state = state
@@ -57,14 +59,26 @@ class Reducer:
             self._kept[index] = text
             self._kept_size += len(text)
 
-    async def follow(self) -> None:
-        """Fold all that is stored before the first item without a record. StoreError."""
-        if not self._turn.locked():
-            await self._fold_to(self._next_front())
+    async def follow(self, unstored: Callable[[], Iterable[int]]) -> None:
+        """Fold all that is stored before the first item without a record. StoreError.
+
+        `unstored` are the items whose records the commit under way stores: the run counts them as done already.
+        """
+        if self._turn.locked():
+            return
+        while self.failure is None and (front := self._next_front(frozenset(unstored()))) > self._front:
+            await self._fold_to(front)
+
+    def begin_anew(self) -> None:
+        """One of the last results is going to be another: fold all of them from their records once more."""
+        self.failure, self.is_ending = None, False
+        self._value, self._front = _NOTHING, 0
+        self._kept, self._kept_size = {}, 0
 
     async def result(self, last: Iterable[tuple[int, str]]) -> str | None:
         """The text of the value over all results, with the last ones, which are about to be stored; `null` if there are
         none. None if there is a failure. StoreError."""
+        self.is_ending = True
         for index, text in last:
             self._kept[index] = text
             self._kept_size += len(text)
@@ -77,9 +91,9 @@ class Reducer:
             self.failure = failure_from(error)
             return None
 
-    def _next_front(self) -> int:
-        front = self._front
-        while front < self._state.span and front not in self._state.unfinished:
+    def _next_front(self, unstored: Collection[int]) -> int:
+        front, unfinished = self._front, self._state.unfinished
+        while front < self._state.span and front not in unfinished and front not in unstored:
             front += 1
         return front
 
