@@ -389,6 +389,7 @@ def _add_page(fold: Fold, node: PlanNode, outcome: ItemsStored) -> None:
         results=outcome.results,
     )
     if outcome.reduce_failure is not None:
+        fold.transition.stopped |= node.bit
         _fail_map(fold, node, outcome.reduce_failure)
     if outcome.has_more or outcome.reduce_failure is not None:
         return

@@ -65,7 +65,7 @@ def _map_problems(config: NodeConfig) -> Iterator[str]:
                 yield f"{setting} is for the items of a map, but map_over is not set"
     if config.min_success is not None and config.on_item_error == "fail":
         yield "min_success counts items that may fail, but on_item_error='fail' lets none; drop one of the two"
-    if config.min_success is not None and config.min_success > 1 and config.min_success % 1:
+    if isinstance(config.min_success, float) and config.min_success >= 1:
         yield f"min_success is {config.min_success}; give a number of items, or a share of all between 0 and 1"
     if config.reduce is not None and inspect.iscoroutinefunction(config.reduce):
         yield "reduce is async, but it is called without await; make it a plain function of two results"
