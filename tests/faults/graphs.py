@@ -1,7 +1,9 @@
-"""The two graphs that the fault tests kill: every run of a body is noted in a file outside Redis.
+"""The graphs that the fault tests kill: every run of a body is noted in a file outside Redis.
 
-Both double the numbers of the task, three at a time; `naive` lets processors take the first pending subtask, `map`
-has one durable record per item. Each body passes the failpoint `body.running` when it is noted.
+All double the numbers of the task, three at a time; `naive` lets processors take the first pending subtask, `map`
+has one durable record per item. In `generator` and `seeking` the items of the map come from a generator, the second of
+which leaves out by itself what was taken before a crash. Each body passes the failpoint `body.running` when it is
+noted, a generator `source.running` before each element.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +22,12 @@ from graphflow.failpoints import failpoint
 from graphflow.graph.tasks import Task
 from tests import parallel_agent
 
-Form = Literal["naive", "map"]
+Form = Literal["naive", "map", "generator", "seeking"]
 Order = Literal["together", "forwards", "backwards"]
 
 FORMS: tuple[Form, ...] = ("naive", "map")
+GENERATOR_FORMS: tuple[Form, ...] = ("generator", "seeking")
+ALL_FORMS = FORMS + GENERATOR_FORMS
 CHUNK_SIZE = 3
 #: Something in the task that no process may log.
 PAYLOAD = "not-to-be-logged"
@@ -31,19 +36,30 @@ ATTEMPTS = 2
 #: Those of the graph whose bodies fail: a processor may meet each failing item in one visit.
 ATTEMPTS_OF_FAILING = 5
 #: Numbers in the task of each form: 5 subtasks, 16 items.
-COUNTS: dict[Form, int] = {"naive": 15, "map": 48}
+COUNTS: dict[Form, int] = {"naive": 15, "map": 48, "generator": 48, "seeking": 48}
 #: Seconds that one item takes.
-DELAYS: dict[Form, float] = {"naive": 0.03, "map": 0.04}
+DELAYS: dict[Form, float] = {"naive": 0.03, "map": 0.04, "generator": 0.04, "seeking": 0.04}
+#: Seconds between two elements of a generator: it goes on while items run.
+PAUSE_SECONDS = 0.008
 #: The nodes of each form; those that are maps.
 NODES: dict[Form, tuple[str, ...]] = {
     "naive": ("flow_control", "splitter", "processor_0", "processor_1", "processor_2", "aggregator"),
     "map": ("chunks", "double", "combine"),
+    "generator": ("double", "combine"),
+    "seeking": ("double", "combine"),
 }
-MAPS: dict[Form, tuple[str, ...]] = {"naive": (), "map": ("double",)}
+MAPS: dict[Form, tuple[str, ...]] = {
+    "naive": (),
+    "map": ("double",),
+    "generator": ("double",),
+    "seeking": ("double",),
+}
 #: The node that puts the results together, and the state key that holds them.
 AGGREGATES: dict[Form, tuple[str, str]] = {
     "naive": ("aggregator", "final_results"),
     "map": ("combine", "combine"),
+    "generator": ("combine", "combine"),
+    "seeking": ("combine", "combine"),
 }
 
 
@@ -93,9 +109,13 @@ def agent_of(
     order: Order = "together",
 ) -> Agent:
     """The agent of a form. `extra_node` makes another graph of it, which a run of the first must refuse."""
-    build = naive_agent if form == "naive" else map_agent
     body = Body(log, DELAYS[form] if delay is None else delay, fails_once, order)
-    agent = build(url, body, lease_seconds)
+    if form == "naive":
+        agent = naive_agent(url, body, lease_seconds)
+    elif form == "map":
+        agent = map_agent(url, body, lease_seconds)
+    else:
+        agent = generator_agent(url, body, lease_seconds, seeks=form == "seeking")
     if extra_node:
         agent.node(_extra)
     return agent
@@ -120,10 +140,41 @@ def map_agent(url: str, body: Body, lease_seconds: float) -> Agent:
 
     @agent.node
     def chunks(task: Task) -> list[list[int]]:
-        data = task.params["data"]
-        return [data[start : start + CHUNK_SIZE] for start in range(0, len(data), CHUNK_SIZE)]
+        return chunks_of(task)
 
-    @agent.node(map_over="chunks", max_concurrency=4, max_retries=ATTEMPTS)
+    _add_double_and_combine(agent, body, "chunks")
+    return agent
+
+
+def generator_agent(url: str, body: Body, lease_seconds: float, *, seeks: bool) -> Agent:
+    agent = Agent(cache=RedisCache(url), name="victim", lease_seconds=lease_seconds)
+
+    async def yielded(chunks: Sequence[list[int]]) -> AsyncIterator[list[int]]:
+        for chunk in chunks:
+            failpoint("source.running")
+            await asyncio.sleep(PAUSE_SECONDS)
+            yield chunk
+
+    async def generator(task: Task) -> AsyncIterator[list[int]]:
+        async for chunk in yielded(chunks_of(task)):
+            yield chunk
+
+    async def seeking(task: Task, start: int) -> AsyncIterator[list[int]]:
+        note(starts_of(body.log), str(start))
+        async for chunk in yielded(chunks_of(task)[start:]):
+            yield chunk
+
+    _add_double_and_combine(agent, body, seeking if seeks else generator)
+    return agent
+
+
+def chunks_of(task: Task) -> list[list[int]]:
+    data = task.params["data"]
+    return [data[start : start + CHUNK_SIZE] for start in range(0, len(data), CHUNK_SIZE)]
+
+
+def _add_double_and_combine(agent: Agent, body: Body, source: str | Callable[..., Any]) -> None:
+    @agent.node(map_over=source, max_concurrency=4, max_retries=ATTEMPTS)
     async def double(chunk: list[int], index: int) -> list[int]:
         await body.run(index)
         return [number * 2 for number in chunk]
@@ -131,8 +182,6 @@ def map_agent(url: str, body: Body, lease_seconds: float) -> Agent:
     @agent.node
     def combine(double: list[list[int]]) -> list[int]:
         return [number for part in double for number in part]
-
-    return agent
 
 
 def _extra(task: Task) -> None:
@@ -146,6 +195,11 @@ def note(log: Path, item: str) -> None:
         os.write(file, f"{item} {os.getpid()}\n".encode())
     finally:
         os.close(file)
+
+
+def starts_of(log: Path) -> Path:
+    """Where the generator that seeks notes from which element it goes on, process by process."""
+    return log.with_suffix(".starts")
 
 
 def executions(log: Path) -> Counter[int]:

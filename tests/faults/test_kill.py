@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.graphs import DELAYS, FORMS, Form, executions, items_of
+from tests.faults.graphs import ALL_FORMS, DELAYS, FORMS, GENERATOR_FORMS, Form, executions, items_of
 from tests.faults.harness import Job, looking_at, run_field, wait_bodies_begun
 from tests.faults.invariants import FINAL, check_run
 from tests.servers import RealServer
@@ -41,8 +41,14 @@ class Killed:
     repeated: int
 
 
-@pytest.mark.parametrize("runs", [8, *(pytest.param(runs, marks=pytest.mark.long) for runs in (50, 500))])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("form", "runs"),
+    [
+        *((form, 8) for form in FORMS),
+        *((form, 2) for form in GENERATOR_FORMS),
+        *(pytest.param(form, runs, marks=pytest.mark.long) for runs in (50, 500) for form in ALL_FORMS),
+    ],
+)
 def test_f1_every_run_killed_at_random_moments_comes_to_its_right_end(
     form: Form, runs: int, redis_server: RealServer, tmp_path: Path
 ) -> None:
@@ -64,6 +70,9 @@ def test_f1_every_run_killed_at_random_moments_comes_to_its_right_end(
     print(
         f"{form}: {runs} of {runs} right, {kills} kills, {hits} in the middle of a run, {repeated} bodies repeated"
     )
+    if runs < 8:
+        # Too few for the chances of a moment to even out.
+        return
     assert kills >= runs, "every run was killed"
     assert hits > kills / 2, f"only {hits} of {kills} kills met a run in progress"
 
@@ -91,7 +100,7 @@ def _kill_and_finish(job: Job, moments: list[Moment]) -> Killed:
         check_run(client, job.run_id, job.form)
     found = executions(job.log)
     assert set(found) == set(range(items_of(job.form))), "every item has run"
-    if job.form == "map":
+    if job.form != "naive":
         assert max(found.values()) <= 1 + kills, (
             f"an item was repeated more often than it was killed: {found}"
         )

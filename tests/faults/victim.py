@@ -1,6 +1,6 @@
 """A process to be killed: starts a run, or goes on with it, and prints what it came to.
 
-    python -m tests.faults.victim URL RUN_ID naive|map LOG [--delay SECONDS] [--lease-seconds SECONDS] [--barrier FILE]
+    python -m tests.faults.victim URL RUN_ID FORM LOG [--delay SECONDS] [--lease-seconds SECONDS] [--barrier FILE]
         [--fails-once] [--order together|forwards|backwards] [--count]
 
 Prints `begun` when everything is imported, waits there until the barrier's file exists, and prints one line of JSON at
@@ -22,7 +22,7 @@ from graphflow import failpoints
 from graphflow.agent import Agent
 from graphflow.errors import RunInterrupted
 from graphflow.graph.tasks import RunStatus
-from tests.faults.graphs import AGGREGATES, Form, agent_of, task_of
+from tests.faults.graphs import AGGREGATES, ALL_FORMS, Form, agent_of, task_of
 
 
 class Counting(dict[str, Any]):
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     parser.add_argument("run_id")
-    parser.add_argument("form", choices=("naive", "map"))
+    parser.add_argument("form", choices=ALL_FORMS)
     parser.add_argument("log", type=Path)
     parser.add_argument("--delay", type=float)
     parser.add_argument("--lease-seconds", type=float, default=10.0)
