@@ -215,6 +215,9 @@ class Feed:
                     break
                 if self._left_out:
                     self._left_out -= 1
+                    self._last = self._loop.time()
+                    if not self._left_out % TURN_ITEMS:
+                        await asyncio.sleep(0)
                     continue
                 self._add(element)
                 if self._is_full:

@@ -566,6 +566,42 @@ def test_generator_that_ignores_its_cancellation_does_not_hold_the_run(
     run(main())
 
 
+def test_time_of_elements_that_are_left_out_counts_for_each(redis_url: str) -> None:
+    """After a crash the generator yields once more what is stored: slowly, but it is not silent."""
+
+    async def main() -> None:
+        is_first = True
+
+        async def numbers() -> AsyncIterator[int]:
+            for number in range(40):
+                if is_first and number == 30:
+                    await asyncio.sleep(30)
+                if not is_first:
+                    await asyncio.sleep(0.03)
+                yield number
+
+        calls: Counter[int] = Counter()
+        agent = agent_on(redis_url)
+
+        @agent.node(map_over=numbers, timeout=0.5, max_retries=1)
+        async def work(item: int) -> int:
+            calls[item] += 1
+            return item
+
+        running = asyncio.create_task(agent.run_task(task(), run_id="left-out"))
+        with client(redis_url) as connection:
+            await until(lambda: connection.hget("gf:run:{left-out}:map:work", "done") == "30")
+        await cancel(running)
+        is_first = False
+
+        outcome = await agent.resume("left-out")
+        assert outcome.status is RunStatus.COMPLETE
+        assert outcome["work"] == list(range(40))
+        assert set(calls.values()) == {1}
+
+    run(main())
+
+
 def test_generator_that_ignores_its_timeout_has_failed_all_the_same(agent: Agent) -> None:
     async def main() -> None:
         is_over = asyncio.Event()
