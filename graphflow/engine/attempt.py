@@ -120,6 +120,11 @@ class Attempt:
         return self.index is not None and self.node.modules[0].is_plain
 
     @property
+    def is_pulled(self) -> bool:
+        """A plain item whose body is sync: a thread does all of it."""
+        return self.is_plain and not self.node.modules[0].is_async
+
+    @property
     def is_item(self) -> bool:
         return self.index is not None
 
@@ -234,6 +239,16 @@ def raised(attempt: Attempt, error: BaseException) -> Returned:
     if attempt.is_overdue and isinstance(error, asyncio.CancelledError):
         return timed_out(attempt)
     return Returned(failure=failure_from(error))
+
+
+def run_sync_item(attempt: Attempt) -> Returned:
+    """Run the body of a plain item in the thread that calls this. Raises nothing."""
+    module = attempt.node.modules[attempt.module]
+    try:
+        assert isinstance(module.module, FunctionModule)
+        return returned(attempt, module.module.function(**_plain_arguments(module, attempt)))
+    except BaseException as error:
+        return raised(attempt, error)
 
 
 def timed_out(attempt: Attempt) -> Returned:

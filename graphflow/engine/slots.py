@@ -1,4 +1,8 @@
-"""The places in which attempts run: so many at a time, each a task of its own, and all of them gone at the end."""
+"""The places in which attempts run: so many at a time, and all of them gone at the end.
+
+Each is a task of its own, but for an item whose body is a sync function of nothing but the item: that one is pulled by
+a thread, which does all of it, and no task waits for it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,16 @@ from collections.abc import Callable
 
 from graphflow.caches.errands import Suspended
 from graphflow.caches.transaction import Overtaken, Transaction
-from graphflow.engine.attempt import Attempt, Returned, failure_from, raised, returned, start_body, timed_out
+from graphflow.engine.attempt import (
+    Attempt,
+    Returned,
+    failure_from,
+    raised,
+    returned,
+    run_sync_item,
+    start_body,
+    timed_out,
+)
 from graphflow.engine.deadlines import Deadlines
 from graphflow.engine.mirror import Mirror
 from graphflow.engine.plan import Plan
@@ -27,7 +40,7 @@ Ended = Input | Returned | None
 
 
 class Slots:
-    """Runs attempts in tasks. `ended` is called with what an attempt came to."""
+    """Runs attempts. `ended` is called with what an attempt came to."""
 
     def __init__(
         self,
@@ -44,7 +57,7 @@ class Slots:
         self._ended = ended
         self._run_id = run_id
         self._names = [f"{run_id}/{node.name}" for node in plan.nodes]
-        self._deadlines = Deadlines(self.context, _time_out)
+        self._deadlines = Deadlines(self.context, self._time_out)
         self._semaphore = asyncio.Semaphore(plan.max_concurrent_tasks)
         self._loop = asyncio.get_running_loop()
         self._running: set[Attempt] = set()
@@ -97,6 +110,9 @@ class Slots:
             self._deadlines.start(attempt, attempt.timeout)
         if self._next_look is None:
             self._next_look = self._loop.call_later(GRACE_SECONDS, self._look_for_late, context=self.context)
+        if attempt.is_pulled:
+            self._executor.start(self._pull, attempt, self._pulled_ended)
+            return
         # A context of its own: the caller's is that of whichever attempt has just ended.
         attempt.task = self._loop.create_task(
             self._execute(attempt), name=self._names[attempt.node.index], context=self.context.copy()
@@ -113,7 +129,25 @@ class Slots:
 
     def stop_node(self, index: int) -> None:
         for attempt in [attempt for attempt in self._running if attempt.node.index == index]:
-            _stop(attempt)
+            self._stop(attempt)
+
+    def _time_out(self, attempt: Attempt) -> None:
+        attempt.is_overdue = True
+        self._cancel(attempt)
+
+    def _stop(self, attempt: Attempt) -> None:
+        if attempt.stopping:
+            # Once is enough: a second cancellation would meet its body as it cleans up after the first.
+            return
+        attempt.stopping = True
+        self._cancel(attempt)
+
+    def _cancel(self, attempt: Attempt) -> None:
+        if attempt.task is not None:
+            attempt.task.cancel()
+        else:
+            # Nothing interrupts a thread: the run goes on without it, and another takes its place.
+            self._pulled_ended(attempt, None if attempt.stopping else timed_out(attempt))
 
     def _look_for_late(self) -> None:
         """Abandon what was cancelled before the last look and still runs: a body may catch its cancellation."""
@@ -146,7 +180,7 @@ class Slots:
         self._deadlines.close()
         tasks = {attempt.task for attempt in self._running if attempt.task is not None}
         for attempt in list(self._running):
-            _stop(attempt)
+            self._stop(attempt)
         if tasks:
             _, tasks = await asyncio.wait(tasks, timeout=STOP_SECONDS)
         for task in tasks:
@@ -178,6 +212,17 @@ class Slots:
         if not attempt.is_abandoned:
             failpoint("attempt.returned")
             self._ended(attempt, ended)
+
+    def _pull(self, attempt: Attempt) -> Returned | None:
+        """Run an item in the thread that calls this; None if nobody waits for it any more."""
+        return None if attempt.is_unwanted() else self.context.copy().run(_run_watched, attempt)
+
+    def _pulled_ended(self, attempt: Attempt, came_to: Returned | None) -> None:
+        """A thread, or the clock, is done with an item; what comes second comes too late."""
+        if attempt in self._running:
+            self._leave(attempt)
+            failpoint("attempt.returned")
+            self._ended(attempt, came_to)
 
     def _leave(self, attempt: Attempt) -> None:
         self.give_back(attempt)
@@ -214,16 +259,6 @@ def _outcome(attempt: Attempt, came_to: Returned) -> Outcome | Returned:
     )
 
 
-def _time_out(attempt: Attempt) -> None:
-    attempt.is_overdue = True
-    if attempt.task is not None:
-        attempt.task.cancel()
-
-
-def _stop(attempt: Attempt) -> None:
-    if attempt.stopping:
-        # Once is enough: a second cancellation would meet its body as it cleans up after the first.
-        return
-    attempt.stopping = True
-    if attempt.task is not None:
-        attempt.task.cancel()
+def _run_watched(attempt: Attempt) -> Returned:
+    watch_for_stop(attempt.is_unwanted)
+    return run_sync_item(attempt)

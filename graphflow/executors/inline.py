@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from graphflow.executors.threads import Threads
 from graphflow.graph.functions import is_async
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 _stop_requested: contextvars.ContextVar[Callable[[], bool]] = contextvars.ContextVar(
     "graphflow_stop_requested"
@@ -57,3 +60,8 @@ class InlineExecutor:
     async def in_thread(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         """The same for a function that is known to be sync."""
         return await self._threads.run(function, (), arguments)
+
+    def start(self, function: Callable[[A], R], argument: A, ended: Callable[[A, R], None]) -> None:
+        """Call `function(argument)` in a thread without a task that waits for it: `ended(argument, result)` is called
+        in the event loop. The function sees to its context, and raises nothing."""
+        self._threads.start(function, argument, ended)

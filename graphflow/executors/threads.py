@@ -1,5 +1,8 @@
 """Threads for sync bodies. They are daemons: a body that hangs keeps neither another from running nor the process alive.
 
+They pull calls from one queue, and what has ended they report together: the event loop is woken by the first that has
+ended since its last look, so that short calls do not cost it a wake-up each.
+
 There is no limit here. Whoever calls holds a slot, so that there are never more threads than slots, but for those whose
 body outlived its time.
 """
@@ -9,71 +12,123 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
+import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
+
+logger = logging.getLogger(__name__)
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+#: Calls reported before the loop gets a turn.
+BURST_CALLS = 64
 
 _numbers = itertools.count(1)
+#: A function, its argument, and who is told what it returned.
+_Call = tuple[Callable[[Any], Any], Any, Callable[[Any, Any], None]]
 
 
 class Threads:
-    """Threads for the calls of one event loop, started when none is idle. `close` ends those that are idle."""
+    """Threads for the calls of the running event loop, started when none is idle. `close` ends those that are idle."""
 
     def __init__(self) -> None:
-        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        #: Who is told of what, appended in the threads.
+        self._ended: deque[tuple[Callable[[Any, Any], None], Any, Any]] = deque()
+        #: The loop was asked to look at what has ended, and has not begun to.
+        self._is_woken = False
         self._count = 0
-        self._idle = 0
+        #: Calls that were put into the queue and not yet reported.
+        self._unreported = 0
 
     async def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the function returns or raises, called in a thread with this context.
 
         If this is cancelled the function goes on, and nobody learns what it comes to.
         """
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[Any] = loop.create_future()
-        context = contextvars.copy_context()
-
-        def call() -> None:
-            result, error = None, None
-            try:
-                result = context.run(function, *args, **kwargs)
-            except BaseException as raised:
-                error = raised
-            with suppress(RuntimeError):  # The loop may be closed by now.
-                loop.call_soon_threadsafe(self._end, ended, result, error)
-
-        if self._idle:
-            self._idle -= 1
-        else:
-            self._start()
-        self._calls.put(call)
+        ended: asyncio.Future[Any] = self._loop.create_future()
+        call = partial(contextvars.copy_context().run, function, *args, **kwargs)
+        self.start(_called, call, lambda _, result: _settle(ended, result))
         return await ended
+
+    def start(self, function: Callable[[A], R], argument: A, ended: Callable[[A, R], None]) -> None:
+        """Call `function(argument)` in a thread, and `ended(argument, result)` in the event loop when it has returned.
+
+        The function sees to its context, and raises nothing.
+        """
+        self._unreported += 1
+        self._calls.put((function, argument, ended))
+        # A body that hangs is never taken for a thread that others may wait for.
+        if self._unreported - len(self._ended) > self._count:
+            self._add_thread()
 
     def close(self) -> None:
         for _ in range(self._count):
             self._calls.put(None)
 
-    def _start(self) -> None:
-        self._count += 1
+    def _add_thread(self) -> None:
         name = f"graphflow-worker-{next(_numbers)}"
-        threading.Thread(target=_work, args=(self._calls,), name=name, daemon=True).start()
-
-    def _end(self, ended: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-        self._idle += 1
-        if ended.done():
+        try:
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+        except RuntimeError:
+            if self._count == 0:
+                raise
+            logger.warning("no more than %s threads can be started; sync bodies wait for one", self._count)
             return
-        if error is None:
-            ended.set_result(result)
-        else:
-            ended.set_exception(_throwable(error))
+        self._count += 1
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            function, argument, ended = call
+            self._ended.append((ended, argument, function(argument)))
+            if not self._is_woken:
+                self._is_woken = True
+                with suppress(RuntimeError):  # The loop may be closed by now.
+                    self._loop.call_soon_threadsafe(self._report, context=self._context)
+            del call, function, argument, ended  # They would keep the last body's arguments and result alive.
+
+    def _report(self) -> None:
+        # Before the look: what ends from here on asks for another.
+        self._is_woken = False
+        try:
+            for _ in range(min(BURST_CALLS, len(self._ended))):
+                ended, argument, result = self._ended.popleft()
+                self._unreported -= 1
+                ended(argument, result)
+        finally:
+            if self._ended:
+                self._is_woken = True
+                self._loop.call_soon(self._report, context=self._context)
 
 
-def _work(calls: SimpleQueue[Callable[[], None] | None]) -> None:
-    while (call := calls.get()) is not None:
-        call()
-        del call  # It would keep the last body's arguments and result alive.
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    error: BaseException
+
+
+def _called(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except BaseException as error:
+        return _Raised(error)
+
+
+def _settle(ended: asyncio.Future[Any], result: Any) -> None:
+    if ended.done():
+        return
+    if isinstance(result, _Raised):
+        ended.set_exception(_throwable(result.error))
+    else:
+        ended.set_result(result)
 
 
 def _throwable(error: BaseException) -> BaseException:
