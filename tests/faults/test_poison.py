@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 from graphflow import Agent, RedisCache, RunResult, Task
 
@@ -15,19 +19,29 @@ POISON = 437
 MOST_DEATHS = 8
 
 
-def agent(url: str, log: Path) -> Agent:
-    agent = Agent(cache=RedisCache(url), name="poison", max_concurrent_tasks=100)
+def agent(url: str, log: Path, kind: str) -> Agent:
+    agent = Agent(cache=RedisCache(url), name=f"poison-{kind}", max_concurrent_tasks=100)
 
-    @agent.node(map_over="numbers")
-    async def work(number: int) -> int:
-        import asyncio
-
+    def begin(number: int) -> None:
         with log.open("a") as file:
             file.write(f"{number}\n")
-        await asyncio.sleep(0.01)
+
+    def end(number: int) -> int:
         if number == POISON:
             os._exit(7)
         return number
+
+    async def work(number: int) -> int:
+        begin(number)
+        await asyncio.sleep(0.01)
+        return end(number)
+
+    def work_in_thread(number: int) -> int:
+        begin(number)
+        time.sleep(0.01)
+        return end(number)
+
+    agent.node(name="work", map_over="numbers")(work if kind == "async" else work_in_thread)
 
     @agent.node
     def total(work: list[int]) -> int:
@@ -36,17 +50,18 @@ def agent(url: str, log: Path) -> Agent:
     return agent
 
 
-def drive(url: str, log: Path) -> RunResult:
-    return agent(url, log).run_task_sync(
-        Task(type="poison"), state={"numbers": list(range(ITEMS))}, run_id="poison-1"
+def drive(url: str, log: Path, kind: str) -> RunResult:
+    return agent(url, log, kind).run_task_sync(
+        Task(type="poison"), state={"numbers": list(range(ITEMS))}, run_id=f"poison-{kind}"
     )
 
 
+@pytest.mark.parametrize("kind", ["async", "sync"])
 def test_one_poisonous_item_among_a_thousand_is_the_only_one_that_fails(
-    redis_url: str, tmp_path: Path
+    redis_url: str, tmp_path: Path, kind: str
 ) -> None:
     log = tmp_path / "executions"
-    command = [sys.executable, "-m", "tests.faults.test_poison", redis_url, str(log)]
+    command = [sys.executable, "-m", "tests.faults.test_poison", redis_url, str(log), kind]
 
     deaths = 0
     while (ended := subprocess.run(command, capture_output=True, text=True, timeout=60)).returncode == 7:
@@ -62,5 +77,5 @@ def test_one_poisonous_item_among_a_thousand_is_the_only_one_that_fails(
 
 
 if __name__ == "__main__":
-    outcome = drive(sys.argv[1], Path(sys.argv[2]))
+    outcome = drive(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
     print(outcome.status.value, outcome["total"], [failure.item for failure in outcome.failures])

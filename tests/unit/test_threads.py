@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -104,3 +106,139 @@ def test_closed_threads_end() -> None:
     name = with_threads(main)
 
     wait_until(lambda: name not in {thread.name for thread in threading.enumerate()})
+
+
+# Calls that no task waits for
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - threads make it true
+            await asyncio.sleep(0.001)
+
+
+def test_what_calls_come_to_is_reported_in_the_event_loop() -> None:
+    async def main(threads: Threads) -> None:
+        reports: list[tuple[int, str, int]] = []
+
+        def ended(number: int, name: str) -> None:
+            reports.append((number, name, threading.get_ident()))
+
+        for number in range(200):
+            threads.start(lambda _: threading.current_thread().name, number, ended)
+        await until(lambda: len(reports) == 200)
+
+        assert sorted(number for number, _, _ in reports) == list(range(200))
+        assert all(name.startswith("graphflow-worker-") for _, name, _ in reports)
+        assert {ident for _, _, ident in reports} == {threading.get_ident()}
+
+    with_threads(main)
+
+
+def test_calls_that_end_before_the_loop_looks_are_reported_with_one_wake_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main(threads: Threads) -> None:
+        loop = asyncio.get_running_loop()
+        wake, wakes, results = loop.call_soon_threadsafe, [], []
+
+        monkeypatch.setattr(
+            loop, "call_soon_threadsafe", lambda *args, **named: wakes.append(wake(*args, **named))
+        )
+        for number in range(50):
+            threads.start(lambda number: number * 2, number, lambda _, result: results.append(result))
+        # The loop is not let go before all of them have ended.
+        wait_until(lambda: len(threads._ended) == 50)
+        await until(lambda: len(results) == 50)
+
+        assert sorted(results) == [number * 2 for number in range(50)]
+        # Two threads may both find that nobody has asked yet.
+        assert len(wakes) <= 5
+
+    with_threads(main)
+
+
+def test_one_thread_is_enough_for_calls_that_follow_each_other() -> None:
+    async def main(threads: Threads) -> None:
+        names: list[str] = []
+        for number in range(30):
+            threads.start(
+                lambda _: threading.current_thread().name, number, lambda _, name: names.append(name)
+            )
+            await until(lambda: len(names) == number + 1)  # noqa: B023 - awaited at once
+
+        assert len(set(names)) == 1
+
+    with_threads(main)
+
+
+def test_calls_do_not_wait_behind_one_that_hangs() -> None:
+    release = threading.Event()
+
+    async def main(threads: Threads) -> None:
+        ended: list[int] = []
+        threads.start(lambda _: release.wait(10), -1, lambda number, _: ended.append(number))
+        for number in range(20):
+            threads.start(lambda number: number, number, lambda number, _: ended.append(number))
+        await until(lambda: len(ended) == 20)
+        assert -1 not in ended
+
+        release.set()
+        await until(lambda: len(ended) == 21)
+        assert ended[-1] == -1
+
+    with_threads(main)
+
+
+def test_report_that_fails_does_not_keep_the_others_from_being_made() -> None:
+    async def main(threads: Threads) -> None:
+        complaints: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        heard: list[int] = []
+
+        def ended(number: int, _: None) -> None:
+            if number % 3 == 0:
+                raise ValueError(number)
+            heard.append(number)
+
+        for number in range(9):
+            threads.start(lambda _: None, number, ended)
+        await until(lambda: len(heard) == 6 and len(complaints) == 3)
+
+    with_threads(main)
+
+
+def test_calls_wait_for_a_thread_when_no_more_can_be_started(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(threads: Threads) -> set[str]:
+        first = await threads.run(lambda: threading.current_thread().name, (), {})
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        names = await asyncio.gather(
+            *(threads.run(lambda: threading.current_thread().name, (), {}) for _ in range(5))
+        )
+        assert set(names) == {first}
+        return set(names)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with_threads(main)
+
+    assert "no more than 1 threads can be started" in caplog.text
+
+
+def test_nothing_of_a_call_is_kept_when_it_has_been_reported() -> None:
+    class Big:
+        pass
+
+    async def main(threads: Threads) -> None:
+        big = Big()
+        seen = weakref.ref(big)
+        ended: list[int] = []
+        threads.start(lambda _: None, big, lambda *_: ended.append(1))
+        del big
+        await until(lambda: ended)
+        await until(lambda: gc.collect() >= 0 and seen() is None)
+
+    with_threads(main)
