@@ -1,7 +1,8 @@
 """Threads for sync bodies. They are daemons: a body that hangs keeps neither another from running nor the process alive.
 
-They pull calls from one queue, and what has ended they report together: the event loop is woken by the first that has
-ended since its last look, so that short calls do not cost it a wake-up each.
+They pull calls from one queue, so that few threads do many short calls; a call that has waited for a moment gets a
+thread of its own. What has ended they report together: the event loop is woken by the first call that has ended since
+its last look.
 
 There is no limit here. Whoever calls holds a slot, so that there are never more threads than slots, but for those whose
 body outlived its time.
@@ -18,7 +19,6 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -27,64 +27,88 @@ logger = logging.getLogger(__name__)
 A = TypeVar("A")
 R = TypeVar("R")
 
-#: Calls reported before the loop gets a turn.
+#: Seconds that a call waits for a thread that is there before another one is started for it; twice as many may pass.
+PATIENCE_SECONDS = 0.001
+#: Seconds until the next try when the system lets no more threads be started.
+RETRY_SECONDS = 1.0
+#: Threads started, and calls reported, before the loop gets a turn.
+BURST_THREADS = 32
 BURST_CALLS = 64
 
 _numbers = itertools.count(1)
-#: A function, its argument, and who is told what it returned.
-_Call = tuple[Callable[[Any], Any], Any, Callable[[Any, Any], None]]
 
 
 class Threads:
-    """Threads for the calls of the running event loop, started when none is idle. `close` ends those that are idle."""
+    """Threads for the calls of the running event loop. `close` ends them, but for those whose body has not."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        #: A function, its argument, and who is told what it returned.
+        self._calls: SimpleQueue[tuple[Callable[[Any], Any], Any, Callable[[Any, Any], None]] | None]
+        self._calls = SimpleQueue()
         #: Who is told of what, appended in the threads.
         self._ended: deque[tuple[Callable[[Any, Any], None], Any, Any]] = deque()
         #: The loop was asked to look at what has ended, and has not begun to.
         self._is_woken = False
-        self._count = 0
-        #: Calls that were put into the queue and not yet reported.
-        self._unreported = 0
+        self._threads = 0
+        #: Calls put into the queue since the beginning, and how many of these the next look expects to have begun.
+        self._put = 0
+        self._expected = 0
+        self._next_look: asyncio.TimerHandle | None = None
 
     async def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the function returns or raises, called in a thread with this context.
 
         If this is cancelled the function goes on, and nobody learns what it comes to.
         """
-        ended: asyncio.Future[Any] = self._loop.create_future()
-        call = partial(contextvars.copy_context().run, function, *args, **kwargs)
-        self.start(_called, call, lambda _, result: _settle(ended, result))
-        return await ended
+        call = _Awaited(function, args, kwargs, contextvars.copy_context(), self._loop.create_future())
+        self.start(_Awaited.made, call, _Awaited.settle)
+        return await call.ended
 
     def start(self, function: Callable[[A], R], argument: A, ended: Callable[[A, R], None]) -> None:
         """Call `function(argument)` in a thread, and `ended(argument, result)` in the event loop when it has returned.
 
         The function sees to its context, and raises nothing.
         """
-        self._unreported += 1
+        self._put += 1
         self._calls.put((function, argument, ended))
-        # A body that hangs is never taken for a thread that others may wait for.
-        if self._unreported - len(self._ended) > self._count:
-            self._add_thread()
+        if self._next_look is None:
+            self._look_after(PATIENCE_SECONDS if self._threads else 0)
 
     def close(self) -> None:
-        for _ in range(self._count):
+        if self._next_look is not None:
+            self._next_look.cancel()
+        for _ in range(self._threads):
             self._calls.put(None)
+
+    # Threads come
+
+    def _look_after(self, seconds: float) -> None:
+        self._expected = self._put
+        self._next_look = self._loop.call_later(seconds, self._look, context=self._context)
+
+    def _look(self) -> None:
+        """Start a thread for each call that has not begun since the last look: those that are there do not end."""
+        self._next_look = None
+        waiting = self._calls.qsize()
+        late = self._expected - (self._put - waiting)
+        patience = PATIENCE_SECONDS
+        try:
+            for _ in range(min(late, BURST_THREADS)):
+                self._add_thread()
+        except RuntimeError:
+            logger.warning("no more than %s threads can be started; sync bodies wait for one", self._threads)
+            patience = RETRY_SECONDS
+        if waiting:
+            self._look_after(patience)
 
     def _add_thread(self) -> None:
         name = f"graphflow-worker-{next(_numbers)}"
-        try:
-            threading.Thread(target=self._work, name=name, daemon=True).start()
-        except RuntimeError:
-            if self._count == 0:
-                raise
-            logger.warning("no more than %s threads can be started; sync bodies wait for one", self._count)
-            return
-        self._count += 1
+        threading.Thread(target=self._work, name=name, daemon=True).start()
+        self._threads += 1
+
+    # Calls end
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
@@ -102,7 +126,6 @@ class Threads:
         try:
             for _ in range(min(BURST_CALLS, len(self._ended))):
                 ended, argument, result = self._ended.popleft()
-                self._unreported -= 1
                 ended(argument, result)
         finally:
             if self._ended:
@@ -110,25 +133,34 @@ class Threads:
                 self._loop.call_soon(self._report, context=self._context)
 
 
-@dataclass(frozen=True, slots=True)
-class _Raised:
-    error: BaseException
+@dataclass(slots=True)
+class _Awaited:
+    """A call that a coroutine waits for."""
 
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    context: contextvars.Context
+    ended: asyncio.Future[Any]
 
-def _called(call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except BaseException as error:
-        return _Raised(error)
+    def made(self) -> tuple[Any, BaseException | None]:
+        """Its result and what it raised. In a thread."""
+        if self.ended.done():
+            # It was given up before a thread had time for it.
+            return None, None
+        try:
+            return self.context.run(self.function, *self.args, **self.kwargs), None
+        except BaseException as error:
+            return None, error
 
-
-def _settle(ended: asyncio.Future[Any], result: Any) -> None:
-    if ended.done():
-        return
-    if isinstance(result, _Raised):
-        ended.set_exception(_throwable(result.error))
-    else:
-        ended.set_result(result)
+    def settle(self, outcome: tuple[Any, BaseException | None]) -> None:
+        if self.ended.done():
+            return
+        result, error = outcome
+        if error is None:
+            self.ended.set_result(result)
+        else:
+            self.ended.set_exception(_throwable(error))
 
 
 def _throwable(error: BaseException) -> BaseException:

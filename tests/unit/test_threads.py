@@ -141,6 +141,7 @@ def test_calls_that_end_before_the_loop_looks_are_reported_with_one_wake_up(
     async def main(threads: Threads) -> None:
         loop = asyncio.get_running_loop()
         wake, wakes, results = loop.call_soon_threadsafe, [], []
+        await threads.run(lambda: None, (), {})
 
         monkeypatch.setattr(
             loop, "call_soon_threadsafe", lambda *args, **named: wakes.append(wake(*args, **named))
@@ -211,21 +212,48 @@ def test_report_that_fails_does_not_keep_the_others_from_being_made() -> None:
 def test_calls_wait_for_a_thread_when_no_more_can_be_started(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main(threads: Threads) -> set[str]:
-        first = await threads.run(lambda: threading.current_thread().name, (), {})
-        monkeypatch.setattr(threading.Thread, "start", refuse)
-        names = await asyncio.gather(
-            *(threads.run(lambda: threading.current_thread().name, (), {}) for _ in range(5))
-        )
-        assert set(names) == {first}
-        return set(names)
+    refused = threading.Event()
 
     def refuse(_: threading.Thread) -> None:
+        refused.set()
         raise RuntimeError("can't start new thread")
+
+    def body() -> str:
+        assert refused.wait(10)
+        return threading.current_thread().name
+
+    async def main(threads: Threads) -> None:
+        only = await threads.run(lambda: threading.current_thread().name, (), {})
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        names = await asyncio.gather(*(threads.run(body, (), {}) for _ in range(5)))
+
+        assert set(names) == {only}
 
     with_threads(main)
 
     assert "no more than 1 threads can be started" in caplog.text
+
+
+def test_call_that_was_given_up_before_a_thread_had_time_for_it_is_not_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release, made = threading.Event(), []
+
+    async def main(threads: Threads) -> None:
+        await threads.run(lambda: None, (), {})
+        monkeypatch.setattr(threading.Thread, "start", lambda _: None)
+        busy = asyncio.create_task(threads.run(release.wait, (10,), {}))
+        given_up = asyncio.create_task(threads.run(made.append, (1,), {}))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        release.set()
+        await busy
+        await threads.run(lambda: None, (), {})
+
+    with_threads(main)
+
+    assert made == []
 
 
 def test_nothing_of_a_call_is_kept_when_it_has_been_reported() -> None:
