@@ -17,8 +17,10 @@ import pytest
 
 from graphflow import Agent, NodeStatus, NonRetryableException, RunStatus, is_cancelled
 from graphflow.engine import slots
+from graphflow.engine.attempt import Attempt, Returned
+from graphflow.executors.threads import Threads
 from tests.acceptance.support import agent_on, task, until
-from tests.helpers import run
+from tests.helpers import run, wait_until
 
 #: Seconds after which a body that waits for something gives up: far more than it ever takes.
 PATIENCE = 20
@@ -295,23 +297,68 @@ def test_item_over_its_timeout_fails_alone_learns_of_it_and_keeps_no_slot(redis_
     ]
 
 
-def test_item_over_its_timeout_is_tried_again(agent: Agent) -> None:
-    calls: Counter[int] = Counter()
+def test_item_over_its_timeout_is_tried_again_and_what_its_first_try_returns_later_is_not_taken(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
     let_go = threading.Event()
+    calls: Counter[int] = Counter()
+    reported: list[str | None] = []
+    take_report = slots.Slots._pulled_ended
 
-    @agent.node(map_over="items", max_retries=2, timeout=0.2)
+    def note_report(self: slots.Slots, attempt: Attempt, returned: Returned | None) -> None:
+        take_report(self, attempt, returned)
+        reported.append(returned and returned.result)
+
+    monkeypatch.setattr(slots.Slots, "_pulled_ended", note_report)
+
+    @agent.node(map_over="items", max_retries=2, timeout=0.5)
     def work(item: int) -> int:
         calls[item] += 1
         if item == 1 and calls[item] == 1:
             let_go.wait(PATIENCE)
             return -1
+        if item == 1:
+            let_go.set()
+            wait_until(lambda: "-1" in reported)
+        return item
+
+    outcome = agent.run_task_sync(task(), state={"items": [0, 1, 2]})
+
+    assert outcome.status is RunStatus.COMPLETE
+    assert outcome["work"] == [0, 1, 2]
+    assert calls == {0: 1, 1: 2, 2: 1}
+
+
+def test_item_whose_time_was_up_before_a_thread_was_free_is_not_begun(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the system lets no more threads be started."""
+    let_go = threading.Event()
+    calls: list[int] = []
+    workers: list[threading.Thread] = []
+    add_thread = Threads._add_thread
+
+    def add_first_thread(threads: Threads) -> None:
+        if threads._threads:
+            raise RuntimeError("can't start new thread")
+        add_thread(threads)
+
+    monkeypatch.setattr(Threads, "_add_thread", add_first_thread)
+
+    @agent.node(map_over="items", max_retries=1, timeout=0.2)
+    def work(item: int) -> int:
+        workers.append(threading.current_thread())
+        calls.append(item)
+        let_go.wait(PATIENCE)
         return item
 
     outcome = agent.run_task_sync(task(), state={"items": [0, 1, 2]})
     let_go.set()
+    workers[0].join(PATIENCE)
 
-    assert outcome["work"] == [0, 1, 2]
-    assert calls[1] == 2
+    assert {failure.item for failure in outcome.failures} >= {0, 1, 2}
+    assert not workers[0].is_alive()
+    assert calls == [0]
 
 
 # The end comes from elsewhere
