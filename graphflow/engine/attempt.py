@@ -168,7 +168,7 @@ class Attempt:
 
     def is_unwanted(self) -> bool:
         """Whether nobody waits for what it comes to any more. Called from threads."""
-        return self.stopping or (self.transaction is not None and self.transaction.has_ended)
+        return self.is_cancelled or (self.transaction is not None and self.transaction.has_ended)
 
     def again(self) -> Attempt:
         """The same try once more, with the same place in the line."""

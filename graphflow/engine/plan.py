@@ -70,6 +70,42 @@ class PlanModule:
     def name(self) -> str:
         return self.module.name
 
+
+@dataclass(frozen=True, slots=True)
+class PlanDecision:
+    """A decision with its targets looked up."""
+
+    targets: tuple[int, ...]
+    #: True if END is among its targets.
+    ends: bool
+    condition: Expression | None
+    #: State keys deleted when it fires.
+    clears: tuple[str, ...]
+    repeat: bool
+    #: How messages call it: its condition, "else" or "default".
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFlow:
+    """Flow control held as data: what `FlowControlConfig` says, compiled."""
+
+    decisions: tuple[PlanDecision, ...]
+    default: PlanDecision | None
+    select_first: bool
+    #: State keys and node names that all conditions together read; refraction of else and default looks at these.
+    names: frozenset[str]
+    node_names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanGenerator:
+    """A generator function that yields the items of a map."""
+
+    function: Callable[..., Any]
+    bindings: tuple[Binding, ...]
+    is_async: bool
+
     @property
     def seeks(self) -> bool:
         """Whether it leaves out by itself what was taken before."""
