@@ -82,6 +82,8 @@ class NodeState:
     settled: int = 0
     #: Revision at which the node's result last changed.
     changed: int = 0
+    #: Of a map whose results others get one by one: revision at which the items of this visit were there.
+    opened: int = 0
     #: How it last settled; what a cancelled visit falls back to.
     settled_as: NodeStatus = NodeStatus.PENDING
     #: Bit mask of what its last decision chose; None if it has not decided.
@@ -111,6 +113,7 @@ class NodeState:
             self.considered,
             self.settled,
             self.changed,
+            self.opened,
             self.settled_as,
             self.chosen,
             self.again,
@@ -192,6 +195,8 @@ class MapState:
     has_more: bool = False
     #: The visit of the map whose records are the items; 0 if they are stored as items of this map.
     borrowed: int = 0
+    #: Of a map whose results others get one by one: a byte for each index, 1 where there is a result.
+    recorded: bytearray = field(default_factory=bytearray)
 
     @property
     def finished(self) -> int:
@@ -305,6 +310,8 @@ class ItemsStored:
     has_more: bool = False
     #: As in `MapState`.
     borrowed: int = 0
+    #: The items are the results that another map has so far and is going to have.
+    follows: bool = False
     #: As in `ItemOutcomes`, with a last page after the last item.
     results: str | None = None
     reduce_failure: Failure | None = None

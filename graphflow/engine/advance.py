@@ -11,6 +11,7 @@ node may start in `readiness.py`, what supervisors decide in `supervise.py`, wha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 from operator import itemgetter
 
 from graphflow import events
@@ -18,7 +19,7 @@ from graphflow.engine.crashes import may_have_been_in_flight
 from graphflow.engine.draft import Draft
 from graphflow.engine.ending import Ending
 from graphflow.engine.fold import Fold
-from graphflow.engine.plan import Plan, PlanDecision, PlanNode
+from graphflow.engine.plan import Plan, PlanDecision, PlanNode, bits
 from graphflow.engine.waiting import (
     apply_errands,
     await_signal,
@@ -364,9 +365,11 @@ def _open_map(fold: Fold, node: PlanNode, outcome: ItemsStored) -> None:
     module = fold.draft.edit(node.index).modules[0]
     module.attempts += 1
     module.failure = None
+    items = _results_so_far(fold, node) if outcome.follows else outcome.items
     change = fold.transition.maps[node.index] = MapChange(
-        outcome.visit, opened=outcome.items, borrowed=outcome.borrowed
+        outcome.visit, opened=items, borrowed=outcome.borrowed
     )
+    fold.open_stream(node)
     if outcome.has_more:
         change.span, change.has_more = outcome.span, True
         fold.draft.emit_node(events.MapOpened, node.index, total=-1)
@@ -377,6 +380,32 @@ def _open_map(fold: Fold, node: PlanNode, outcome: ItemsStored) -> None:
         if fold.plan.maps_in_expressions & node.bit:
             change.results = "[]"
         _end_map(fold, node, 0, 0, 0, "null" if node.is_reduced else None)
+
+
+def _results_so_far(fold: Fold, node: PlanNode) -> list[tuple[int, str]]:
+    """The items of a pipelined map as it begins: their texts are in the store."""
+    assert node.map is not None
+    assert node.map.source_node is not None
+    recorded = fold.draft.run.maps[node.map.source_node].recorded
+    return [(index, "") for index in compress(range(len(recorded)), recorded)]
+
+
+def _feed_followers(fold: Fold, node: PlanNode, done: list[tuple[int, str]]) -> None:
+    """Hand the results on to the pipelined maps over them, and say so when these were the last."""
+    source = fold.draft.run.maps[node.index]
+    is_active = fold.draft.is_active(node.index)
+    for index in bits(node.streams_to & fold.transition.active):
+        opened = fold.draft.run.maps.get(index)
+        if opened is None or opened.visit != fold.draft.node(index).visits or not opened.has_more:
+            continue
+        fold.transition.maps[index] = MapChange(
+            opened.visit, added=done, span=source.span, has_more=is_active
+        )
+        if not is_active:
+            total = opened.total + len(done)
+            _end_map(fold, fold.plan.nodes[index], total, opened.done, opened.failed)
+            if not fold.draft.is_active(index):
+                _feed_followers(fold, fold.plan.nodes[index], [])
 
 
 def _add_page(fold: Fold, node: PlanNode, outcome: ItemsStored) -> None:
@@ -396,6 +425,7 @@ def _add_page(fold: Fold, node: PlanNode, outcome: ItemsStored) -> None:
     total = opened.total + len(outcome.items)
     fold.draft.emit_node(events.SourceExhausted, node.index, total=total)
     _end_map(fold, node, total, opened.done, opened.failed, outcome.results)
+    _feed_followers(fold, node, [])
 
 
 def _take_items(fold: Fold, outcome: ItemOutcomes) -> None:
@@ -429,6 +459,7 @@ def _take_items(fold: Fold, outcome: ItemOutcomes) -> None:
         _fail_map(fold, node, outcome.reduce_failure)
     elif not state.has_more:
         _end_map(fold, node, state.total, done, failed, outcome.results, outcome.failed)
+    _feed_followers(fold, node, outcome.done)
     fold.go_on()
 
 
@@ -510,7 +541,7 @@ def apply(run: Run, transition: Transition, plan: Plan) -> None:
             run.state[key] = text
         run.revisions[key] = transition.revision
     for index, change in transition.maps.items():
-        _apply_map(run, index, change)
+        _apply_map(run, plan.nodes[index], change)
     apply_errands(run, transition)
     run.revision = transition.revision
     run.active = transition.active
@@ -525,7 +556,8 @@ def apply(run: Run, transition: Transition, plan: Plan) -> None:
     run.status = transition.status or run.status
 
 
-def _apply_map(run: Run, index: int, change: MapChange) -> None:
+def _apply_map(run: Run, node: PlanNode, change: MapChange) -> None:
+    index = node.index
     if change.opened is not None:
         run.maps[index] = MapState(change.visit, 0, borrowed=change.borrowed)
         run.map_results.pop(index, None)
@@ -540,6 +572,10 @@ def _apply_map(run: Run, index: int, change: MapChange) -> None:
     state.retried += change.retried
     state.unfinished.difference_update(map(itemgetter(0), change.done))
     state.unfinished.difference_update(map(itemgetter(0), change.failed))
+    if node.streams_to:
+        state.recorded.extend(bytes(state.span - len(state.recorded)))
+        for item, _ in change.done:
+            state.recorded[item] = 1
     if change.crashes is not None:
         state.crashes = change.crashes
     if change.results is not None:

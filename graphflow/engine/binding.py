@@ -108,8 +108,17 @@ def _map(sketch: Sketch, node: SketchNode, source: str | Callable[..., Any]) -> 
     """How the node comes by its items, with what it makes of their results."""
     config = node.node.node_config
     found = _source(sketch, node, source)
+    if config.pipelined and found is not None and not found.borrows:
+        sketch.refuse(
+            node,
+            "pipelined is for a map over the results of another map, without where; map over one, or drop pipelined",
+        )
     return found and replace(
-        found, batch_size=config.batch_size, min_success=config.min_success, reduce=config.reduce
+        found,
+        pipelined=config.pipelined,
+        batch_size=config.batch_size,
+        min_success=config.min_success,
+        reduce=config.reduce,
     )
 
 

@@ -142,17 +142,24 @@ def _plan_nodes(sketch: Sketch, placed: list[int], auto_snapshot: bool) -> tuple
             needs=sum(1 << place[number] for number in node.dependencies),
             awaited_by=sum(1 << follower for follower in followers[index]),
             lent_to=_borrowers(sketched, place, node),
+            streams_to=_borrowers(sketched, place, node, pipelined=True),
             snapshot=_snapshot(node, auto_snapshot),
         )
         for index, node in enumerate(sketched)
     )
 
 
-def _borrowers(sketched: list[SketchNode], place: dict[int, int], lender: SketchNode) -> int:
+def _borrowers(
+    sketched: list[SketchNode], place: dict[int, int], lender: SketchNode, *, pipelined: bool = False
+) -> int:
+    """Bit mask of the maps that go through the records of this one, or of the pipelined ones among them."""
     return sum(
         1 << place[node.number]
         for node in sketched
-        if node.map is not None and node.map.borrows and node.map.source_node == lender.number
+        if node.map is not None
+        and node.map.borrows
+        and node.map.source_node == lender.number
+        and (node.map.pipelined or not pipelined)
     )
 
 

@@ -51,6 +51,8 @@ def may_have_been_in_flight(plan: Plan, run: Run) -> InFlight:
     found = InFlight()
     for index in bits(run.active):
         opened = opened_map(run, index)
+        if opened is not None and _only_source_is_left(opened) and _follows(plan, index):
+            continue
         if opened is not None and not _only_source_is_left(opened):
             width = _width(plan, index) + UNSTORED_ITEMS
             found.items[index] = sorted(opened.unfinished - _waiting_items(run, index))[:width]
@@ -94,6 +96,12 @@ def opened_map(run: Run, index: int) -> MapState | None:
 def _only_source_is_left(opened: MapState) -> bool:
     """A map that waits for its source: with items in flight, the source is not what is blamed first."""
     return opened.has_more and not opened.unfinished
+
+
+def _follows(plan: Plan, index: int) -> bool:
+    """Whether the map's source is another map under way: it has nothing in flight but its items."""
+    source = plan.nodes[index].map
+    return source is not None and source.pipelined
 
 
 def _suspects(run: Run) -> list[tuple[int, int, int | None]]:

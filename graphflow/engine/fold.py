@@ -71,6 +71,7 @@ class Fold:
         forget(self.draft, index)
         state.visits += 1
         state.failure = None
+        state.opened = 0
         state.reopened = state.dropped = False
         state.started = state.finished = 0
         state.crashes = 0
@@ -172,10 +173,31 @@ class Fold:
                 elapsed = round(self.draft.now - state.started, 3) if state.started else 0
                 self.draft.emit_node(events.NodeSucceeded, index, ms=elapsed)
             self._reopen(node, state)
+        for follower in bits(node.streams_to & self.transition.active):
+            self._end_stream(node, self.plan.nodes[follower], status)
         if node.map is not None and node.map.borrows and node.map.source_node is not None:
             self._give_back(node.map.source_node)
         if state.again and not self._is_lent(node):
             self._restart |= node.bit
+
+    def open_stream(self, node: PlanNode) -> None:
+        """The items of a map are there: pipelined maps over its results begin (rule 10)."""
+        if node.streams_to:
+            self.draft.edit(node.index).opened = self.revision
+            self.transition.fresh |= node.streams_to & ~self._considered
+            self._look |= node.streams_to
+
+    def _end_stream(self, node: PlanNode, follower: PlanNode, status: NodeStatus) -> None:
+        """A map has settled whose results the follower got one by one: that it has is nothing new to the follower."""
+        state = self.draft.edit(follower.index)
+        state.considered = self.revision
+        self._considered |= follower.bit
+        self.transition.fresh &= ~follower.bit
+        if status is not NodeStatus.SUCCEEDED:
+            failure = Failure("SourceFailed", f"{node.name!r}, over whose results it maps, failed")
+            state.modules[0].status, state.modules[0].failure = NodeStatus.FAILED, failure
+            self.transition.stopped |= follower.bit
+            self.fail(follower.index, failure)
 
     def _is_lent(self, node: PlanNode) -> bool:
         """Whether a map is going through the node's records, which a new visit would replace (rule 10)."""

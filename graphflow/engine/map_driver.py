@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from graphflow.engine.advance import backoff_seconds
 from graphflow.engine.attempt import Attempt, Returned
 from graphflow.engine.maps import MapItems
-from graphflow.engine.plan import borrowed_from
+from graphflow.engine.plan import bits, borrowed_from
 from graphflow.engine.reducer import Reducer
 from graphflow.engine.slots import Ended
 from graphflow.errors import StoreError
@@ -43,8 +43,9 @@ class MapDriver:
         self._loop = asyncio.get_running_loop()
         self._random = random.Random()
         self._maps: dict[int, MapItems] = {}
-        #: Items that the commit under way stores: they can run when it is stored.
-        self._unstored: dict[int, Sequence[tuple[int, str]]] = {}
+        #: Items that the commit under way stores: they can run when it is stored. None for those of a map that is opened
+        #: with what is in the store already.
+        self._unstored: dict[int, list[tuple[int, str]] | None] = {}
         #: Results that the commit under way stores, of maps that an expression reads.
         self._unstored_results: dict[int, list[tuple[int, str]]] = {}
         #: Folds of the results of maps that are reduced.
@@ -78,7 +79,8 @@ class MapDriver:
         ):
             return False
         self._open(index)
-        return not state.has_more
+        source = self._plan.nodes[index].map
+        return not state.has_more or (source is not None and source.pipelined and state.borrowed > 0)
 
     def adopt(self, attempt: Attempt) -> None:
         """What it has read was folded; from the generator that it has begun more is going to come."""
@@ -103,9 +105,12 @@ class MapDriver:
                 self.drop(index)
             elif change.opened is not None:
                 failpoint("map.opened")
-                self._unstored[index] = change.opened
+                has_texts = bool(change.opened and change.opened[0][1])
+                self._unstored[index] = [*change.opened] if has_texts else None
             elif change.has_more is not None:
-                self._unstored[index] = change.added
+                fresh = self._unstored.setdefault(index, [])
+                if fresh is not None:
+                    fresh += change.added
                 if (items := self._maps.get(index)) is not None:
                     items.awaits_page = True
         for place in transition.items_ready:
@@ -118,8 +123,8 @@ class MapDriver:
         for index, fresh in self._unstored.items():
             items = self._maps.get(index)
             if items is None or items.visit != self._run.maps[index].visit:
-                self._open(index, fresh)
-            else:
+                self._open(index, fresh or ())
+            elif fresh is not None:
                 items.add(fresh)
                 self.refill_soon()
         for index, done in self._unstored_results.items():
@@ -208,7 +213,13 @@ class MapDriver:
 
     def _has_room_for_page(self, index: int) -> bool:
         width = self._plan.max_concurrent_tasks * (self._batch_size(index) or 1)
-        return len(self._run.maps[index].unfinished) < max(WINDOW_ITEMS, 2 * width)
+        window = max(WINDOW_ITEMS, 2 * width)
+        followers = bits(self._plan.nodes[index].streams_to & self._run.active)
+        return all(
+            len(self._run.maps[place].unfinished) < window
+            for place in (index, *followers)
+            if place in self._run.maps
+        )
 
     def _batch_size(self, index: int) -> int | None:
         plan = self._plan.nodes[index].map

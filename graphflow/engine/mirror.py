@@ -103,6 +103,13 @@ class Mirror:
         opened = self._run.maps.get(node.map.source_node)
         return 0 if opened is None else opened.visit
 
+    def is_streaming(self, node: PlanNode) -> bool:
+        """Whether the map over whose results this one maps is under way and has items."""
+        source = None if node.map is None else node.map.source_node
+        return (
+            source is not None and self._run.active >> source & 1 == 1 and self._run.nodes[source].opened > 0
+        )
+
     def task(self) -> Task:
         return self._run.task.model_copy(deep=True)
 

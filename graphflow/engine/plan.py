@@ -125,6 +125,8 @@ class PlanMap:
     generator: PlanGenerator | None = None
     #: The source is a map: its records are gone through as they are, one by one.
     over_map: bool = False
+    #: It begins when that map has its items, and gets each result as soon as it is there.
+    pipelined: bool = False
     batch_size: int | None = None
     min_success: int | float | None = None
     reduce: Callable[[Any, Any], Any] | None = None
@@ -189,6 +191,8 @@ class PlanNode:
     awaited_by: int = 0
     #: Bit mask of the maps whose items are the records of this one.
     lent_to: int = 0
+    #: Those of them that are pipelined.
+    streams_to: int = 0
     #: Whether the run's state is kept when the node has succeeded or failed; how a run goes does not depend on it.
     snapshot: SnapshotControl = SnapshotControl.NEVER
 

@@ -35,7 +35,8 @@ def readiness(plan: Plan, read: ReadNode, active: int, fresh: int, index: int) -
 def _by_dependencies(
     plan: Plan, read: ReadNode, active: int, fresh: int, node: PlanNode, state: NodeState
 ) -> Verdict:
-    if node.needs & active:
+    streaming = _streaming(read, active, node)
+    if node.needs & active & ~streaming:
         return Verdict.WAIT
     tolerant = node.config.run_when == "settled"
     any_new = new_counts = any_counts = failed = unchosen = False
@@ -43,6 +44,11 @@ def _by_dependencies(
         dependency, other = plan.nodes[index], read(index)
         if tolerant and _is_being_handled(plan, read, active, index):
             return Verdict.WAIT
+        if streaming >> index & 1:
+            any_new |= other.opened > state.considered
+            new_counts |= other.opened > state.considered
+            any_counts = True
+            continue
         status, since = edge_status(dependency, other, node.index), other.settled
         is_old = since <= state.considered
         if dependency.ancestors & active and (is_old or _is_behind(plan, node, dependency, active | fresh)):
@@ -71,6 +77,14 @@ def _by_dependencies(
     if new_counts:
         return Verdict.START
     return Verdict.WAIT if any_counts else Verdict.SKIP
+
+
+def _streaming(read: ReadNode, active: int, node: PlanNode) -> int:
+    """The bit of the map whose results a pipelined map gets one by one, while that has items and is not done."""
+    source = node.map.source_node if node.map is not None and node.map.pipelined else None
+    if source is None or not active >> source & 1 or not read(source).opened:
+        return 0
+    return 1 << source
 
 
 def _by_choosers(
@@ -162,3 +176,6 @@ def recount(plan: Plan, run: Run) -> None:
             run.active |= node.bit
         if any(run.nodes[index].settled > state.considered for index in node.awaited):
             run.fresh |= node.bit
+        for follower in bits(node.streams_to if state.status.is_active else 0):
+            if state.opened > run.nodes[follower].considered:
+                run.fresh |= 1 << follower

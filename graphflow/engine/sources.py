@@ -60,6 +60,9 @@ async def read_source(
     start = mirror.taken_from_source(node.index, attempt.visit)
     if node.map.over_map:
         transaction.note_node_read(node.map.source)
+        if node.map.pipelined and mirror.is_streaming(node):
+            borrowed = mirror.borrowed_visit(node)
+            return ItemsStored(node.index, attempt.visit, [], has_more=True, borrowed=borrowed, follows=True)
         return await _begin_feed(
             attempt, Feed(attempt, start, keeps, mirror), _records(node, mirror, start), context
         )

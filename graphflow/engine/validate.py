@@ -60,8 +60,8 @@ def _map_problems(config: NodeConfig) -> Iterator[str]:
     if config.map_over is None:
         if config.where is not None:
             yield "where filters the items of a map, but map_over is not set"
-        for setting in ("batch_size", "min_success", "reduce"):
-            if getattr(config, setting) is not None:
+        for setting in ("pipelined", "batch_size", "min_success", "reduce"):
+            if getattr(config, setting) not in (None, False):
                 yield f"{setting} is for the items of a map, but map_over is not set"
     if config.min_success is not None and config.on_item_error == "fail":
         yield "min_success counts items that may fail, but on_item_error='fail' lets none; drop one of the two"

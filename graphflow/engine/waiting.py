@@ -115,7 +115,10 @@ def _only_waits(draft: Draft, index: int, waits: Collection[Place], count: int) 
     change = draft.transition.maps.get(index)
     if change is not None and change.opened is not None:
         return False
-    if opened is not None and opened.has_more and (change is None or change.has_more is not False):
+    source = draft.plan.nodes[index].map
+    has_more = opened is not None and opened.has_more and (change is None or change.has_more is not False)
+    # The end of a pipelined map's items is up to the node that they come from.
+    if has_more and (source is None or not source.pipelined):
         return False
     if opened is not None and opened.visit == state.visits:
         recorded = 0 if change is None else len(change.done) + len(change.failed)

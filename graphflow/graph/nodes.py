@@ -50,6 +50,9 @@ class NodeConfig(BaseModel):
     #: async) that yields them. A generator's parameters are filled by name; one called `start` is given the number of
     #: elements to leave out, those that were taken before a crash.
     map_over: str | Callable[..., Any] | None = None
+    #: Of a map over the results of another map: an item starts as soon as the other map has its result, instead of when
+    #: that map is done.
+    pipelined: bool = False
     #: Items that the module gets at a time, as a list; it returns a list with one result for each.
     batch_size: int | None = Field(default=None, ge=1)
     #: Items that have to succeed, as a number or (below 1) as a share of all; with fewer the node fails.
@@ -84,6 +87,7 @@ class NodeOptions(TypedDict, total=False):
     inputs: list[str]
     outputs: list[str]
     map_over: str | Callable[..., Any] | None
+    pipelined: bool
     batch_size: int | None
     min_success: int | float | None
     reduce: Callable[[Any, Any], Any] | None

@@ -171,7 +171,7 @@ def creation(content: RunContent, plan: Plan, keys: RunKeys, origin: Changes) ->
     for index, records in content.records.items():
         name = plan.nodes[index].name
         writes.set_fields(keys.map(name), _map_fields(run.maps[index], records))
-        texts = (records.items, records.results, records.failures)
+        texts = ({} if run.maps[index].borrowed else records.items, records.results, records.failures)
         for key, fields_of_key in zip(keys.records(name), texts, strict=True):
             writes.set_fields(key, dict(fields_of_key))
     return writes
@@ -195,6 +195,7 @@ def _map_fields(state: MapState, records: MapRecords) -> Changes:
         "total": str(state.total),
         "span": str(state.span),
         "source": "open" if state.has_more else None,
+        "borrowed": str(state.borrowed) if state.borrowed else None,
         "done": str(state.done),
         "failed": str(state.failed),
         "retried": str(state.retried),

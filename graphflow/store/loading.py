@@ -109,6 +109,19 @@ def has_gaps(stored: Fields) -> bool:
     return stored.get("span") != stored.get("total")
 
 
+def marked(key: str, span: int, indexes: Iterable[str]) -> bytearray:
+    """A byte for each index below `span`: 1 for those among `indexes`."""
+
+    def read() -> bytearray:
+        marks = bytearray(span)
+        for index in map(int, indexes):
+            if index < span:
+                marks[index] = 1
+        return marks
+
+    return _understood(key, read)
+
+
 def unfinished_indexes(
     key: str, stored: Fields, items: Iterable[str] | None, done: Iterable[str], failed: Iterable[str]
 ) -> set[int]:
@@ -117,10 +130,7 @@ def unfinished_indexes(
     def read() -> set[int]:
         span = int(stored["span"])
         # A byte for each index: there may be millions, nearly all of them with a record.
-        is_left = bytearray(b"\1") * span if items is None else bytearray(span)
-        for index in map(int, items or ()):
-            if index < span:
-                is_left[index] = 1
+        is_left = bytearray(b"\1") * span if items is None else marked(key, span, items)
         for index in map(int, chain(done, failed)):
             if index < span:
                 is_left[index] = 0

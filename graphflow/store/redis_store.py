@@ -48,7 +48,7 @@ from graphflow.store.errands import load_errands
 from graphflow.store.event_log import read_events
 from graphflow.store.fields import Changes, item_failure_from_text, time_text
 from graphflow.store.keys import RunKeys, StoreKeys
-from graphflow.store.loading import Fields, has_gaps, head_from, run_from, unfinished_indexes
+from graphflow.store.loading import Fields, has_gaps, head_from, marked, run_from, unfinished_indexes
 from graphflow.store.owner import current_owner, is_gone
 from graphflow.store.patient_client import PatientClient
 from graphflow.store.progress import look_at_map, read_progress
@@ -231,6 +231,9 @@ class RedisStore:
             if state.done + state.failed < state.total:
                 lender = borrowed_from(plan, state, index)
                 state.unfinished = await self._unfinished(keys, name, lender, stored.maps[index])
+            if plan.nodes[index].streams_to:
+                names = await self._redis.field_names(keys.map_out(name))
+                state.recorded = marked(keys.map_out(name), state.span, names)
         for index in bits(plan.maps_in_expressions):
             current = run.maps.get(index)
             if (
