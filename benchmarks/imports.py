@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
 import time
-
-from benchmarks.report import report
 
 ROUNDS = 9
 
@@ -31,7 +30,7 @@ def main() -> None:
         for name, code in statements.items():
             beyond[name].append(seconds(code) - bare)
     for name, measured in beyond.items():
-        report(name, 1, statistics.median(measured))
+        print(json.dumps({"what": name, "seconds": round(statistics.median(measured), 4)}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,89 @@
+"""graphflow: a map with a record for each item, and a chain of nodes with a commit for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.occasion import Occasion
+from benchmarks.workloads import PROCESSORS
+from graphflow import Agent, AgentModule, Node, RedisCache, RunResult, Task
+
+#: Items in flight at a time; more do not make no-op items faster. Those of `io` are all in flight at once.
+WIDTH = 1_000
+
+
+async def each_item(occasion: Occasion) -> int:
+    return await _map(occasion, WIDTH)
+
+
+async def io(occasion: Occasion) -> int:
+    return await _map(occasion, occasion.count)
+
+
+async def seven(occasion: Occasion) -> int:
+    return await _map(occasion, PROCESSORS)
+
+
+async def cpu(occasion: Occasion) -> int:
+    """In threads, which share one interpreter: what this costs without a process for each processor."""
+    return await _map(occasion, PROCESSORS)
+
+
+async def memory(occasion: Occasion) -> int:
+    agent = _agent(occasion, WIDTH)
+
+    @agent.node(dependencies=["results"])
+    async def total(cache: Any) -> int:
+        return sum([result async for _, result in cache.results("results")])
+
+    return await _timed(occasion, agent)
+
+
+async def chain(occasion: Occasion) -> int:
+    """Its time includes compiling and storing the graph; `run_seconds` is without."""
+    await _chain(occasion, 2).run_task(Task(type="warm-up"))
+    agent = _chain(occasion, occasion.count)
+    with occasion.timed():
+        outcome = await agent.run_task(Task(type="chain"))
+    occasion.more["run_seconds"] = round(outcome.seconds, 5)
+    return int(outcome["steps"])
+
+
+class Step(AgentModule):
+    async def process(self, cache: Any, semaphore: Any) -> None:
+        await cache.set("steps", await cache.get("steps", 0) + 1)
+
+
+def _chain(occasion: Occasion, nodes: int) -> Agent:
+    agent = Agent(cache=RedisCache(occasion.server.unix_url), max_total_iterations=nodes)
+    for number in range(nodes):
+        before = [f"step_{number - 1}"] if number else []
+        agent.add_node(Node(name=f"step_{number}", modules=[Step()], dependencies=before))
+    return agent
+
+
+async def _map(occasion: Occasion, width: int) -> int:
+    agent = _agent(occasion, width)
+
+    @agent.node
+    def total(results: list[Any]) -> int:
+        return occasion.total(results)
+
+    return await _timed(occasion, agent)
+
+
+def _agent(occasion: Occasion, width: int) -> Agent:
+    agent = Agent(cache=RedisCache(occasion.server.unix_url), max_concurrent_tasks=width)
+    agent.node(name="results", map_over="items")(occasion.body)
+    return agent
+
+
+async def _timed(occasion: Occasion, agent: Agent) -> int:
+    await _run(agent, occasion.warm_up_items)
+    with occasion.timed():
+        outcome = await _run(agent, occasion.items)
+    return int(outcome["total"])
+
+
+async def _run(agent: Agent, items: range) -> RunResult:
+    return await agent.run_task(Task(type="items"), state={"items": list(items)})
