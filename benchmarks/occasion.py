@@ -43,6 +43,10 @@ class Occasion:
         assert self.workload.body is not None
         return self.workload.body
 
+    @property
+    def sync_body(self) -> Callable[[int], Any]:
+        return self.workload.sync_body
+
     def total(self, results: Iterable[Any]) -> int:
         return self.workload.total(results)
 

@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import inspect
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from benchmarks.lineup import LINEUP, Contestant
 from benchmarks.memory import peak_megabytes
 from benchmarks.occasion import Occasion
 from benchmarks.server import ServerAddress, fresh_server
+from benchmarks.workers import SOCKET_VARIABLE
 from benchmarks.workloads import WORKLOADS
 
 
@@ -45,6 +47,8 @@ def measure(contestant: Contestant, workload: str, count: int, server: ServerAdd
 
 
 def _perform(contestant: Contestant, occasion: Occasion) -> object:
+    # Before the import: a contestant with workers makes its broker when it is imported, here and in them.
+    os.environ[SOCKET_VARIABLE] = occasion.server.socket
     module = importlib.import_module(f"benchmarks.contestants.{contestant.module}")
     function = getattr(module, occasion.workload.name, None) or module.each_item
     answer = function(occasion)

@@ -29,6 +29,11 @@ async def double_after_a_second(item: int) -> int:
     return 2 * item
 
 
+def double_after_a_second_sync(item: int) -> int:
+    time.sleep(WAIT_SECONDS)
+    return 2 * item
+
+
 async def double_after_50_ms(item: int) -> int:
     await asyncio.sleep(SUBTASK_SECONDS)
     return 2 * item
@@ -65,6 +70,8 @@ class Workload:
     what: str
     #: What happens to each item (0, 1, 2, ...); None where there are no items.
     body: Callable[[int], Any] | None = double
+    #: The same for those who call functions in threads or in workers.
+    sync_body: Callable[[int], Any] = double_sync
     #: The answer, made from the results of all items.
     total: Callable[[Iterable[Any]], int] = sum
     #: The answer that `count` items must come to.
@@ -92,19 +99,27 @@ WORKLOADS = {
             "io",
             "items that wait a second each, all at once",
             body=double_after_a_second,
+            sync_body=double_after_a_second_sync,
             limit="limit-commit",
         ),
         Workload(
             "payload",
             "results of 10 KiB each",
             body=text,
+            sync_body=text_sync,
             total=length,
             answer=lambda count: count * RESULT_BYTES,
             limit="limit-commit",
         ),
         Workload("seven", "subtasks of 50 ms on three processors", body=double_after_50_ms, limit="asyncio"),
         Workload("sync", "sync functions in a map, in threads", body=double_sync, limit="threads"),
-        Workload("cpu", "items of 50 ms of computing each", body=double_with_effort, limit="process-pool"),
+        Workload(
+            "cpu",
+            "items of 50 ms of computing each",
+            body=double_with_effort,
+            sync_body=double_with_effort,
+            limit="process-pool",
+        ),
         Workload("memory", "items from a generator, results read as a stream: resident memory"),
         Workload("footprint", "what the items of a fan-out leave in Redis", limit="limit-commit"),
     )
