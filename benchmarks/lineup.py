@@ -63,6 +63,13 @@ _CONTESTANTS = (
             "memory": (100_000,),
         },
     ),
+    Contestant(
+        "graphflow-generator",
+        "graphflow_map",
+        "each item",
+        {"fanout": (10_000, 100_000), "footprint": (10_000,)},
+        form="generator",
+    ),
     Contestant("graphflow-claim", "graphflow_claim", "each subtask", {"seven": (7,)}),
     Contestant("limit-commit", "limit_commit", "each item", FAST),
     Contestant(

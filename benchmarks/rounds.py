@@ -1,7 +1,7 @@
 """Every contestant in turn, several times over: each run a process of its own beside a fresh server.
 
 In turn, so that whatever else the machine does falls on all of them alike; the order is turned by one from round to
-round. A contestant that fails once is not asked again.
+round. A contestant that fails once is not asked again, nor is a peer that takes long.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lineup import Contestant
+from benchmarks.lineup import LINEUP, Contestant
 from benchmarks.server import ServerAddress, fresh_server
 
+#: A peer that takes longer than this many seconds is run in the first round only.
+PATIENCE_SECONDS = 5.0
 #: Seconds that a contestant gets to stop its workers when its time is over.
 GRACE_SECONDS = 5.0
 
@@ -66,6 +68,7 @@ def play(
     planned: Sequence[Entry], record: Record, *, rounds: int, limit_seconds: float, say: Callable[[str], None]
 ) -> None:
     """Run all of it `rounds` times; `say` is told about each run."""
+    slow: set[Entry] = set()
     for number in range(rounds):
         for workload, count in dict.fromkeys((entry.workload, entry.count) for entry in planned):
             names = [
@@ -74,7 +77,7 @@ def play(
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
                 entry = Entry(workload, count, name)
-                if entry in record.failed:
+                if entry in record.failed or (entry in slow and LINEUP[name].needs):
                     continue
                 try:
                     line = run_once(entry, limit_seconds)
@@ -83,6 +86,8 @@ def play(
                     say(f"round {number + 1}  {workload} {count}  {name}: failed: {failure}")
                 else:
                     record.lines.append({"round": number + 1, **line})
+                    if line["seconds"] > PATIENCE_SECONDS:
+                        slow.add(entry)
                     say(f"round {number + 1}  {workload} {count}  {name}: {line['seconds']:.3f} s")
 
 
@@ -140,7 +145,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_SECONDS)
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     for pid in descendants:
         with contextlib.suppress(ProcessLookupError):

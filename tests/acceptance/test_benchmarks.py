@@ -104,6 +104,16 @@ def test_runs_are_interleaved_and_who_failed_is_not_asked_again(monkeypatch: pyt
     assert [line["round"] for line in record.lines] == [1, 1, 2, 2, 3, 3]
 
 
+def test_peer_that_takes_long_is_run_in_the_first_round_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "run_once", lambda entry, limit_seconds: _line(entry.contestant, 6.0))
+    record = Record()
+    planned = [Entry("fanout", 10, name) for name in ("graphflow", "celery")]
+
+    play(planned, record, rounds=2, limit_seconds=1, say=lambda text: None)
+
+    assert [line["contestant"] for line in record.lines] == ["graphflow", "celery", "graphflow"]
+
+
 def test_every_count_of_a_peer_is_one_that_graphflow_is_given_too() -> None:
     planned = entries(list(LINEUP.values()), list(WORKLOADS))
     ours = {(entry.workload, entry.count) for entry in planned if entry.contestant == "graphflow"}
