@@ -6,7 +6,9 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+#: What survives a crash, where it is less than each item; the picture tells these apart.
 NOTHING = "nothing"
+VALUES = "values, not the run"
 
 #: Items for graphflow and for the limits, by workload: what the others have, and more.
 FAST: Mapping[str, tuple[int, ...]] = {
@@ -15,8 +17,7 @@ FAST: Mapping[str, tuple[int, ...]] = {
     "payload": (1_000,),
     "footprint": (10_000,),
 }
-
-
+#: Steps of a chain for the same.
 CHAIN = (200, 1_000)
 
 
@@ -86,7 +87,7 @@ _CONTESTANTS = (
     Contestant(
         "asimov-style",
         "asimov_style",
-        "values, not the run",
+        VALUES,
         {"fanout": (1_000, 10_000), "payload": (1_000,), "chain": (1_000,), "footprint": (10_000,)},
     ),
     Contestant(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lineup import NOTHING
+from benchmarks.lineup import NOTHING, VALUES
 from benchmarks.results import Row, rows
 
 #: What is drawn, one panel each: workload, count, title.
@@ -14,7 +14,13 @@ PANELS = (
     ("fanout", 1_000, "1,000 no-op subtasks, split, processed, aggregated: per second"),
     ("chain", 1_000, "1,000 no-op steps, one after another: per second"),
 )
-OURS, KEPT, LOST, LIMIT = "#d9480f", "#1971c2", "#adb5bd", "#2b8a3e"
+COLOURS = {
+    "graphflow": "#d9480f",
+    "each step stored": "#1971c2",
+    "values stored, not the run": "#91c2f0",
+    "nothing stored": "#adb5bd",
+    "limit of this machine": "#2b8a3e",
+}
 
 
 def draw(results: dict[str, Any], folder: Path) -> list[Path]:
@@ -40,15 +46,8 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     )
     for axis, (title, found) in zip(axes[:, 0], panels, strict=True):
         _bars(axis, title, found)
-    legend = {
-        "graphflow": OURS,
-        "each step stored": KEPT,
-        "nothing stored": LOST,
-        "limit of this machine": LIMIT,
-    }
-    axes[0, 0].legend(
-        handles=[Patch(color=colour, label=label) for label, colour in legend.items()], fontsize=8
-    )
+    handles = [Patch(color=colour, label=kind) for kind, colour in COLOURS.items()]
+    axes[0, 0].legend(handles=handles, fontsize=8)
     paths = [folder / "benchmarks.svg", folder / "benchmarks.png"]
     for path in paths:
         figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
@@ -65,7 +64,7 @@ def _bars(axis: Any, title: str, found: Sequence[Row]) -> None:
     bars = axis.barh(
         [row.contestant for row in slowest_first],
         [row.per_second for row in slowest_first],
-        color=[_colour(row) for row in slowest_first],
+        color=[COLOURS[_kind(row)] for row in slowest_first],
     )
     axis.bar_label(bars, labels=[f"{row.per_second:,.0f}" for row in slowest_first], padding=3, fontsize=8)
     axis.set_xscale("log")
@@ -75,9 +74,12 @@ def _bars(axis: Any, title: str, found: Sequence[Row]) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _colour(row: Row) -> str:
+def _kind(row: Row) -> str:
+    """Which of the colours a contestant has."""
     if row.contestant.startswith("graphflow"):
-        return OURS
+        return "graphflow"
     if row.contestant.startswith("limit"):
-        return LIMIT
-    return LOST if row.durable == NOTHING else KEPT
+        return "limit of this machine"
+    if row.durable.startswith(NOTHING):
+        return "nothing stored"
+    return "values stored, not the run" if row.durable == VALUES else "each step stored"

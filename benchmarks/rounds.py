@@ -22,7 +22,7 @@ from benchmarks.lineup import LINEUP, Contestant
 from benchmarks.server import ServerAddress, fresh_server
 
 #: A peer that takes longer than this many seconds is run in the first round only.
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 10.0
 #: Seconds that a contestant gets to stop its workers when its time is over.
 GRACE_SECONDS = 5.0
 

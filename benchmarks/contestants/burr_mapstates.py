@@ -1,6 +1,7 @@
 """Burr: `MapStates`, an application for each item; a loop of one action for the chain. Forms: its persisters.
 
-The states of the items hold the item alone, not the list that it came from: each of them is stored whole. SQLite has
+The states of the items hold the item alone, not the list that it came from: each of them is stored whole. They are not
+looked for before they are made, which a run that is to be resumed would have to do; without it Burr is faster. SQLite has
 the synchronous persister with one thread, for its connection is good for one only, and Redis the asynchronous one.
 """
 

@@ -105,7 +105,7 @@ def test_runs_are_interleaved_and_who_failed_is_not_asked_again(monkeypatch: pyt
 
 
 def test_peer_that_takes_long_is_run_in_the_first_round_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "run_once", lambda entry, limit_seconds: _line(entry.contestant, 6.0))
+    monkeypatch.setattr(rounds, "run_once", lambda entry, limit_seconds: _line(entry.contestant, 11.0))
     record = Record()
     planned = [Entry("fanout", 10, name) for name in ("graphflow", "celery")]
 
