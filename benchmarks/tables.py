@@ -53,7 +53,7 @@ def _tables(found: Sequence[Row]) -> Iterator[str]:
             *(EXTRAS[extra] for extra in extras),
             "what survives a crash",
         ]
-        yield f"### {workload}: {count:,} {WORKLOADS[workload].what}"
+        yield f"### {workload}, {count:,}: {WORKLOADS[workload].what}"
         yield ""
         yield _line(titles)
         yield _line(["---", *["---:"] * (len(titles) - 2), "---"])
@@ -76,7 +76,9 @@ def _cells(row: Row, extras: Sequence[str]) -> list[str]:
 
 
 def _ratio(ratio: float | None) -> str:
-    return "" if ratio is None else f"{ratio:,.2f}"
+    if ratio is None:
+        return ""
+    return f"{ratio:,.2f}" if ratio >= 0.1 else f"{ratio:.3f}"
 
 
 def _line(cells: Sequence[str]) -> str:
