@@ -76,6 +76,7 @@ _CONTESTANTS = (
     Contestant(
         "limit-batch", "limit_batch", "each batch of 100", {"fanout": FAST["fanout"], "payload": (1_000,)}
     ),
+    Contestant("limit-facts", "limit_facts", "each step", {"chain": CHAIN}),
     Contestant("limit-lua", "limit_lua", "each step", {"chain": CHAIN}),
     Contestant("limit-command", "limit_command", "each step", {"chain": CHAIN}),
     Contestant("limit-socket", "limit_socket", "each step", {"chain": CHAIN}),
