@@ -121,7 +121,7 @@ class Attempt:
 
     @property
     def is_pulled(self) -> bool:
-        """A plain item whose body is sync: a thread does all of it."""
+        """A thread does all of it: a plain item whose body is sync."""
         return self.is_plain and not self.node.modules[0].is_async
 
     @property
@@ -190,15 +190,23 @@ def start_body(attempt: Attempt, semaphore: asyncio.Semaphore, executor: InlineE
     """Call the body with its parameters filled; what is awaited is the body itself wherever that can be."""
     module, transaction = attempt.node.modules[attempt.module], attempt.transaction
     if transaction is None:
-        arguments = _plain_arguments(module, attempt)
-    elif module.bindings is None:
+        return cast(Awaitable[Any], _call_plain(module, attempt))
+    if module.bindings is None:
         return module.module.process(transaction, semaphore)
-    else:
-        return _read_and_call(module, transaction, semaphore, executor)
+    return _read_and_call(module, transaction, semaphore, executor)
+
+
+def run_plain(attempt: Attempt) -> Returned:
+    """All of an item that can touch no state and whose body is sync. In the thread that pulls it; raises nothing."""
+    try:
+        return returned(attempt, _call_plain(attempt.node.modules[attempt.module], attempt))
+    except BaseException as error:
+        return raised(attempt, error)
+
+
+def _call_plain(module: PlanModule, attempt: Attempt) -> Any:
     assert isinstance(module.module, FunctionModule)
-    if module.is_async:
-        return cast(Awaitable[Any], module.module.function(**arguments))
-    return executor.in_thread(module.module.function, arguments)
+    return module.module.function(**_plain_arguments(module, attempt))
 
 
 def _plain_arguments(module: PlanModule, attempt: Attempt) -> dict[str, Any]:
@@ -239,16 +247,6 @@ def raised(attempt: Attempt, error: BaseException) -> Returned:
     if attempt.is_overdue and isinstance(error, asyncio.CancelledError):
         return timed_out(attempt)
     return Returned(failure=failure_from(error))
-
-
-def run_sync_item(attempt: Attempt) -> Returned:
-    """Run the body of a plain item in the thread that calls this. Raises nothing."""
-    module = attempt.node.modules[attempt.module]
-    try:
-        assert isinstance(module.module, FunctionModule)
-        return returned(attempt, module.module.function(**_plain_arguments(module, attempt)))
-    except BaseException as error:
-        return raised(attempt, error)
 
 
 def timed_out(attempt: Attempt) -> Returned:

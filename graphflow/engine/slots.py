@@ -1,7 +1,7 @@
 """The places in which attempts run: so many at a time, and all of them gone at the end.
 
-Each is a task of its own, but for an item whose body is a sync function of nothing but the item: that one is pulled by
-a thread, which does all of it, and no task waits for it.
+Each is a task of its own, but for the plain items of a sync function: a thread pulls them and does all of it, and no
+task waits for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from graphflow.engine.attempt import (
     failure_from,
     raised,
     returned,
-    run_sync_item,
+    run_plain,
     start_body,
     timed_out,
 )
@@ -131,15 +131,15 @@ class Slots:
         for attempt in [attempt for attempt in self._running if attempt.node.index == index]:
             self._stop(attempt)
 
-    def _time_out(self, attempt: Attempt) -> None:
-        attempt.is_overdue = True
-        self._cancel(attempt)
-
     def _stop(self, attempt: Attempt) -> None:
         if attempt.stopping:
             # Once is enough: a second cancellation would meet its body as it cleans up after the first.
             return
         attempt.stopping = True
+        self._cancel(attempt)
+
+    def _time_out(self, attempt: Attempt) -> None:
+        attempt.is_overdue = True
         self._cancel(attempt)
 
     def _cancel(self, attempt: Attempt) -> None:
@@ -261,4 +261,4 @@ def _outcome(attempt: Attempt, came_to: Returned) -> Outcome | Returned:
 
 def _run_watched(attempt: Attempt) -> Returned:
     watch_for_stop(attempt.is_unwanted)
-    return run_sync_item(attempt)
+    return run_plain(attempt)
