@@ -128,6 +128,31 @@ class RealServer:
         return [part for name, value in settings.items() for part in (f"--{name}", value)]
 
 
+class LoggedServer(RealServer):
+    """A server whose append-only log can be looked at, copied, put back and cut."""
+
+    def __init__(self, engine: Engine = "current", *, appendfsync: str = "always") -> None:
+        super().__init__(engine, appendfsync=appendfsync, options={"auto-aof-rewrite-percentage": "0"})
+
+    @property
+    def log_file(self) -> Path:
+        """The file that grows."""
+        found = [*self.folder.glob("appendonlydir/*.incr.aof"), *self.folder.glob("appendonly.aof")]
+        assert len(found) == 1, found
+        return found[0]
+
+    def restart_with(self, log: bytes) -> None:
+        self.kill()
+        self.log_file.write_bytes(log)
+        self.start()
+
+    def restart_empty(self) -> None:
+        """As a server that keeps no log, or whose folder is gone."""
+        self.kill()
+        shutil.rmtree(self.folder / "appendonlydir")
+        self.start()
+
+
 def server_binary(engine: Engine) -> str:
     """The server program of an engine. Without it the test fails in CI and is skipped elsewhere."""
     if engine == "6.2":

@@ -4,14 +4,20 @@ it took effect, or altogether; answers with an error in the server's place; is s
     async with ChaosProxy(server.socket_path) as proxy:
         proxy.cut(calls_of("commit"), after=True, turns={1})
         ...  # drive a run through proxy.url
+
+`ProxyBeside` is the same in a thread of its own, for processes that are driven by code without an event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container
+import socket
+import struct
+import threading
+from collections.abc import Callable, Container, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from graphflow.store.scripts import script
 
@@ -25,6 +31,8 @@ class _Cut:
     turns: Container[int]
     #: Sent instead of passing the command on; None breaks the connection.
     reply: bytes | None = None
+    #: Break it by an RST, not by a FIN.
+    resets: bool = False
     seen: int = 0
 
     def applies(self, command: Command) -> bool:
@@ -47,24 +55,41 @@ class ChaosProxy:
     latency: Callable[[], float] = lambda: 0.0
     #: Send everything on in pieces of this many bytes; 0 as it comes.
     piece_bytes: int = 0
-    #: Roles (`run`, `lease`, `events`) whose connections stay open but pass nothing on.
+    #: Roles (`run`, `lease`, `events`) whose connections stay open but pass nothing on, to their end.
     holes: set[str] = field(default_factory=set)
     port: int = 0
     _cuts: list[_Cut] = field(default_factory=list)
     _server: asyncio.Server | None = None
-    _links: set[asyncio.Task[None]] = field(default_factory=set)
+    _links: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def cut(self, matches: Callable[[Command], bool], *, after: bool, turns: Container[int]) -> None:
-        """Break the connection at these matching commands (from 1): unsent, or `after` the server's reply to them."""
-        self._cuts.append(_Cut(matches, after, turns))
+    def cut(
+        self, matches: Callable[[Command], bool], *, after: bool, turns: Container[int], resets: bool = False
+    ) -> None:
+        """Break the connection at these matching commands (from 1): unsent, or `after` the server's reply to them. With
+        `resets` the client sees a reset connection instead of the end of one."""
+        self._cuts.append(_Cut(matches, after, turns, resets=resets))
 
     def answer(self, matches: Callable[[Command], bool], error: str, *, turns: Container[int]) -> None:
         """Answer these matching commands (from 1) with an error reply; the server does not see them."""
         self._cuts.append(_Cut(matches, False, turns, f"-{error}\r\n".encode()))
+
+    def heal(self) -> None:
+        """Pass everything on from now."""
+        self._cuts.clear()
+        self.holes.clear()
+        self.latency = lambda: 0.0
+        self.piece_bytes = 0
+
+    async def reset(self) -> None:
+        """Reset every connection by an RST; new ones are taken."""
+        for link, writer in list(self._links.items()):
+            _reset_at_close(writer)
+            link.cancel()
+            self.broken += 1
 
     async def refuse(self, seconds: float) -> None:
         """Drop every connection and take no new ones for a while."""
@@ -92,8 +117,8 @@ class ChaosProxy:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = asyncio.create_task(self._link(reader, writer))
-        self._links.add(link)
-        link.add_done_callback(self._links.discard)
+        self._links[link] = writer
+        link.add_done_callback(self._links.pop)
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until either side ends it or it is cut."""
@@ -106,7 +131,7 @@ class ChaosProxy:
             while (read := await _read_command(reader)) is not None:
                 raw, command = read
                 link.learn_role(command)
-                if link.is_in_hole:
+                if link.is_dead():
                     continue
                 cut = next((cut for cut in self._cuts if cut.applies(command)), None)
                 if cut is None:
@@ -117,6 +142,8 @@ class ChaosProxy:
                     writer.write(cut.reply)
                     continue
                 self.broken += 1
+                if cut.resets:
+                    _reset_at_close(writer)
                 if cut.after:
                     replies.cancel()
                     await asyncio.gather(replies, return_exceptions=True)
@@ -139,10 +166,12 @@ class _Link:
 
     proxy: ChaosProxy
     role: str = ""
+    has_lost: bool = False
 
-    @property
-    def is_in_hole(self) -> bool:
-        return self.role in self.proxy.holes
+    def is_dead(self) -> bool:
+        """A connection that has lost bytes can only be given up: what came after them would be read as something else."""
+        self.has_lost = self.has_lost or self.role in self.proxy.holes
+        return self.has_lost
 
     def learn_role(self, command: Command) -> None:
         """From its name, `graphflow:<role>:<host>:<pid>`."""
@@ -154,7 +183,7 @@ class _Link:
             while data := await reader.read(65536):
                 if seconds := self.proxy.latency():
                     await asyncio.sleep(seconds)
-                if not self.is_in_hole:
+                if not self.is_dead():
                     await self.send(writer, data)
         writer.transport.abort()
 
@@ -164,6 +193,43 @@ class _Link:
             writer.write(data[start : start + size])
             if size < len(data):
                 await asyncio.sleep(0)
+
+
+class ProxyBeside:
+    """A proxy whose event loop runs in a thread, as long as the block lasts."""
+
+    def __init__(self, socket_path: str) -> None:
+        self.proxy = ChaosProxy(socket_path)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listens = threading.Event()
+        self._is_over = asyncio.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="chaos-proxy")
+
+    def run(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Do something with the proxy in its loop, and wait for it."""
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def __enter__(self) -> ProxyBeside:
+        self._thread.start()
+        assert self._listens.wait(10), "the proxy does not listen"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._is_over.set)
+        self._thread.join()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        async with self.proxy:
+            self._listens.set()
+            await self._is_over.wait()
+
+
+def _reset_at_close(writer: asyncio.StreamWriter) -> None:
+    """A socket that does not linger answers its close with an RST."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 async def _read_command(reader: asyncio.StreamReader) -> tuple[bytes, Command] | None:

@@ -16,26 +16,7 @@ from tests.faults.graphs import FORMS, Form, executions, items_of
 from tests.faults.harness import Job, Victim, looking_at, run_field, wait_bodies_begun
 from tests.faults.invariants import check_run, event_log
 from tests.helpers import wait_until
-from tests.servers import ENGINES, Engine, RealServer
-
-
-class LoggedServer(RealServer):
-    """A server whose append-only log can be looked at, copied, put back and cut."""
-
-    def __init__(self, engine: Engine = "current") -> None:
-        super().__init__(engine, appendfsync="always", options={"auto-aof-rewrite-percentage": "0"})
-
-    @property
-    def log_file(self) -> Path:
-        """The file that grows."""
-        found = [*self.folder.glob("appendonlydir/*.incr.aof"), *self.folder.glob("appendonly.aof")]
-        assert len(found) == 1, found
-        return found[0]
-
-    def restart_with(self, log: bytes) -> None:
-        self.kill()
-        self.log_file.write_bytes(log)
-        self.start()
+from tests.servers import ENGINES, Engine, LoggedServer
 
 
 @pytest.fixture

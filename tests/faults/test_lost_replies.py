@@ -1,6 +1,7 @@
 """F12, F13: connections that break around a script: what became of the call is found out, and nothing happens twice.
 
-F12 is the lost reply; F13 the call that never arrived, and the server that takes no connections for a while.
+F12 is the lost reply; F13 the call that never arrived, the connection that is reset, and the server that takes no
+connections for a while.
 """
 
 from __future__ import annotations
@@ -80,19 +81,59 @@ def test_f12_f13_run_completes_although_the_first_calls_of_a_script_are_cut(
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("after", [True, False], ids=["reply-lost", "call-lost"])
+@pytest.mark.parametrize(
+    "cut",
+    [{"after": True}, {"after": False}, {"after": False, "resets": True}],
+    ids=["reply-lost", "call-lost", "reset"],
+)
 def test_f12_f13_run_completes_although_every_second_call_of_each_script_is_cut(
-    after: bool, scene: Scene
+    cut: dict[str, bool], scene: Scene
 ) -> None:
     async def main() -> RunResult:
         async with ChaosProxy(str(scene.server.socket_path)) as proxy:
             for name in SCRIPTS:
-                proxy.cut(calls_of(name), after=after, turns=range(1, 1000, 2))
+                proxy.cut(calls_of(name), turns=range(1, 1000, 2), **cut)
             outcome = await scene.drive(proxy)
             assert proxy.broken > 5
             return outcome
 
     scene.check(run(main()))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_f13_run_completes_although_its_connections_are_reset_all_the_time(scene: Scene) -> None:
+    async def main() -> RunResult:
+        async with ChaosProxy(str(scene.server.socket_path)) as proxy:
+            driving = asyncio.create_task(scene.drive(proxy))
+            # A store that cannot be opened is told at once; what is meant here comes later.
+            await asyncio.to_thread(wait_bodies_begun, scene.log, 1)
+            while not driving.done():
+                await proxy.reset()
+                await asyncio.wait([driving], timeout=0.02)
+            assert proxy.broken > 2
+            return await driving
+
+    scene.check(run(main()))
+
+
+@pytest.mark.parametrize(
+    ("resets", "seen"), [(True, ConnectionResetError), (False, asyncio.IncompleteReadError)]
+)
+def test_f13_client_sees_a_reset_or_the_end_of_its_connection(
+    resets: bool, seen: type[Exception], redis_server: RealServer
+) -> None:
+    async def main() -> None:
+        async with ChaosProxy(str(redis_server.socket_path)) as proxy:
+            proxy.cut(lambda command: command == [b"PING"], after=False, turns={2}, resets=resets)
+            reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+            writer.write(b"*1\r\n$4\r\nPING\r\n")
+            assert await reader.readexactly(7) == b"+PONG\r\n"
+            writer.write(b"*1\r\n$4\r\nPING\r\n")
+            with pytest.raises(seen):
+                await reader.readexactly(1)
+            writer.close()
+
+    run(main())
 
 
 @pytest.mark.parametrize("form", FORMS)
