@@ -31,6 +31,8 @@ ALL_FORMS = FORMS + GENERATOR_FORMS
 CHUNK_SIZE = 3
 #: Something in the task that no process may log.
 PAYLOAD = "not-to-be-logged"
+#: What a process exits with that met a poisonous item.
+POISONED = 7
 #: Attempts that a body has: no infrastructure fault may use up one.
 ATTEMPTS = 2
 #: Those of the graph whose bodies fail: a processor may meet each failing item in one visit.
@@ -87,6 +89,8 @@ class Body:
     fails_once: bool = False
     #: In which order items end that start together.
     order: Order = "together"
+    #: The item that kills its process each time.
+    poison: int | None = None
 
     async def run(self, item: int) -> None:
         note(self.log, str(item))
@@ -95,6 +99,8 @@ class Body:
             raise ConnectionError("the first time it fails")
         turn = {"together": 0, "forwards": item % 4, "backwards": 3 - item % 4}[self.order]
         await asyncio.sleep(self.delay * (1 + turn / 2))
+        if item == self.poison:
+            os._exit(POISONED)
 
 
 def agent_of(
@@ -107,9 +113,10 @@ def agent_of(
     extra_node: bool = False,
     fails_once: bool = False,
     order: Order = "together",
+    poison: int | None = None,
 ) -> Agent:
     """The agent of a form. `extra_node` makes another graph of it, which a run of the first must refuse."""
-    body = Body(log, DELAYS[form] if delay is None else delay, fails_once, order)
+    body = Body(log, DELAYS[form] if delay is None else delay, fails_once, order, poison)
     if form == "naive":
         agent = naive_agent(url, body, lease_seconds)
     elif form == "map":

@@ -52,6 +52,8 @@ class Job:
     barrier: Path | None = None
     #: Every second item fails the first time it runs.
     fails_once: bool = False
+    #: More options of each of its processes.
+    options: tuple[str, ...] = ()
 
     def start(self, failpoints: str = "", *options: str) -> Victim:
         return Victim(self, failpoints, *options)
@@ -75,7 +77,7 @@ class Victim:
             command += ["--barrier", str(job.barrier)]
         if job.fails_once:
             command += ["--fails-once"]
-        command += options
+        command += [*job.options, *options]
         #: What it logged, as far as it was read: all of it once it has ended.
         self.errors = ""
         self.process = subprocess.Popen(
@@ -110,18 +112,24 @@ class Victim:
 
     def finish(self) -> dict[str, Any]:
         """What the run came to, as the process printed it at its end."""
-        output = self._end()
-        assert self.process.returncode == 0, (
-            f"the victim failed with {self.process.returncode}:\n{self.errors}"
-        )
-        self._check_errors()
-        outcome: dict[str, Any] = json.loads(output.splitlines()[-1])
+        code, outcome = self.ended()
+        assert code == 0, f"the victim failed with {code}:\n{self.errors}"
         return outcome
+
+    def ended(self) -> tuple[int, dict[str, Any]]:
+        """Wait for the end: what the process exited with, and what the run came to if that is 0."""
+        output = self._end()
+        code = self.process.returncode
+        outcome: dict[str, Any] = {}
+        if code == 0:
+            self.check_errors()
+            outcome = json.loads(output.splitlines()[-1])
+        return code, outcome
 
     def died(self) -> bool:
         """Wait for the end: whether it was a SIGKILL, by itself or by a failpoint."""
         self._end()
-        self._check_errors()
+        self.check_errors()
         return self.process.returncode == -signal.SIGKILL
 
     def wait_said(self, text: str) -> None:
@@ -145,7 +153,8 @@ class Victim:
         )
         return self
 
-    def _check_errors(self) -> None:
+    def check_errors(self) -> None:
+        """I8: what it has said."""
         for complaint in COMPLAINTS:
             assert complaint not in self.errors, self.errors
 

@@ -169,7 +169,11 @@ def _follow(story: _NodeStory, fields: dict[str, str]) -> None:
             assert not story.is_running, fields
             assert visit > story.visit, fields
             story.visit, story.is_running = visit, True
-        case "NodeSucceeded" | "NodeFailed" | "NodeStopped":
+        case "NodeStopped":
+            # What was about to run is stopped, too.
+            assert visit == story.visit if story.is_running else visit > story.visit, fields
+            story.visit, story.is_running = visit, False
+        case "NodeSucceeded" | "NodeFailed":
             assert story.is_running, fields
             assert visit == story.visit, fields
             story.is_running = False

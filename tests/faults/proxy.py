@@ -77,12 +77,9 @@ class ChaosProxy:
         """Answer these matching commands (from 1) with an error reply; the server does not see them."""
         self._cuts.append(_Cut(matches, False, turns, f"-{error}\r\n".encode()))
 
-    def heal(self) -> None:
-        """Pass everything on from now."""
+    def cut_no_more(self) -> None:
+        """Forget what was to be cut or answered, as far as it has not come."""
         self._cuts.clear()
-        self.holes.clear()
-        self.latency = lambda: 0.0
-        self.piece_bytes = 0
 
     async def reset(self) -> None:
         """Reset every connection by an RST; new ones are taken."""

@@ -1,5 +1,4 @@
-"""Everything at once, drawn by a seed: two processes drive each run while processes and the server die, stop and
-forget (F1-F5, F7, F11, F16, F17).
+"""Everything at once, drawn by a seed: runs of several kinds, each struck by faults of all kinds (F1 to F19, F32 to F34).
 
 `GRAPHFLOW_SEED` repeats what a seed has drawn, as far as the moments of the machine allow.
 """
@@ -8,115 +7,148 @@ from __future__ import annotations
 
 import os
 import random
-import signal
+import sys
 import time
-from collections.abc import Iterator
+import traceback
+from collections import Counter
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
+from typing import Generic, TypeVar
 
 import pytest
 
-from tests.faults.graphs import FORMS, executions, items_of
-from tests.faults.harness import Job, Victim, looking_at
-from tests.faults.invariants import check_run
-from tests.servers import RealServer
+from tests.faults.chaos import Chaos
+from tests.faults.kinds import KINDS, Kind
+from tests.faults.strikes import ALL_STRIKES, CANCEL, STRIKES
 
 SEED_VARIABLE = "GRAPHFLOW_SEED"
 FAULTS_PER_RUN = 4
-LEASE_SECONDS = 0.4
+#: Runs at a time, each with a server, a network and processes of its own.
+SIDE_BY_SIDE = 2
+#: Seconds between two strikes, at most.
+PAUSE_SECONDS = 0.25
+#: Seconds in which runs are begun: with the last ones it is half a minute.
+QUICK_SECONDS = 24
+
+T = TypeVar("T")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RealServer]:
-    with RealServer(appendfsync="always") as server:
-        yield server
+class Deck(Generic[T]):
+    """Cards in random order, for ever: nearly all of them come once before one comes again."""
+
+    def __init__(self, cards: Sequence[T], numbers: random.Random) -> None:
+        self._cards = cards
+        self._numbers = numbers
+        self._left: list[T] = []
+
+    def draw(self, count: int, without: Collection[T] = ()) -> list[T]:
+        """The next cards, except those which stay for a later draw."""
+        while len([card for card in self._left if card not in without]) < count:
+            self._left += self._numbers.sample(self._cards, len(self._cards))
+        drawn = [card for card in self._left if card not in without][:count]
+        for card in drawn:
+            self._left.remove(card)
+        return drawn
 
 
-class Chaos:
-    """One run with its two processes, and the faults that may befall them."""
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What is drawn for one run."""
 
-    def __init__(self, job: Job, server: RealServer, numbers: random.Random) -> None:
-        self.job = job
-        self.server = server
-        self.numbers = numbers
-        self.victims = [job.start().wait_begun() for _ in range(2)]
-        self.story: list[str] = []
+    number: int
+    kind: Kind
+    faults: list[str]
+    seed: int
 
-    def strike(self) -> None:
-        time.sleep(self.numbers.uniform(0, 0.25))
-        fault = self.numbers.choice(
-            [self.kill, self.kill_both, self.stop, self.crash_server, self.forget_scripts, self.drop]
-        )
-        self.story.append(fault.__name__)
-        fault()
 
-    def kill(self) -> None:
-        place = self.numbers.randrange(2)
-        self.victims[place].kill()
-        self.victims[place] = self.job.start().wait_begun()
+class Walk:
+    """Draws the fates of runs, brings them about, and counts what came of them."""
 
-    def kill_both(self) -> None:
-        for victim in self.victims:
-            victim.kill()
-        self.victims = [self.job.start() for _ in self.victims]
-        for victim in self.victims:
-            victim.wait_begun()
+    def __init__(self, seed: int, folder: Path) -> None:
+        self._numbers = random.Random(seed)
+        self._folder = folder
+        self._kinds = Deck(KINDS, self._numbers)
+        self._faults = Deck(list(STRIKES), self._numbers)
+        self._drawing = Lock()
+        self._drawn = 0
+        self.ends: Counter[str] = Counter()
+        self._strikes: Counter[str] = Counter()
+        #: Strikes that met a run in its middle.
+        self._hits = 0
 
-    def stop(self) -> None:
-        victim = self.numbers.choice(self.victims)
-        victim.send(signal.SIGSTOP)
-        time.sleep(self.numbers.uniform(0, 2 * LEASE_SECONDS))
-        victim.send(signal.SIGCONT)
+    def go_on_until(self, end: float) -> None:
+        """One run after the other, until the clock says so or one is wrong."""
+        while time.monotonic() < end:
+            self._live(self._draw())
 
-    def crash_server(self) -> None:
-        self.server.kill()
-        time.sleep(self.numbers.uniform(0, 0.2))
-        self.server.start()
+    def _draw(self) -> Fate:
+        with self._drawing:
+            self._drawn += 1
+            (kind,) = self._kinds.draw(1)
+            faults = self._faults.draw(FAULTS_PER_RUN, kind.without)
+            if kind.is_cancelled:
+                faults.insert(self._numbers.randint(0, FAULTS_PER_RUN), CANCEL)
+            return Fate(self._drawn, kind, faults, self._numbers.randrange(1 << 32))
 
-    def forget_scripts(self) -> None:
-        with looking_at(self.job.url) as client:
-            client.script_flush()
-
-    def drop(self) -> None:
-        with looking_at(self.job.url) as client:
-            client.client_kill_filter(_type="normal", skipme=True)
-
-    def finish(self) -> None:
-        for victim in self.victims:
-            assert self._outcome(victim) == self.job.right, self.story
-        with looking_at(self.job.url) as client:
-            check_run(client, self.job.run_id, self.job.form)
-        found = executions(self.job.log)
-        assert set(found) == set(range(items_of(self.job.form)))
-        if self.job.form == "map":
-            # A stopped process that wakes may have items in flight which the other has begun, too.
-            assert max(found.values()) <= 1 + 2 * FAULTS_PER_RUN, (self.story, found)
-
-    def _outcome(self, victim: Victim) -> dict[str, object]:
-        """Who finds no server at its very start says so and ends; the same command is given again."""
-        try:
-            return victim.finish()
-        except AssertionError:
-            if victim.process.returncode != 1 or "cannot reach Redis" not in victim.errors:
+    def _live(self, fate: Fate) -> None:
+        began = time.monotonic()
+        end = "wrong"
+        with Chaos(fate.kind, f"soak-{fate.number}", self._folder, random.Random(fate.seed)) as chaos:
+            try:
+                for fault in fate.faults:
+                    self._strike(chaos, fault)
+                end = chaos.finish()
+            except Exception:
+                # Here and now: the other runs go on to their ends before the test fails.
+                traceback.print_exc(file=sys.stdout)
                 raise
-            return self.job.start().finish()
+            finally:
+                took = time.monotonic() - began
+                story = ", ".join(chaos.story)
+                print(
+                    f"{fate.number}. {fate.kind.name}, {chaos.appendfsync}: {story}: {end} after {took:.1f} s"
+                )
+        self.ends[f"{fate.kind.name}: {end}"] += 1
+
+    def _strike(self, chaos: Chaos, fault: str) -> None:
+        chaos.start_again_who_died()
+        chaos.wait(PAUSE_SECONDS)
+        self._hits += chaos.is_under_way()
+        self._strikes[fault] += 1
+        chaos.story.append(fault)
+        ALL_STRIKES[fault](chaos)
+
+    def summary(self) -> str:
+        counts = [
+            f"{count:5} {name}" for each in (self.ends, self._strikes) for name, count in sorted(each.items())
+        ]
+        return "\n".join(
+            (
+                f"{self.ends.total()} of {self._drawn} runs right, {self._strikes.total()} faults, "
+                f"{self._hits} of them in the middle of a run",
+                *counts,
+            )
+        )
 
 
-@pytest.mark.parametrize("seconds", [25, pytest.param(20 * 60, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("seconds", "least"), [(QUICK_SECONDS, 3), pytest.param(20 * 60, 50, marks=pytest.mark.long)]
+)
 def test_runs_come_to_their_right_end_through_faults_of_all_kinds(
-    seconds: float, server: RealServer, tmp_path: Path
+    seconds: float, least: int, tmp_path: Path
 ) -> None:
     seed = int(os.environ.get(SEED_VARIABLE) or random.randrange(1 << 32))
     print(f"{SEED_VARIABLE}={seed}")
-    numbers = random.Random(seed)
+    walk = Walk(seed, tmp_path)
     end = time.monotonic() + seconds
-    runs = 0
-    while time.monotonic() < end:
-        form = FORMS[runs % len(FORMS)]
-        run_id, log = f"soak-{tmp_path.name}-{runs}", tmp_path / f"{runs}.log"
-        chaos = Chaos(Job(server.url, run_id, form, log, lease_seconds=LEASE_SECONDS), server, numbers)
-        for _ in range(FAULTS_PER_RUN):
-            chaos.strike()
-        chaos.finish()
-        print(f"{form}: {' '.join(chaos.story)}")
-        runs += 1
-    print(f"{runs} of {runs} right, {runs * FAULTS_PER_RUN} faults")
+
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        walking = [pool.submit(walk.go_on_until, end) for _ in range(SIDE_BY_SIDE)]
+    print(walk.summary())
+
+    for each in walking:
+        each.result()
+    assert walk.ends.total() >= least
