@@ -90,7 +90,7 @@ class Walk:
             (kind,) = self._kinds.draw(1)
             faults = self._faults.draw(FAULTS_PER_RUN, kind.without)
             if kind.is_cancelled:
-                faults.insert(self._numbers.randint(0, FAULTS_PER_RUN), CANCEL)
+                faults.insert(self._numbers.randrange(FAULTS_PER_RUN), CANCEL)
             return Fate(self._drawn, kind, faults, self._numbers.randrange(1 << 32))
 
     def _live(self, fate: Fate) -> None:
