@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-from tests.faults.graphs import POISONED, Form, executions, items_of
+from tests.faults.graphs import POISONED, executions, items_of
 from tests.faults.harness import Job, Victim, looking_at, run_field, wait_disconnected
 from tests.faults.kinds import Kind
 from tests.faults.proxy import ProxyBeside
@@ -23,8 +23,6 @@ from tests.servers import LoggedServer
 LEASE_SECONDS = 0.5
 #: Seconds after which a process gives a connection up that does not answer.
 REPLY_SECONDS = 1.0
-#: Seconds that an item takes: so long that a run is mostly still under way when the last fault comes.
-DELAYS: dict[Form, float] = {"naive": 0.35, "map": 0.3}
 #: How often one process' command is given again, at most.
 MOST_STARTS = 40
 
@@ -44,7 +42,7 @@ class Chaos:
             run_id=run_id,
             form=kind.form,
             log=folder / f"{run_id}.log",
-            delay=DELAYS[kind.form],
+            delay=kind.item_seconds,
             lease_seconds=LEASE_SECONDS,
             options=("--reply-seconds", str(REPLY_SECONDS), *kind.options(numbers)),
         )

@@ -33,6 +33,8 @@ class Kind:
 
     name: str
     form: Form
+    #: So long that a run is mostly still under way when the last fault comes.
+    item_seconds: float = 0.3
     #: Faults of the table that are not drawn for it.
     without: frozenset[str] = frozenset()
     is_poisoned: bool = False
@@ -108,7 +110,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("map", "map"),
     Stormy("F34 naive under a cancel storm", "naive", calls_cut_short=STORM_ROUNDS * STORM_CALLS),
     Stormy("F34 map under a cancel storm", "map", calls_cut_short=STORM_ROUNDS * STORM_CALLS),
-    Poisoned("F32 map with a poisonous item", "map", is_poisoned=True),
-    Cancelled("F33 cancelled naive", "naive", _NO_LOSS, is_cancelled=True),
-    Cancelled("F33 cancelled map", "map", _NO_LOSS, is_cancelled=True),
+    Poisoned("F32 map with a poisonous item", "map", 0.1, is_poisoned=True),
+    Cancelled("F33 cancelled naive", "naive", without=_NO_LOSS, is_cancelled=True),
+    Cancelled("F33 cancelled map", "map", without=_NO_LOSS, is_cancelled=True),
 )
