@@ -86,6 +86,13 @@ class Chaos:
         """Of one of the victims."""
         return self.numbers.randrange(len(self.victims))
 
+    def driver(self) -> int:
+        """Of the victim that holds the run's lease, or of any if none does."""
+        with self.looking() as client:
+            owner = str(client.hget(f"gf:run:{{{self.job.run_id}}}:lease", "owner"))
+        pids = [str(victim.process.pid) for victim in self.victims]
+        return next((place for place, pid in enumerate(pids) if pid in owner.split(":")), self.place())
+
     def looking(self) -> AbstractContextManager[redis.Redis]:
         """Past the network."""
         return looking_at(self.server.url)
@@ -157,8 +164,10 @@ class Chaos:
         assert set(found) == everything or (self.kind.is_cancelled and set(found) < everything), found
         leases = self._forgotten_leases + _leases(client, self.job)
         # A fault takes the run from its process; when it is over, the process may take it back.
+        by_faults = 2 + 2 * len(self.story) + self._deaths
         by_choice = len(self._pids) * self.kind.calls_cut_short
-        assert leases <= 2 + 2 * len(self.story) + self._deaths + by_choice, leases
+        # What the store still knew after a loss is counted once more.
+        assert leases <= (by_faults + by_choice) * (1 + self.losses), leases
         if self.kind.form == "map":
             assert max(found.values(), default=0) <= leases, (leases, found)
 

@@ -50,11 +50,10 @@ def kill_one(chaos: Chaos) -> None:
 
 
 def kill_at_commit_point(chaos: Chaos) -> None:
-    """Kill one, and its successor by itself."""
-    place = chaos.place()
-    chaos.victims[place].kill()
+    """Kill all; who goes on is killed by itself."""
+    _kill_together(chaos)
     failpoint = f"{chaos.numbers.choice(PLACES)}@{chaos.numbers.randint(1, 3)}=kill"
-    chaos.victims[place] = chaos.start(failpoint).wait_begun()
+    chaos.victims = [chaos.start(failpoint).wait_begun(), chaos.start().wait_begun()]
 
 
 def kill_all(chaos: Chaos) -> None:
@@ -84,14 +83,16 @@ def _kill_together(chaos: Chaos) -> None:
 
 
 def stop(chaos: Chaos) -> None:
-    victim = chaos.victims[chaos.place()]
+    """The one that drives the run, mostly for longer than its lease."""
+    victim = chaos.victims[chaos.driver()]
     victim.send(signal.SIGSTOP)
-    chaos.wait(2 * LEASE_SECONDS)
+    chaos.wait(4 * LEASE_SECONDS)
     victim.send(signal.SIGCONT)
 
 
 def drain(chaos: Chaos) -> None:
-    place = chaos.place()
+    """The one that drives the run, while the other waits for it."""
+    place = chaos.driver()
     victim = chaos.victims[place]
     victim.send(signal.SIGTERM)
     code, _ = victim.ended()
