@@ -115,7 +115,8 @@ class ChaosProxy:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = asyncio.create_task(self._link(reader, writer))
         self._links[link] = writer
-        link.add_done_callback(self._links.pop)
+        # Not by the task, which may be cancelled before its first step.
+        link.add_done_callback(lambda link: self._links.pop(link).transport.abort())
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until either side ends it or it is cut."""
@@ -152,9 +153,8 @@ class ChaosProxy:
         finally:
             if replies is not None:
                 replies.cancel()
-            for side in (upstream, writer):
-                if side is not None:
-                    side.transport.abort()
+            if upstream is not None:
+                upstream.transport.abort()
 
 
 @dataclass(slots=True)
@@ -226,7 +226,10 @@ class ProxyBeside:
 
 def _reset_at_close(writer: asyncio.StreamWriter) -> None:
     """A socket that does not linger answers its close with an RST."""
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with suppress(OSError):
+        writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
 
 
 async def _read_command(reader: asyncio.StreamReader) -> tuple[bytes, Command] | None:
