@@ -54,7 +54,7 @@ class Chaos:
         self.losses = 0
         self._forgotten_leases = 0
         self._deaths = 0
-        self._pids: set[int] = set()
+        self._started: list[Victim] = []
         self._stack = ExitStack()
 
     def __enter__(self) -> Chaos:
@@ -73,7 +73,7 @@ class Chaos:
 
     def start(self, failpoints: str = "", *options: str) -> Victim:
         victim = self.job.start(failpoints, *options)
-        self._pids.add(victim.process.pid)
+        self._started.append(victim)
         return victim
 
     def wait(self, most: float) -> None:
@@ -122,6 +122,11 @@ class Chaos:
         with self.looking() as client:
             self._forgotten_leases += _leases(client, self.job)
 
+    @property
+    def said(self) -> str:
+        """What the processes have logged that were waited for, one after the other."""
+        return "\n".join(f"{victim.process.pid}:\n{victim.errors}" for victim in self._started)
+
     # The end
 
     def finish(self) -> str:
@@ -137,7 +142,7 @@ class Chaos:
         with self.looking() as client:
             self.kind.check(client, self.job, outcomes)
             self._check_executions(client)
-            wait_disconnected(client, self._pids)
+            wait_disconnected(client, [victim.process.pid for victim in self._started])
         return str(outcomes[0]["status"])
 
     def _outcome(self, victim: Victim, *options: str) -> dict[str, Any]:
@@ -165,7 +170,7 @@ class Chaos:
         leases = self._forgotten_leases + _leases(client, self.job)
         # A fault takes the run from its process; when it is over, the process may take it back.
         by_faults = 2 + 2 * len(self.story) + self._deaths
-        by_choice = len(self._pids) * self.kind.calls_cut_short
+        by_choice = len(self._started) * self.kind.calls_cut_short
         # What the store still knew after a loss is counted once more.
         assert leases <= (by_faults + by_choice) * (1 + self.losses), leases
         if self.kind.form == "map":

@@ -107,7 +107,7 @@ class Victim:
     def kill(self) -> bool:
         """SIGKILL; False if the process had ended before."""
         self.process.kill()
-        self.process.communicate(timeout=PATIENCE_SECONDS)
+        self._end()
         return self.process.returncode == -signal.SIGKILL
 
     def finish(self) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class Walk:
         self._folder = folder
         self._kinds = Deck(KINDS, self._numbers)
         self._faults = Deck(list(STRIKES), self._numbers)
-        self._drawing = Lock()
+        self._lock = Lock()
         self._drawn = 0
         self.ends: Counter[str] = Counter()
         self._strikes: Counter[str] = Counter()
@@ -85,7 +85,7 @@ class Walk:
             self._live(self._draw())
 
     def _draw(self) -> Fate:
-        with self._drawing:
+        with self._lock:
             self._drawn += 1
             (kind,) = self._kinds.draw(1)
             faults = self._faults.draw(FAULTS_PER_RUN, kind.without)
@@ -104,6 +104,7 @@ class Walk:
             except Exception:
                 # Here and now: the other runs go on to their ends before the test fails.
                 traceback.print_exc(file=sys.stdout)
+                print(chaos.said)
                 raise
             finally:
                 took = time.monotonic() - began
@@ -111,13 +112,16 @@ class Walk:
                 print(
                     f"{fate.number}. {fate.kind.name}, {chaos.appendfsync}: {story}: {end} after {took:.1f} s"
                 )
-        self.ends[f"{fate.kind.name}: {end}"] += 1
+        with self._lock:
+            self.ends[f"{fate.kind.name}: {end}"] += 1
 
     def _strike(self, chaos: Chaos, fault: str) -> None:
         chaos.start_again_who_died()
         chaos.wait(PAUSE_SECONDS)
-        self._hits += chaos.is_under_way()
-        self._strikes[fault] += 1
+        is_hit = chaos.is_under_way()
+        with self._lock:
+            self._hits += is_hit
+            self._strikes[fault] += 1
         chaos.story.append(fault)
         ALL_STRIKES[fault](chaos)
 
