@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from graphflow.engine.closing import brought_to_its_end
 from graphflow.engine.differences import described_nodes, differences
 from graphflow.engine.plan import Plan
 from graphflow.engine.session import Session
@@ -82,7 +83,7 @@ async def replan(session: Session, plan: Plan, run_id: RunId, *, lease_seconds: 
     try:
         await session.store.replan(lease, plan)
     finally:
-        await asyncio.shield(_release(session.store, lease))
+        await brought_to_its_end(_release(session.store, lease))
 
 
 async def _wait_for_other(store: Store, plan: Plan, run_id: RunId, held: LeaseHeld) -> Run | None:
@@ -139,7 +140,7 @@ async def _drive(session: Session, plan: Plan, lease: Lease, on_commit: Callable
         raise
     finally:
         if answers:
-            await asyncio.shield(_release(session.store, lease))
+            await brought_to_its_end(_release(session.store, lease))
 
 
 async def _expire(store: Store, plan: Plan, run_id: RunId) -> None:

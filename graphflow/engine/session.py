@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from graphflow.engine.closing import brought_to_its_end
 from graphflow.engine.heartbeat import Heartbeat
 from graphflow.store.contract import Store
 
@@ -75,7 +76,7 @@ class Sessions:
         shared.users -= 1
         if not shared.users:
             self._by_loop.pop(loop, None)
-            await _close(shared)
+            await brought_to_its_end(_close(shared))
 
     def _start(self) -> _Shared:
         store = self.make_store()
