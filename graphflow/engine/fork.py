@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from graphflow.engine.leases import give_lease_back, take_lease
 from graphflow.engine.plan import Plan
 from graphflow.engine.reopen import reopen
 from graphflow.errors import RunComplete, RunExists, RunNotFound
@@ -78,11 +79,11 @@ async def _content(
 
 async def _interrupted(store: Store, plan: Plan, parent: RunHead, lease_seconds: float) -> RunContent:
     """Under its lease, so that it does not change while it is read."""
-    lease = await store.acquire(parent.id, lease_seconds)
+    lease = await take_lease(store, parent.id, lease_seconds)
     try:
         return await store.content(parent.id, plan)
     finally:
-        await store.release(lease)
+        await give_lease_back(store, lease)
 
 
 def _reopen(plan: Plan, content: RunContent) -> None:

@@ -11,8 +11,8 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from graphflow.engine.closing import brought_to_its_end
 from graphflow.engine.differences import described_nodes, differences
+from graphflow.engine.leases import give_lease_back, take_lease
 from graphflow.engine.plan import Plan
 from graphflow.engine.session import Session
 from graphflow.errors import (
@@ -34,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at a run that another process drives.
 POLL_SECONDS = 0.25
-#: Seconds that giving a lease back may take.
-RELEASE_SECONDS = 2.0
 
 
 async def finish_run(
@@ -54,7 +52,7 @@ async def finish_run(
     reported = ""
     while session.draining is None:
         try:
-            lease = await session.store.acquire(run_id, lease_seconds)
+            lease = await take_lease(session.store, run_id, lease_seconds)
         except LeaseHeld as held:
             if not waits:
                 raise
@@ -79,11 +77,11 @@ async def check_plan(store: Store, plan: Plan, head: RunHead) -> None:
 
 async def replan(session: Session, plan: Plan, run_id: RunId, *, lease_seconds: float) -> None:
     """Make `plan` the graph of a run that nobody drives. LeaseHeld; PlanMismatch with its obstacles."""
-    lease = await session.store.acquire(run_id, lease_seconds)
+    lease = await take_lease(session.store, run_id, lease_seconds)
     try:
         await session.store.replan(lease, plan)
     finally:
-        await brought_to_its_end(_release(session.store, lease))
+        await give_lease_back(session.store, lease)
 
 
 async def _wait_for_other(store: Store, plan: Plan, run_id: RunId, held: LeaseHeld) -> Run | None:
@@ -140,7 +138,7 @@ async def _drive(session: Session, plan: Plan, lease: Lease, on_commit: Callable
         raise
     finally:
         if answers:
-            await brought_to_its_end(_release(session.store, lease))
+            await give_lease_back(session.store, lease)
 
 
 async def _expire(store: Store, plan: Plan, run_id: RunId) -> None:
@@ -149,14 +147,3 @@ async def _expire(store: Store, plan: Plan, run_id: RunId) -> None:
         await store.expire(run_id, plan)
     except StoreError as error:
         logger.warning("run %s: not given an end, `graphflow gc` does it: %s", run_id, error)
-
-
-async def _release(store: Store, lease: Lease) -> None:
-    """Give the lease back; if the store does not answer, it expires by itself."""
-    try:
-        async with asyncio.timeout(RELEASE_SECONDS):
-            await store.release(lease)
-    except (StoreError, TimeoutError) as error:
-        logger.warning(
-            "run %s: lease not given back: %s", lease.run_id, str(error) or "the store does not answer"
-        )

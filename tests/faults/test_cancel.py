@@ -100,6 +100,27 @@ def test_cancelled_driving_does_not_wait_for_a_store_that_is_gone(
     assert run(main()) < 4
 
 
+def test_lease_that_is_taken_while_its_taker_is_cancelled_is_given_back(
+    redis_server: RealServer, tmp_path: Path
+) -> None:
+    lease = f"gf:run:{{{tmp_path.name}}}:lease"
+
+    async def main(client: redis.Redis) -> None:
+        async with ChaosProxy(str(redis_server.socket_path)) as proxy:
+            # Long enough to be cancelled while the lease is taken and the reply is under way.
+            proxy.latency = lambda: 0.3
+            agent = agent_of("map", proxy.url, tmp_path / "bodies.log")
+            driving = asyncio.create_task(agent.run_task(task_of("map"), run_id=tmp_path.name))
+            await asyncio.to_thread(wait_until, lambda: client.exists(lease), what="the lease")
+            driving.cancel()
+            await asyncio.gather(driving, return_exceptions=True)
+
+    with looking_at(redis_server.url) as client:
+        run(main(client))
+        assert not client.exists(lease)
+        assert run_field(client, tmp_path.name, "owner") is None
+
+
 def test_module_that_blocks_the_event_loop_does_not_lose_the_run(
     redis_server: RealServer, tmp_path: Path
 ) -> None:

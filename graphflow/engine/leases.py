@@ -1,0 +1,53 @@
+"""How is the lease of a run taken and given back? To the end, although who asks for it is cancelled meanwhile.
+
+A lease that nobody knows of would keep everybody from the run until it ends, and then count as a death.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from graphflow.engine.closing import brought_to_its_end
+from graphflow.errors import StoreError
+from graphflow.ids import RunId
+from graphflow.store.contract import Lease, Store
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that giving a lease back may take.
+RELEASE_SECONDS = 2.0
+
+
+async def take_lease(store: Store, run_id: RunId, seconds: float) -> Lease:
+    """LeaseHeld, RunNotFound."""
+    taking = asyncio.ensure_future(store.acquire(run_id, seconds))
+    try:
+        return await asyncio.shield(taking)
+    except asyncio.CancelledError:
+        await brought_to_its_end(_give_back_if_taken(store, taking))
+        raise
+
+
+async def give_lease_back(store: Store, lease: Lease) -> None:
+    """If the store does not answer, the lease expires by itself."""
+    await brought_to_its_end(_release(store, lease))
+
+
+async def _give_back_if_taken(store: Store, taking: asyncio.Future[Lease]) -> None:
+    done, _ = await asyncio.wait([taking], timeout=RELEASE_SECONDS)
+    if not done:
+        taking.cancel()
+        await asyncio.wait([taking])
+    if not taking.cancelled() and taking.exception() is None:
+        await _release(store, taking.result())
+
+
+async def _release(store: Store, lease: Lease) -> None:
+    try:
+        async with asyncio.timeout(RELEASE_SECONDS):
+            await store.release(lease)
+    except (StoreError, TimeoutError) as error:
+        logger.warning(
+            "run %s: lease not given back: %s", lease.run_id, str(error) or "the store does not answer"
+        )
