@@ -55,7 +55,8 @@ class MapDriver:
         #: Those that were told to end and may not have.
         self._closing: set[Feed] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._refill_due = False
+        #: The refill that was asked for and has not come.
+        self._refill_due: asyncio.Handle | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -228,13 +229,14 @@ class MapDriver:
     # Items start
 
     def refill_soon(self) -> None:
-        if self._maps and not self._refill_due:
-            self._refill_due = True
-            self._loop.call_soon(self.refill, context=self._scheduler.slots.context)
+        if self._maps and self._refill_due is None:
+            self._refill_due = self._loop.call_soon(self.refill, context=self._scheduler.slots.context)
 
     def refill(self) -> None:
         """Start items in free slots, a burst at a time; the rest when the loop has had a turn."""
-        self._refill_due = False
+        if self._refill_due is not None:
+            self._refill_due.cancel()
+            self._refill_due = None
         if self._scheduler.is_held:
             return
         slots = self._scheduler.slots
