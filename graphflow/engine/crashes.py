@@ -135,8 +135,11 @@ def _only_waits(run: Run, index: int) -> bool:
 
 
 def _width(plan: Plan, index: int) -> int:
-    limit = plan.nodes[index].config.max_concurrency
-    return plan.max_concurrent_tasks if limit is None else min(limit, plan.max_concurrent_tasks)
+    """How many items of a map are under way at a time."""
+    config = plan.nodes[index].config
+    slots = plan.max_concurrent_tasks
+    at_a_time = slots if config.max_concurrency is None else min(config.max_concurrency, slots)
+    return at_a_time * (config.batch_size or 1)
 
 
 def _max_crashes(plan: Plan, index: int) -> int:

@@ -427,6 +427,43 @@ def test_generator_that_fails_for_good_fails_its_node_and_cancels_what_runs(agen
     run(main())
 
 
+@pytest.mark.parametrize("seeks", [True, False])
+def test_run_whose_generator_failed_for_good_goes_on_when_it_is_tried_again(
+    agent: Agent, seeks: bool
+) -> None:
+    is_broken = True
+    starts: list[int] = []
+    calls: Counter[int] = Counter()
+
+    def elements(start: int) -> Iterator[int]:
+        starts.append(start)
+        for number in range(start, 100):
+            if is_broken and number == 60:
+                raise ConnectionError("cut off")
+            yield number
+
+    def anew() -> Iterator[int]:
+        yield from elements(0)
+
+    @agent.node(map_over=elements if seeks else anew, max_retries=2)
+    async def work(item: int) -> int:
+        calls[item] += 1
+        return item
+
+    async def main() -> None:
+        nonlocal is_broken
+        first = await agent.run_task(task())
+        assert first.status is RunStatus.FAILED
+        is_broken = False
+        async with asyncio.timeout(10):
+            second = await agent.fork(first.run_id)
+        assert (second.status, second["work"]) == (RunStatus.COMPLETE, list(range(100)))
+
+    run(main())
+    assert starts == ([0, 60, 60] if seeks else [0, 0, 0])
+    assert set(calls) == set(range(100))
+
+
 def test_generator_that_says_so_is_not_tried_again(agent: Agent) -> None:
     starts: list[int] = []
 
@@ -757,6 +794,30 @@ def test_drain_closes_the_generator_and_leaves_the_run_to_be_resumed(redis_url: 
 
     assert outcome["numbers"] == [0, 1, 2, 3]
     assert set(calls.values()) == {1}, "what the drained process has done is done"
+
+
+def test_sync_generator_that_is_held_up_is_closed_when_it_comes_back(agent: Agent) -> None:
+    async def main() -> None:
+        blocks, release, closed = threading.Event(), threading.Event(), threading.Event()
+
+        def numbers() -> Iterator[int]:
+            try:
+                yield 0
+                blocks.set()
+                release.wait(10)
+                yield 1
+            finally:
+                closed.set()
+
+        agent.node(name="work", map_over=numbers)(same)
+        running = asyncio.create_task(agent.run_task(task()))
+        await until(blocks.is_set)
+        await cancel(running)
+        assert not closed.is_set()
+        release.set()
+        await until(closed.is_set)
+
+    run(main())
 
 
 @pytest.mark.parametrize("before", [0, 3])

@@ -60,8 +60,8 @@ class Driven:
         return None if found is None else found.items
 
 
-def a_map(items: int, *, concurrent: int = 10, max_crashes: int = 5) -> Driven:
-    config = NodeConfig(map_over="numbers", max_crashes=max_crashes)
+def a_map(items: int, *, concurrent: int = 10, max_crashes: int = 5, batch_size: int | None = None) -> Driven:
+    config = NodeConfig(map_over="numbers", max_crashes=max_crashes, batch_size=batch_size)
     driven = Driven(plan_of(Node(name="work", modules=[Work()], node_config=config), concurrent=concurrent))
     driven.fold(Begin(), Started(0, 0), ItemsStored(0, 1, [(index, "1") for index in range(items)]))
     return driven
@@ -75,6 +75,14 @@ def test_first_death_of_a_map_counts_for_the_items_that_may_have_been_in_flight(
     assert sorted(driven.run.maps[0].crashes) == list(range(10 + UNSTORED_ITEMS))
     assert set(driven.run.maps[0].crashes.values()) == {1}
     assert driven.suspects() is None
+
+
+def test_first_death_of_a_map_counts_for_all_items_of_the_batches_in_flight() -> None:
+    driven = a_map(1_000, batch_size=20)
+
+    driven.die()
+
+    assert sorted(driven.run.maps[0].crashes) == list(range(10 * 20 + UNSTORED_ITEMS))
 
 
 def test_what_died_twice_runs_to_the_exclusion_of_all_others() -> None:
