@@ -132,6 +132,7 @@ class Scheduler:
         """Start nothing more; `drive` returns when what runs has been committed, or dropped after `grace_seconds`."""
         failpoint("drain.begun")
         self.is_draining = True
+        self.slots.stop_generators()
         self.timers.after(grace_seconds, self._give_up_draining)
         self.wake()
 

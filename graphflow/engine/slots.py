@@ -149,6 +149,11 @@ class Slots:
             # Nothing interrupts a thread: the run goes on without it, and another takes its place.
             self._pulled_ended(attempt, None if attempt.stopping else timed_out(attempt))
 
+    def stop_generators(self) -> None:
+        """Those that have yielded nothing: it costs nothing to begin them again."""
+        for attempt in [attempt for attempt in self._running if attempt.reads_generator]:
+            _stop(attempt)
+
     def _look_for_late(self) -> None:
         """Abandon what was cancelled before the last look and still runs: a body may catch its cancellation."""
         cancelled = {attempt for attempt in self._running if attempt.is_cancelled}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.graphs import ALL_FORMS, DELAYS, FORMS, GENERATOR_FORMS, Form, executions, items_of
+from tests.faults.graphs import ALL_FORMS, DELAYS, FORMS, Form, executions, items_of
 from tests.faults.harness import Job, looking_at, run_field, wait_bodies_begun
 from tests.faults.invariants import FINAL, check_run
 from tests.servers import RealServer
@@ -45,7 +45,7 @@ class Killed:
     ("form", "runs"),
     [
         *((form, 8) for form in FORMS),
-        *((form, 2) for form in GENERATOR_FORMS),
+        ("seeking", 2),
         *(pytest.param(form, runs, marks=pytest.mark.long) for runs in (50, 500) for form in ALL_FORMS),
     ],
 )
