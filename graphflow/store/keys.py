@@ -25,9 +25,9 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:run:{ID}:signals          HASH    signal -> values that came before anybody waited for them
     gf:run:{ID}:mailbox:NAME     LIST    messages not yet taken: id from value
     gf:run:{ID}:lease            HASH    token owner deadline (ms since 1970, Redis' clock) length (ms)
-    gf:run:{ID}:map:NODE         HASH    visit total span done failed retried active crashes (index:count, with blanks
-                                         between) median_ms stragglers (JSON list of [index, seconds])
-    gf:run:{ID}:map:NODE:in      HASH    index -> item
+    gf:run:{ID}:map:NODE         HASH    visit total source span borrowed done failed retried active crashes (index:count,
+                                         with blanks between) median_ms stragglers (JSON list of [index, seconds])
+    gf:run:{ID}:map:NODE:in      HASH    index -> item; not there if they are borrowed
     gf:run:{ID}:map:NODE:out     HASH    index -> result
     gf:run:{ID}:map:NODE:failed  HASH    index -> failure with its attempts
     gf:run:{ID}:map:NODE:VISIT:in :out :failed   the same of an earlier visit, as long as a snapshot names it
@@ -41,8 +41,9 @@ What needs a word: `revision` counts outcomes, `op` names the last commit, `leas
 was forked from. Of a run that is over, `expires` is when its keys end (ms since 1970, Redis' clock); `keep_complete` and
 `keep_other` are seconds. `quarantined` says why it could not be read. In a node, `last` is how it settled before its
 present visit, `chosen` the names that its last decision chose (`(none)` if there were none); `result` is that of its last
-module; `status:0` is left out where it is the node's own. In a map, `span` is its last index plus one. Node names hold no
-colon, so no two keys meet.
+module; `status:0` is left out where it is the node's own. In a map, `source` is `open` while a generator or another map may
+yield more, `total` are the items so far then; `span` is the last index plus one, of a generator the elements taken from it;
+`borrowed` is the visit of the map whose results are the items. Node names hold no colon, so no two keys meet.
 """
 
 from __future__ import annotations

@@ -81,6 +81,22 @@ def test_inspect_shows_a_run_in_the_middle_as_its_page_does(tmp_path: Path, clie
     assert "complete {'product': 'product-0', 'cents': 100}" in output
 
 
+def test_large_map_goes_on_in_the_middle_of_its_file_and_loses_no_row(tmp_path: Path) -> None:
+    output = walkthrough("05_large_map", cwd=tmp_path)
+
+    [begun, left, resumed, *rest] = output.splitlines()
+    assert (begun, left) == ("reading from row 0", "left in the middle")
+    start = int(resumed.removeprefix("reading from row "))
+    assert 2_000 <= start < 20_000
+    assert [output.replace(str(start), "START")] == [
+        re.sub(r"(?<=row )[1-9]\d*", "START", text) for text in shown("walkthroughs/05_large_map.md")
+    ]
+    good = [number for number in range(20_000) if number != 7_777]
+    tax = sum(number % 100 * (1 + number % 3) // 5 for number in good)
+    assert rest[0].startswith(f"partial {tax} ")
+    assert rest[2] == f"order: {len(good)} of 20000, 1 failed"
+
+
 def _without_times(output: str) -> str:
     return re.sub(r"\d+ ms", "MS", output)
 
