@@ -157,7 +157,7 @@ def _borrowers(
         1 << place[node.number]
         for node in sketched
         if node.map is not None
-        and node.map.borrows
+        and node.map.over_map
         and node.map.source_node == lender.number
         and (node.map.pipelined or not pipelined)
     )

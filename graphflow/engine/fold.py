@@ -175,7 +175,7 @@ class Fold:
             self._reopen(node, state)
         for follower in bits(node.streams_to & self.transition.active):
             self._end_stream(node, self.plan.nodes[follower], status)
-        if node.map is not None and node.map.borrows and node.map.source_node is not None:
+        if node.map is not None and node.map.over_map and node.map.source_node is not None:
             self._give_back(node.map.source_node)
         if state.again and not self._is_lent(node):
             self._restart |= node.bit

@@ -189,7 +189,7 @@ class PlanNode:
     needs: int = 0
     #: Bit mask of its dependents and of the nodes that wait for it to choose them.
     awaited_by: int = 0
-    #: Bit mask of the maps whose items are the records of this one.
+    #: Bit mask of the maps that go through the records of this one.
     lent_to: int = 0
     #: Those of them that are pipelined.
     streams_to: int = 0

@@ -152,7 +152,7 @@ class Slots:
     def stop_generators(self) -> None:
         """Those that have yielded nothing: it costs nothing to begin them again."""
         for attempt in [attempt for attempt in self._running if attempt.reads_generator]:
-            _stop(attempt)
+            self._stop(attempt)
 
     def _look_for_late(self) -> None:
         """Abandon what was cancelled before the last look and still runs: a body may catch its cancellation."""

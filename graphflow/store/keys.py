@@ -14,7 +14,7 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:run:{ID}:state            HASH    state key -> JSON value
     gf:run:{ID}:revisions        HASH    state key -> revision of its last change; initial state that never changed has none
     gf:run:{ID}:nodes            HASH    node -> pending ready running waiting succeeded failed skipped
-    gf:run:{ID}:node:NODE        HASH    visits considered settled changed started finished last chosen again handled
+    gf:run:{ID}:node:NODE        HASH    visits considered settled changed opened started finished last chosen again handled
                                          reopened dropped crashes error result; per module number
                                          status:0 attempts:0 result:0 error:0 retry_at:0
     gf:run:{ID}:events           STREAM  every fact in order: event revision at, and fields of its own

@@ -115,7 +115,10 @@ def test_interrupted_map_over_a_map_goes_on_with_the_items_that_have_no_record(r
     asyncio.run(main())
 
 
-def test_map_starts_again_only_when_nobody_goes_through_its_records(redis_url: str) -> None:
+@pytest.mark.parametrize("where", [None, "item >= 0"])
+def test_map_starts_again_only_when_nobody_goes_through_its_records(
+    redis_url: str, where: str | None
+) -> None:
     """A jump to the first map while the second is under way: the second sees one visit's records, whole."""
     began, seen = asyncio.Event(), []
     agent = Agent(cache=RedisCache(redis_url), max_concurrent_tasks=3)
@@ -124,10 +127,10 @@ def test_map_starts_again_only_when_nobody_goes_through_its_records(redis_url: s
     async def double(number: int, cache) -> int:
         return number * await cache.get("factor", 2)
 
-    @agent.node(map_over="double")
+    @agent.node(map_over="double", where=where)
     async def collect(doubled: int, index: int) -> int:
         began.set()
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0)
         return doubled
 
     @agent.node(outputs=["factor"])
@@ -144,10 +147,10 @@ def test_map_starts_again_only_when_nobody_goes_through_its_records(redis_url: s
         seen.append(collect)
         return sum(collect)
 
-    outcome = agent.run_task_sync(TASK, state={"numbers": list(range(50))})
+    outcome = agent.run_task_sync(TASK, state={"numbers": list(range(1_200))})
 
     assert outcome.status is RunStatus.COMPLETE, outcome.error
-    assert seen == [[2 * number for number in range(50)], [5 * number for number in range(50)]]
+    assert seen == [[2 * number for number in range(1_200)], [5 * number for number in range(1_200)]]
 
 
 def test_failed_items_of_a_map_over_a_map_are_tried_again_in_a_fork(redis_url: str) -> None:
