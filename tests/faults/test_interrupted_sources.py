@@ -81,7 +81,8 @@ class Walk:
         agent, run_id = self.agent(url), f"walk-{self.seed}"
         for stops in range(MOST_STOPS + 1):
             running = asyncio.create_task(agent.run_task(task(), run_id=run_id))
-            patience = self.numbers.random() * 0.4 if stops < MOST_STOPS else PATIENCE_SECONDS
+            # Not while it connects: that is asked elsewhere.
+            patience = 0.1 + self.numbers.random() * 0.3 if stops < MOST_STOPS else PATIENCE_SECONDS
             await asyncio.wait([running], timeout=patience)
             if running.done():
                 break
