@@ -6,6 +6,7 @@ Importing this file imports redis-py (about 150 ms), so `connection.py` does it 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import sys
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,15 @@ class _Sending(_AsyncConnection):
             # Half a command may have been sent: nobody may use this connection again.
             await self.disconnect(nowait=True)
             raise
+
+    async def disconnect(self, *args: Any, **options: Any) -> None:
+        writer, reader = self._writer, self._reader
+        await super().disconnect(*args, **options)
+        if writer is not None and reader is not None and reader.exception() is not None:
+            # Already over, by the error that the reader has met. It is asked for here, for asyncio would else log it as
+            # never retrieved whenever the garbage collector comes by in an unlucky order.
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     def pack_command(self, *args: Any) -> list[bytes]:
         name, *arguments = args

@@ -108,9 +108,11 @@ class ChaosProxy:
     async def _close(self) -> None:
         assert self._server is not None
         self._server.close()
+        await _some_turns()  # Who was accepted last becomes a link.
         for link in list(self._links):
             link.cancel()
         await asyncio.gather(*self._links, return_exceptions=True)
+        await _some_turns()  # Their transports close.
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = asyncio.create_task(self._link(reader, writer))
@@ -222,6 +224,12 @@ class ProxyBeside:
         async with self.proxy:
             self._listens.set()
             await self._is_over.wait()
+
+
+async def _some_turns() -> None:
+    """As many turns of the loop as what asyncio has begun with its own tasks and callbacks may take."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 def _reset_at_close(writer: asyncio.StreamWriter) -> None:

@@ -7,11 +7,16 @@ connections for a while.
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 
 import pytest
+import redis
+from redis.asyncio.connection import AbstractConnection
 
 from graphflow.result import RunResult
+from graphflow.store.address import parse_address
+from graphflow.store.connection import open_client
 from graphflow.store.scripts import script
 from tests.faults.graphs import AGGREGATES, FORMS, Form, agent_of, answer_of, executions, items_of, task_of
 from tests.faults.harness import looking_at, wait_bodies_begun
@@ -134,6 +139,39 @@ def test_f13_client_sees_a_reset_or_the_end_of_its_connection(
             writer.close()
 
     run(main())
+
+
+@pytest.mark.parametrize("meets", ["reading", "sending"])
+def test_f13_error_of_a_connection_that_was_reset_is_nobodys_unhandled_error(
+    meets: str, redis_server: RealServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It asks for the error before it goes, unless the garbage collector takes the future first: as if it always did.
+    monkeypatch.delattr(asyncio.StreamReaderProtocol, "__del__")
+    said: list[str] = []
+
+    async def ping(connection: AbstractConnection) -> None:
+        await connection.send_command("PING")
+        await connection.read_response()
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context["message"]))
+        async with ChaosProxy(str(redis_server.socket_path)) as proxy:
+            client = await open_client(parse_address(proxy.url), role="run")
+            if meets == "reading":
+                proxy.cut(lambda command: command == [b"PING"], after=False, turns={1}, resets=True)
+            connection = await client.connection_pool.get_connection()
+            if meets == "sending":
+                await proxy.reset()
+                while connection._reader.exception() is None:  # noqa: ASYNC110 - asyncio tells nobody
+                    await asyncio.sleep(0)
+            with pytest.raises(redis.ConnectionError):
+                await ping(connection)
+            await client.connection_pool.release(connection)
+            await client.aclose()
+
+    run(main())
+    gc.collect()
+    assert said == []
 
 
 @pytest.mark.parametrize("form", FORMS)
