@@ -14,6 +14,8 @@ from graphflow import Agent, AgentModule, Node, RedisCache, RunResult, Task
 
 #: Items in flight at a time; more do not make no-op items faster. Those of `io` are all in flight at once.
 WIDTH = 1_000
+#: Threads at most.
+THREADS = 100
 
 
 async def each_item(occasion: Occasion) -> int:
@@ -22,6 +24,10 @@ async def each_item(occasion: Occasion) -> int:
 
 async def io(occasion: Occasion) -> int:
     return await _map(occasion, occasion.count)
+
+
+async def sync(occasion: Occasion) -> int:
+    return await _map(occasion, THREADS)
 
 
 async def seven(occasion: Occasion) -> int:

@@ -578,5 +578,5 @@ def _apply_map(run: Run, node: PlanNode, change: MapChange) -> None:
             state.recorded[item] = 1
     if change.crashes is not None:
         state.crashes = change.crashes
-    if change.results is not None:
+    if change.results is not None and node.lists_results:
         run.map_results[index] = change.results

@@ -158,6 +158,7 @@ class MapDriver:
 
     def _close_feed(self, feed: Feed) -> None:
         feed.close()
+        self._closing = {closed for closed in self._closing if not closed.is_closed}
         self._closing.add(feed)
 
     def _open(self, index: int, fresh: Sequence[tuple[int, str]] = ()) -> None:

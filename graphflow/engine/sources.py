@@ -198,6 +198,11 @@ class Feed:
         if self._task is not None:
             self._task.cancel()
 
+    @property
+    def is_closed(self) -> bool:
+        """Nothing of the generator runs any more."""
+        return self._task is None or self._task.done()
+
     async def wait_closed(self) -> None:
         """Until it has ended, though not for ever: its body may ignore its cancellation."""
         if self._task is not None:
