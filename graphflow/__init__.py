@@ -5,7 +5,7 @@ A map for readers, in the order in which the code is best read:
     graph/               nouns that users build: Task, AgentModule, FlowDecision, Node, and the Cache protocol
     engine/plan.py       a graph compiled (compile.py) and checked (validate.py for a node, relations.py for all of them)
     run.py               one execution of a plan: its mirror, what comes in, what changes; events.py has the facts of it
-    engine/advance.py    the rules: what happens next, as one pure fold (fold.py, readiness.py, supervise.py, ending.py)
+    engine/advance.py    the rules: what happens next, as one pure fold (visits.py, items.py; fold.py, readiness.py, ...)
     caches/transaction.py the state as one module run sees it: reads that are checked, writes that wait for the commit
     store/               where runs are kept: keys.py names every key, lua/commit.lua stores a batch or nothing
     engine/scheduler.py  drives a run: admits attempts, validates what they come to, commits; recovery.py starts it

@@ -13,12 +13,12 @@ from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from graphflow.engine.advance import backoff_seconds
 from graphflow.engine.attempt import Attempt, Returned
 from graphflow.engine.maps import MapItems
 from graphflow.engine.plan import bits, borrowed_from
 from graphflow.engine.reducer import Reducer
 from graphflow.engine.slots import Ended
+from graphflow.engine.visits import backoff_seconds
 from graphflow.errors import StoreError
 from graphflow.failpoints import failpoint
 from graphflow.run import Failure, ItemOutcomes, ItemsStored, Transition

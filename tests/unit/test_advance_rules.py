@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from graphflow import events
-from graphflow.engine.advance import advance, apply, backoff_seconds
+from graphflow.engine.advance import advance, apply
+from graphflow.engine.visits import backoff_seconds
 from graphflow.graph.flow import FlowDecision
 from graphflow.graph.tasks import RunStatus
 from graphflow.run import (

@@ -38,6 +38,8 @@ FLOORS = [
         "engine.readiness",
         "engine.ending",
         "engine.supervise",
+        "engine.visits",
+        "engine.items",
         "engine.advance",
         "engine.waiting",
     ],
