@@ -59,8 +59,8 @@ class ChaosProxy:
     holes: set[str] = field(default_factory=set)
     port: int = 0
     _cuts: list[_Cut] = field(default_factory=list)
-    _server: asyncio.Server | None = None
-    _links: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
+    _listening: socket.socket | None = None
+    _links: dict[asyncio.Task[None], socket.socket] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -83,8 +83,8 @@ class ChaosProxy:
 
     async def reset(self) -> None:
         """Reset every connection by an RST; new ones are taken."""
-        for link, writer in list(self._links.items()):
-            _reset_at_close(writer)
+        for link, client in list(self._links.items()):
+            _reset_at_close(client)
             link.cancel()
             self.broken += 1
 
@@ -92,39 +92,48 @@ class ChaosProxy:
         """Drop every connection and take no new ones for a while."""
         await self._close()
         await asyncio.sleep(seconds)
-        await self._listen()
+        self._listen()
 
     async def __aenter__(self) -> ChaosProxy:
-        await self._listen()
+        self._listen()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._close()
 
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+    def _listen(self) -> None:
+        # Not asyncio's server, which loses a connection that it has accepted in the turn in which it is closed.
+        self._listening = socket.create_server(("127.0.0.1", self.port))
+        self._listening.setblocking(False)
+        self.port = self._listening.getsockname()[1]
+        asyncio.get_running_loop().add_reader(self._listening, self._accept)
 
     async def _close(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        await _some_turns()  # Who was accepted last becomes a link.
+        if self._listening is not None:
+            asyncio.get_running_loop().remove_reader(self._listening)
+            self._listening.close()
+            self._listening = None
         for link in list(self._links):
             link.cancel()
         await asyncio.gather(*self._links, return_exceptions=True)
-        await _some_turns()  # Their transports close.
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = asyncio.create_task(self._link(reader, writer))
-        self._links[link] = writer
-        # Not by the task, which may be cancelled before its first step.
-        link.add_done_callback(lambda link: self._links.pop(link).transport.abort())
+    def _accept(self) -> None:
+        assert self._listening is not None
+        with suppress(OSError):
+            client, _ = self._listening.accept()
+            client.setblocking(False)
+            link = asyncio.create_task(self._link(client))
+            self._links[link] = client
+            # Not by the task, which may be cancelled before its first step.
+            link.add_done_callback(lambda link: self._links.pop(link).close())
 
-    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _link(self, client: socket.socket) -> None:
         """One connection, until either side ends it or it is cut."""
         replies: asyncio.Task[None] | None = None
+        writer: asyncio.StreamWriter | None = None
         upstream: asyncio.StreamWriter | None = None
         try:
+            reader, writer = await asyncio.open_connection(sock=client)
             answers, upstream = await asyncio.open_unix_connection(self.socket_path)
             link = _Link(self)
             replies = asyncio.create_task(link.pass_replies(answers, writer))
@@ -143,7 +152,7 @@ class ChaosProxy:
                     continue
                 self.broken += 1
                 if cut.resets:
-                    _reset_at_close(writer)
+                    _reset_at_close(client)
                 if cut.after:
                     replies.cancel()
                     await asyncio.gather(replies, return_exceptions=True)
@@ -155,8 +164,9 @@ class ChaosProxy:
         finally:
             if replies is not None:
                 replies.cancel()
-            if upstream is not None:
-                upstream.transport.abort()
+            for side in (upstream, writer):
+                if side is not None:
+                    side.transport.abort()
 
 
 @dataclass(slots=True)
@@ -226,18 +236,10 @@ class ProxyBeside:
             await self._is_over.wait()
 
 
-async def _some_turns() -> None:
-    """As many turns of the loop as what asyncio has begun with its own tasks and callbacks may take."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-def _reset_at_close(writer: asyncio.StreamWriter) -> None:
+def _reset_at_close(client: socket.socket) -> None:
     """A socket that does not linger answers its close with an RST."""
     with suppress(OSError):
-        writer.get_extra_info("socket").setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-        )
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 async def _read_command(reader: asyncio.StreamReader) -> tuple[bytes, Command] | None:
