@@ -11,7 +11,7 @@ import pytest
 
 from graphflow.agent import Agent
 from graphflow.caches.redis_cache import RedisCache
-from graphflow.engine import advance
+from graphflow.engine import visits
 from graphflow.errors import PlanMismatch, TaskMismatch
 from graphflow.graph.tasks import RunStatus, Task
 from tests.faults.graphs import agent_of, answer_of, executions, task_of
@@ -112,7 +112,7 @@ def test_run_whose_deadline_passed_while_nobody_drove_it_ends_at_once(
 def test_waiting_retry_keeps_its_time_and_its_count_over_an_interruption(
     redis_server: RealServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(advance, "backoff_seconds", lambda attempts, draw: 0.7)
+    monkeypatch.setattr(visits, "backoff_seconds", lambda attempts, draw: 0.7)
     began: list[float] = []
 
     def agent() -> Agent:
