@@ -17,7 +17,7 @@ from graphflow.engine.attempt import Attempt
 from graphflow.engine.mirror import Mirror
 from graphflow.engine.plan import Plan
 from graphflow.engine.tickets import TicketLine
-from graphflow.errors import StateError
+from graphflow.errors import GraphflowError, StateError, StoreWentBack
 from graphflow.failpoints import failpoint
 from graphflow.run import Failure, Input, Outcome, Run, Transition
 from graphflow.store.contract import Batch, CommitReply, Lease, Store
@@ -49,7 +49,7 @@ class Committer:
         self._on_transition = on_transition
         self._random = random.Random()
         self._batch: Batch = store.batch(plan, run.id)
-        self._expected = run.revision
+        self._expected = self._acknowledged = run.revision
 
     @property
     def is_full(self) -> bool:
@@ -105,7 +105,19 @@ class Committer:
         self._batch = self._store.batch(self._plan, self._run.id)
         self._expected = self._run.revision
         failpoint("commit.before")
-        return await self._store.commit(self._lease, batch, expected=expected, revision=self._expected)
+        reply = await self._store.commit(self._lease, batch, expected=expected, revision=self._expected)
+        self._acknowledged = self._expected
+        return reply
+
+    async def loss(self) -> GraphflowError | None:
+        """What there is to say if the store is behind the last commit that it has acknowledged."""
+        try:
+            head = await self._store.head(self._run.id)
+        except GraphflowError as error:
+            return error
+        if head.revision >= self._acknowledged:
+            return None
+        return StoreWentBack(self._run.id, self._acknowledged, head.revision)
 
     def _disturbs(self, transition: Transition, attempt: Attempt | None) -> bool:
         results = [

@@ -19,7 +19,7 @@ from graphflow.engine.plan import bits, borrowed_from
 from graphflow.engine.reducer import Reducer
 from graphflow.engine.slots import Ended
 from graphflow.engine.visits import backoff_seconds
-from graphflow.errors import StoreError
+from graphflow.errors import CorruptState, StoreError
 from graphflow.failpoints import failpoint
 from graphflow.run import Failure, ItemOutcomes, ItemsStored, Transition
 
@@ -260,6 +260,9 @@ class MapDriver:
                 burst += 1
                 slots.free -= 1
                 slots.launch(attempt)
+            if items.needs_page:
+                # What has just been started has made room.
+                self._load_page(items)
 
     def _next(self, items: MapItems) -> Attempt | None:
         suspects = self._scheduler.admission.suspects
@@ -282,6 +285,10 @@ class MapDriver:
         try:
             lender = borrowed_from(self._plan, self._run.maps[items.node.index], items.node.index)
             texts = await self._scheduler.store.items(self._run.id, items.node.name, indexes, lender)
+        except CorruptState as error:
+            # Only what the store still holds to can be corrupt.
+            self._scheduler.break_off(await self._scheduler.committer.loss() or error)
+            return
         except Exception as error:
             self._scheduler.break_off(error)
             return
