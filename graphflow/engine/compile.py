@@ -113,6 +113,8 @@ def _plan_nodes(sketch: Sketch, placed: list[int], auto_snapshot: bool) -> tuple
     followers = inverted(awaited)
     descendants = reachable(followers)
     ends = _end_nodes(sketched, place, ancestors)
+    lent_to = _borrowers(sketched, place, pipelined=False)
+    streams_to = _borrowers(sketched, place, pipelined=True)
     return tuple(
         PlanNode(
             index=index,
@@ -141,26 +143,24 @@ def _plan_nodes(sketch: Sketch, placed: list[int], auto_snapshot: bool) -> tuple
             only_chosen=node.only_chosen,
             needs=sum(1 << place[number] for number in node.dependencies),
             awaited_by=sum(1 << follower for follower in followers[index]),
-            lent_to=_borrowers(sketched, place, node),
-            streams_to=_borrowers(sketched, place, node, pipelined=True),
+            lent_to=lent_to.get(node.number, 0),
+            streams_to=streams_to.get(node.number, 0),
             snapshot=_snapshot(node, auto_snapshot),
         )
         for index, node in enumerate(sketched)
     )
 
 
-def _borrowers(
-    sketched: list[SketchNode], place: dict[int, int], lender: SketchNode, *, pipelined: bool = False
-) -> int:
-    """Bit mask of the maps that go through the records of this one, or of the pipelined ones among them."""
-    return sum(
-        1 << place[node.number]
-        for node in sketched
-        if node.map is not None
-        and node.map.over_map
-        and node.map.source_node == lender.number
-        and (node.map.pipelined or not pipelined)
-    )
+def _borrowers(sketched: list[SketchNode], place: dict[int, int], *, pipelined: bool) -> dict[int, int]:
+    """Number of each map whose records others go through -> mask of these, or of the pipelined ones among them."""
+    masks: dict[int, int] = {}
+    for node in sketched:
+        if node.map is None or not node.map.over_map or node.map.source_node is None:
+            continue
+        if node.map.pipelined or not pipelined:
+            lender = node.map.source_node
+            masks[lender] = masks.get(lender, 0) | 1 << place[node.number]
+    return masks
 
 
 def _snapshot(node: SketchNode, auto_snapshot: bool) -> SnapshotControl:
