@@ -1,4 +1,4 @@
-"""redis-py's connections and pools as graphflow needs them: fast packing, a pool that waits, a server that comes back.
+"""redis-py's connections and pools as graphflow needs them: short ways, a pool that waits, a server that comes back.
 
 Importing this file imports redis-py (about 150 ms), so `connection.py` does it when the first connection is opened.
 """
@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import hiredis
 import redis
 import redis.asyncio as redis_asyncio
 from redis import exceptions
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio.client import Pipeline
 
 from graphflow.store.embedded import EmbeddedServer
@@ -32,14 +34,82 @@ _NO_LIMIT = sys.maxsize
 #: Commands that run scripts.
 _SCRIPTS = ("EVALSHA", "EVAL")
 _SERVER_GONE = (FileNotFoundError, ConnectionRefusedError)
+#: For timers: the context of whoever happens to ask is not to be kept alive by them.
+_NOBODYS_CONTEXT = contextvars.Context()
 
 
-class _Sending(_AsyncConnection):
-    """Sends commands packed in C, and never loses a cancellation while it does.
+class _Direct(_AsyncConnection):
+    """Sends commands packed in C, never loses a cancellation while it does, and has a short way for scripts.
 
     redis-py's asyncio connections pack in Python, and send inside `asyncio.wait_for`, which on Python 3.11 drops a
     cancellation that arrives in the tick in which the sending is done.
     """
+
+    #: When the command was sent whose reply `ask` waits for, on the loop's clock.
+    _asked_at: float | None = None
+    _look: asyncio.TimerHandle | None = None
+    _is_overdue = False
+
+    @property
+    def is_at_rest(self) -> bool:
+        """It is connected, and nothing has come that nobody asked for, not even the end."""
+        reader = self._reader
+        # As redis-py does, for want of a public way to ask.
+        return reader is not None and not (reader._buffer or reader.at_eof() or reader.exception())  # type: ignore[attr-defined]
+
+    async def ask(self, *command: Any) -> Any:
+        """The reply to one command as it is. Between commands and their replies redis-py puts retries, metrics, a timer
+        for each and conversions: together they take as long as a commit."""
+        loop = asyncio.get_running_loop()
+        if not self.is_connected or loop.time() > self.next_health_check:
+            await self.send_command(*command)
+        else:
+            await self.send_packed_command(self.pack_command(*command), check_health=False)
+        self._asked_at = asked_at = loop.time()
+        if self._look is None:
+            self._look_at_clock()
+        try:
+            reply = await self._received()
+        except BaseException:
+            # The reply may still come: nobody may use this connection again.
+            await self.disconnect(nowait=True)
+            raise
+        finally:
+            self._asked_at = None
+        self.next_health_check = asked_at + self.health_check_interval
+        if isinstance(reply, Exception):
+            if isinstance(reply, exceptions.ConnectionError):
+                await self.disconnect(nowait=True)
+            raise reply
+        return reply
+
+    async def _received(self) -> Any:
+        stream, replies = self._reader, cast(Any, self._parser)._reader
+        assert stream is not None
+        while (reply := replies.gets()) is NOT_ENOUGH_DATA:
+            try:
+                received = await stream.read(self._socket_read_size)
+            except OSError as exc:
+                raise exceptions.ConnectionError(f"Error while reading from socket. {exc}.") from exc
+            if not received:
+                if self._is_overdue:
+                    raise exceptions.TimeoutError("Timeout reading from socket")
+                raise exceptions.ConnectionError("Connection closed by server.")
+            replies.feed(received)
+        return reply
+
+    def _look_at_clock(self) -> None:
+        """One timer for all commands: it looks whether the reply to the latest is overdue."""
+        self._look = None
+        if self._asked_at is None or self._writer is None or self.socket_timeout is None:
+            return
+        loop = asyncio.get_running_loop()
+        left = self._asked_at + self.socket_timeout - loop.time()
+        if left > 0:
+            self._look = loop.call_later(left, self._look_at_clock, context=_NOBODYS_CONTEXT)
+        else:
+            self._is_overdue = True
+            self._writer.transport.abort()
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         if not self.is_connected:
@@ -67,6 +137,9 @@ class _Sending(_AsyncConnection):
 
     async def disconnect(self, *args: Any, **options: Any) -> None:
         writer, reader = self._writer, self._reader
+        if self._look is not None:
+            self._look.cancel()
+        self._look, self._is_overdue = None, False
         await super().disconnect(*args, **options)
         if writer is not None and reader is not None and reader.exception() is not None:
             # Already over, by the error that the reader has met. It is asked for here, for asyncio would else log it as
@@ -88,15 +161,15 @@ class _Sending(_AsyncConnection):
             raise exceptions.DataError(str(exc)) from exc
 
 
-class TcpConnection(_Sending, redis_asyncio.Connection):
+class TcpConnection(_Direct, redis_asyncio.Connection):
     """redis:// and valkey://"""
 
 
-class TlsConnection(_Sending, redis_asyncio.SSLConnection):
+class TlsConnection(_Direct, redis_asyncio.SSLConnection):
     """rediss:// and valkeys://"""
 
 
-class UnixConnection(_Sending, redis_asyncio.UnixDomainSocketConnection):
+class UnixConnection(_Direct, redis_asyncio.UnixDomainSocketConnection):
     """unix://"""
 
 
@@ -153,6 +226,8 @@ class WaitingPool(redis_asyncio.ConnectionPool):
         except BaseException:
             self._places.release()
             raise
+        if connection.is_at_rest:
+            return connection
         try:
             await self.ensure_connection(connection)
         except BaseException:
@@ -161,10 +236,10 @@ class WaitingPool(redis_asyncio.ConnectionPool):
         return connection
 
     async def release(self, connection: Any) -> None:
-        try:
-            await super().release(connection)
-        finally:
-            self._places.release()
+        # redis-py's own also reports to whoever changes credentials or counts connections: graphflow has neither.
+        self._in_use_connections.remove(connection)
+        self._available_connections.append(connection)
+        self._places.release()
 
 
 class Client(redis_asyncio.Redis):
@@ -177,14 +252,12 @@ class Client(redis_asyncio.Redis):
     embedded_server: EmbeddedServer | None = None
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """A script's reply is taken as it is: redis-py's retries, metrics and conversions of replies would cost a
-        commit as much again as sending it."""
+        """Scripts go the short way."""
         if args[0] not in _SCRIPTS:
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         connection = await self.connection_pool.get_connection()  # type: ignore[no-untyped-call]
         try:
-            await connection.send_command(*args)
-            return await connection.read_response()
+            return await connection.ask(*args)
         finally:
             await self.connection_pool.release(connection)
 

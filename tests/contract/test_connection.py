@@ -32,6 +32,18 @@ async def client_of(url, **options):
         await client.aclose()
 
 
+def by_command(client, name, *arguments):
+    return client.execute_command(name, *arguments)
+
+
+def by_script(client, name, *arguments):
+    """Scripts have a way of their own through the client."""
+    return client.execute_command("EVAL", "return redis.call(unpack(ARGV))", 0, name, *arguments)
+
+
+either_way = pytest.mark.parametrize("ask", [by_command, by_script])
+
+
 def test_client_returns_text_and_keeps_every_kind_of_argument(any_redis_url):
     async def main():
         async with client_of(any_redis_url) as client:
@@ -134,12 +146,13 @@ def test_more_commands_than_connections_wait_instead_of_failing(redis_url):
     assert values == [str(i) for i in range(300)]
 
 
-def test_cancelled_commands_leave_no_connection_behind(redis_url):
+@either_way
+def test_cancelled_commands_leave_no_connection_behind(redis_url, ask):
     async def main():
         async with client_of(redis_url, max_connections=2) as client:
             await client.set("storm", "calm")
             for round_number in range(40):
-                tasks = [asyncio.create_task(client.get("storm")) for _ in range(12)]
+                tasks = [asyncio.create_task(ask(client, "GET", "storm")) for _ in range(12)]
                 for _ in range(round_number % 13):
                     await asyncio.sleep(0)
                 for task in tasks[::2]:
@@ -148,7 +161,7 @@ def test_cancelled_commands_leave_no_connection_behind(redis_url):
                 assert {r for r in results if isinstance(r, str)} <= {"calm"}
                 assert not [r for r in results if isinstance(r, Exception)]
             async with asyncio.timeout(5):
-                return await asyncio.gather(*(client.get("storm") for _ in range(20)))
+                return await asyncio.gather(*(ask(client, "GET", "storm") for _ in range(20)))
 
     assert run(main()) == ["calm"] * 20
 
@@ -168,7 +181,8 @@ def test_waiter_cancelled_as_its_connection_comes_free_passes_it_on(redis_url):
     assert run(main()) == "second"
 
 
-def test_command_whose_reply_was_lost_is_not_sent_again():
+@either_way
+def test_command_whose_reply_was_lost_is_not_sent_again(ask):
     """A proxy forwards INCR and cuts the connection before the reply: the count must say one."""
 
     async def main(server):
@@ -191,7 +205,7 @@ def test_command_whose_reply_was_lost_is_not_sent_again():
         address = parse_address(f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
         client = await open_client(address, role="test")
         with pytest.raises(StoreUnreachable), translate_errors(address):
-            await client.incr("counted")
+            await ask(client, "INCR", "counted")
         sync_client = await asyncio.to_thread(open_sync_client, address, role="test")
         with pytest.raises(StoreUnreachable), translate_errors(address):
             await asyncio.to_thread(sync_client.incr, "counted")
@@ -205,29 +219,53 @@ def test_command_whose_reply_was_lost_is_not_sent_again():
         assert run(main(server)) == (2, "2")
 
 
+@either_way
 @pytest.mark.parametrize("tcp", [False, True])
-def test_idle_client_serves_again_after_the_server_was_restarted(tcp):
+def test_idle_client_serves_again_after_the_server_was_restarted(tcp, ask):
     async def main(server):
         async with client_of(server.url) as client:
             await asyncio.gather(*(client.set("kept", "x") for _ in range(8)))
             await asyncio.to_thread(server.restart)
-            return await asyncio.gather(*(client.get("kept") for _ in range(8)))
+            return await asyncio.gather(*(ask(client, "GET", "kept") for _ in range(8)))
 
     with RealServer(tcp=tcp, appendfsync="always") as server:
         assert run(main(server)) == ["x"] * 8
 
 
-def test_silent_server_is_given_up_after_the_reply_time():
+@either_way
+def test_silent_server_is_given_up_after_the_reply_time(ask):
+    """And after no less, however long ago the connection was used."""
+
     async def main(server):
-        async with client_of(server.url, reply_seconds=0.2) as client:
+        async with client_of(server.url, reply_seconds=0.4) as client, client_of(server.url) as other:
+            for idle in (0.0, 0.3, 0.5):
+                assert await ask(client, "ECHO", "hello") == "hello"
+                await asyncio.sleep(idle)
+                await other.execute_command("CLIENT", "PAUSE", "300", "ALL")
+                assert await ask(client, "ECHO", "late") == "late"
+            await other.execute_command("CLIENT", "PAUSE", "3000", "ALL")
             with (
                 pytest.raises(StoreUnreachable, match=r"[Tt]ime"),
                 translate_errors(parse_address(server.url)),
             ):
-                await client.execute_command("DEBUG", "SLEEP", "0.6")
+                async with asyncio.timeout(2):
+                    await ask(client, "ECHO", "too late")
 
     with RealServer() as server:
         run(main(server))
+
+
+def test_script_does_not_take_what_came_unasked_for_its_reply(redis_url):
+    async def main():
+        async with client_of(redis_url, max_connections=1) as client:
+            pool = client.connection_pool
+            connection = await pool.get_connection()
+            await connection.send_command("ECHO", "stale")
+            await asyncio.to_thread(wait_until, lambda: not connection.is_at_rest)
+            await pool.release(connection)
+            return await by_script(client, "ECHO", "fresh")
+
+    assert run(main()) == "fresh"
 
 
 def test_unreachable_store_is_named_without_its_password(tmp_path):
