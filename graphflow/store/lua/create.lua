@@ -21,7 +21,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
     end
     return {'exists'}
 end
-refusal = refuse_writes(3)
+refusal = refuse_writes(3, {'hash'})
 if refusal then
     return refusal
 end

@@ -28,9 +28,9 @@ local function counts_fit(command, count)
     return count == 1
 end
 
--- A refusal if any write of the list from ARGV[first] on cannot be made, else nil. Writes nothing.
-local function refuse_writes(first)
-    local types = {}
+-- A refusal if any write of the list from ARGV[first] on cannot be made, else nil. Writes nothing. `types` holds, by the
+-- number of the key, those that are known to be right.
+local function refuse_writes(first, types)
     local at, last = first, #ARGV
     while at <= last do
         local command, number, count = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
