@@ -96,17 +96,15 @@ def node_changes(old: NodeState, new: NodeState, plan: Plan) -> Changes:
     """What a node's hash is to become, given that it holds `old`. The status has its place in the run's `nodes`."""
     changes: Changes = {}
     before, after = _node_values(old), _node_values(new)
-    if before != after:
-        for (field, write), was, now in zip(_NODE_WRITERS, before, after, strict=True):
-            if was != now:
-                changes[field] = write(now)
+    for place, value in enumerate(after):
+        if value != before[place]:
+            field, write = _NODE_WRITERS[place]
+            changes[field] = write(value)
     if old.chosen != new.chosen:
         changes["chosen"] = None if new.chosen is None else " ".join(plan.names(new.chosen)) or _NONE_CHOSEN
-    last = _last(new)
-    if last != _last(old):
+    if (last := _last(new)) != _last(old):
         changes["last"] = last
-    if new.modules or old.modules:
-        _add_module_changes(changes, old, new)
+    _add_module_changes(changes, old, new)
     return changes
 
 
@@ -121,7 +119,7 @@ def node_from_fields(fields: Mapping[str, str], status: NodeStatus, plan: Plan, 
         settled=number("settled"),
         changed=number("changed"),
         opened=number("opened"),
-        settled_as=NodeStatus(fields["last"]) if "last" in fields else _settled_as(status),
+        settled_as=NodeStatus(fields["last"]) if "last" in fields else _SETTLED_AS[status],
         chosen=None if chosen is None else _mask(plan, chosen),
         again="again" in fields,
         handled=number("handled"),
@@ -193,13 +191,12 @@ def _number_reader(fields: Mapping[str, str]) -> Callable[[str], int]:
     return lambda field: int(fields.get(field, 0))
 
 
-def _settled_as(status: NodeStatus) -> NodeStatus:
-    """How a node of this status last settled, if nothing else is said."""
-    return NodeStatus.PENDING if status.is_active else status
+#: How a node of this status last settled, if nothing else is said.
+_SETTLED_AS = {status: NodeStatus.PENDING if status.is_active else status for status in NodeStatus}
 
 
 def _last(state: NodeState) -> str | None:
-    return None if state.settled_as is _settled_as(state.status) else state.settled_as.value
+    return None if state.settled_as is _SETTLED_AS[state.status] else state.settled_as.value
 
 
 def _mask(plan: Plan, names: str) -> int:
@@ -245,47 +242,41 @@ def stragglers_from_text(text: str | None) -> tuple[tuple[int, float], ...]:
 
 # Modules of a node
 
-#: Fields `FIELD:PLACE` of a module and how they are written; a module's values come in this order.
-_MODULE_WRITERS: tuple[tuple[str, Callable[[Any], str | None]], ...] = (
-    ("status", _text),
-    ("attempts", _number),
-    ("result", _text),
-    ("error", _failure),
-    ("retry_at", _time),
-)
-_NO_MODULE = (None, 0, None, None, 0)
+_NO_MODULE = ModuleState()
 
 
 def _add_module_changes(changes: Changes, old: NodeState, new: NodeState) -> None:
-    before, after = _module_values(old), _module_values(new)
-    if before == after:
-        return
+    """Fields `FIELD:PLACE`. A module's status is said where it is not the node's, and so is its result."""
+    before, after = old.modules, new.modules
+    last_before, last_after = _last_succeeded(before), _last_succeeded(after)
     for place in range(max(len(before), len(after))):
         was = before[place] if place < len(before) else _NO_MODULE
         now = after[place] if place < len(after) else _NO_MODULE
-        if was != now:
-            for (field, write), old_value, new_value in zip(_MODULE_WRITERS, was, now, strict=True):
-                if old_value != new_value:
-                    changes[f"{field}:{place}"] = write(new_value)
+        said = None if was.status is old.status or was is _NO_MODULE else was.status
+        status = None if now.status is new.status or now is _NO_MODULE else now.status
+        if said is not status:
+            changes[f"status:{place}"] = status
+        if was.attempts != now.attempts:
+            changes[f"attempts:{place}"] = _number(now.attempts)
+        before_result = was.result if place != last_before else _result_beside(old, was)
+        result = now.result if place != last_after else _result_beside(new, now)
+        if before_result != result:
+            changes[f"result:{place}"] = result
+        if was.failure != now.failure:
+            changes[f"error:{place}"] = _failure(now.failure)
+        if was.retry_at != now.retry_at:
+            changes[f"retry_at:{place}"] = _time(now.retry_at)
 
 
-def _module_values(state: NodeState) -> list[tuple[Any, ...]]:
-    """What is said of each module: its status where it is not the node's, its result where it is not the node's."""
-    last = _last_succeeded(state)
-    values = []
-    for place, module in enumerate(state.modules):
-        status = None if module.status is state.status else module.status.value
-        result = module.result
-        if place == last:
-            result = None if result == state.result else result or ""
-        values.append((status, module.attempts, result, module.failure, module.retry_at))
-    return values
+def _result_beside(state: NodeState, module: ModuleState) -> str | None:
+    """What is said of the result of the last module that succeeded, which is the node's when the visit is over."""
+    return None if module.result == state.result else module.result or ""
 
 
-def _last_succeeded(state: NodeState) -> int:
-    """The place of the last module that succeeded: its result is the node's when the visit is over. -1 if none did."""
-    for place in range(len(state.modules) - 1, -1, -1):
-        if state.modules[place].status is NodeStatus.SUCCEEDED:
+def _last_succeeded(modules: Sequence[ModuleState]) -> int:
+    """The place of the last module that succeeded, -1 if none did."""
+    for place in range(len(modules) - 1, -1, -1):
+        if modules[place].status is NodeStatus.SUCCEEDED:
             return place
     return -1
 
@@ -301,7 +292,7 @@ def _module_from_fields(fields: Mapping[str, str], place: int, status: NodeStatu
 
 
 def _restore_last_result(state: NodeState, fields: Mapping[str, str]) -> None:
-    last = _last_succeeded(state)
+    last = _last_succeeded(state.modules)
     if last >= 0:
         module = state.modules[last]
         module.result = state.result if f"result:{last}" not in fields else module.result or None
