@@ -26,7 +26,7 @@ GraphflowError
 │   ├── MapNotFound         the run's graph has no map node of this name
 │   ├── TaskMismatch        this run id belongs to another task
 │   ├── PlanMismatch        this run was started with another graph
-│   ├── RunOver             the run has ended, so that nothing can be sent to it
+│   ├── RunOver             the run has ended: nothing can be sent to it, nobody drives it
 │   ├── LeaseHeld           another process drives the run
 │   ├── LeaseLost           another process took the run over
 │   └── RunInterrupted      this process was asked to stop driving
@@ -322,7 +322,7 @@ class PlanMismatch(RunError):
 
 
 class RunOver(RunError):
-    """A run has ended: what is sent to it would never be read."""
+    """A run has ended: what is sent to it would never be read, and there is nothing to drive."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(

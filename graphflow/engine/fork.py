@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from graphflow.engine.leases import give_lease_back, take_lease
 from graphflow.engine.plan import Plan
 from graphflow.engine.reopen import reopen
-from graphflow.errors import RunComplete, RunExists, RunNotFound
+from graphflow.errors import RunComplete, RunExists, RunNotFound, RunOver
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
 from graphflow.store.contract import RunContent, RunHead, Store
@@ -67,19 +67,22 @@ async def _content(
 ) -> RunContent:
     if at is not None:
         content = await store.content(parent.id, plan, at)
-    elif parent.status is RunStatus.COMPLETE:
-        raise RunComplete(parent.id)
-    elif parent.status.is_final:
-        content = await store.content(parent.id, plan)
     else:
-        content = await _interrupted(store, plan, parent, lease_seconds)
+        content = await _last_content(store, plan, parent, lease_seconds)
     _reopen(plan, content)
     return content
 
 
-async def _interrupted(store: Store, plan: Plan, parent: RunHead, lease_seconds: float) -> RunContent:
-    """Under its lease, so that it does not change while it is read."""
-    lease = await take_lease(store, parent.id, lease_seconds)
+async def _last_content(store: Store, plan: Plan, parent: RunHead, lease_seconds: float) -> RunContent:
+    """Of a run that is not over under its lease, so that it does not change while it is read."""
+    if parent.status is RunStatus.COMPLETE:
+        raise RunComplete(parent.id)
+    if parent.status.is_final:
+        return await store.content(parent.id, plan)
+    try:
+        lease = await take_lease(store, parent.id, lease_seconds)
+    except RunOver:
+        return await _last_content(store, plan, await store.head(parent.id), lease_seconds)
     try:
         return await store.content(parent.id, plan)
     finally:

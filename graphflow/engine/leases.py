@@ -20,7 +20,7 @@ RELEASE_SECONDS = 2.0
 
 
 async def take_lease(store: Store, run_id: RunId, seconds: float) -> Lease:
-    """LeaseHeld, RunNotFound."""
+    """LeaseHeld, RunOver, RunNotFound."""
     taking = asyncio.ensure_future(store.acquire(run_id, seconds))
     try:
         return await asyncio.shield(taking)

@@ -21,6 +21,7 @@ from graphflow.errors import (
     LeaseLost,
     PlanMismatch,
     RunInterrupted,
+    RunOver,
     StoreError,
     StoreUnreachable,
     StoreWentBack,
@@ -60,6 +61,8 @@ async def finish_run(
                 reported = held.owner
                 logger.info("run %s is driven by %s; waiting for it", run_id, held.owner)
             run = await _wait_for_other(session.store, plan, run_id, held)
+        except RunOver:
+            run = await _over(session.store, plan, run_id)
         else:
             run = await _drive(session, plan, lease, on_commit) or await _over(session.store, plan, run_id)
         if run is not None:
@@ -76,8 +79,12 @@ async def check_plan(store: Store, plan: Plan, head: RunHead) -> None:
 
 
 async def replan(session: Session, plan: Plan, run_id: RunId, *, lease_seconds: float) -> None:
-    """Make `plan` the graph of a run that nobody drives. LeaseHeld; PlanMismatch with its obstacles."""
-    lease = await take_lease(session.store, run_id, lease_seconds)
+    """Make `plan` the graph of a run that nobody drives; one that is over keeps its own. LeaseHeld; PlanMismatch with its
+    obstacles."""
+    try:
+        lease = await take_lease(session.store, run_id, lease_seconds)
+    except RunOver:
+        return
     try:
         await session.store.replan(lease, plan)
     finally:

@@ -216,7 +216,7 @@ class Store(Protocol):
     async def acquire(self, run_id: RunId, seconds: float) -> Lease:
         """Take the lease of a run that nobody drives: free, expired, or its owner was a process of this host and died.
 
-        LeaseHeld, RunNotFound.
+        LeaseHeld, RunNotFound; RunOver if there is nothing to drive any more.
         """
 
     def renewer(self) -> Renewer: ...

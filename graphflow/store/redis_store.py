@@ -21,6 +21,7 @@ from graphflow.errors import (
     LeaseLost,
     RunExists,
     RunNotFound,
+    RunOver,
     SchemaTooNew,
     StoreWentBack,
 )
@@ -190,6 +191,7 @@ class RedisStore:
         keys, owner = self._keys.run(run_id), current_owner()
         nonce = secrets.token_hex(4)
         length = max(1, round(seconds * 1000))
+        failpoint("lease.acquire")
         answer = await self._redis.script("acquire", [keys.run, keys.lease], [owner, length, nonce, ""])
         if answer[0] == "held" and is_gone(answer[1]):
             failpoint("lease.takeover")
@@ -198,6 +200,8 @@ class RedisStore:
             )
         if answer[0] == "held":
             raise LeaseHeld(run_id, answer[1], answer[2] / 1000)
+        if answer[0] == "over":
+            raise RunOver(run_id)
         if answer[0] == "gone":
             raise RunNotFound(run_id, self.masked_url)
         _, token, op = answer

@@ -14,8 +14,9 @@ from graphflow import (
     RunStatus,
     SnapshotControl,
 )
+from graphflow.engine import leases
 from graphflow.errors import PlanMismatch, RunComplete, RunExists, RunNotFound, SnapshotNotFound
-from tests.acceptance.support import agent_on, client, task
+from tests.acceptance.support import agent_on, client, keys_of_run, task
 from tests.helpers import run as run_async
 from tests.parallel_agent import ParallelProcessor, naive_agent, numbers
 
@@ -339,6 +340,45 @@ def test_complete_run_is_not_tried_again(redis_url):
 
     with pytest.raises(RunComplete, match="nothing to try again"):
         run_async(agent.fork(complete.run_id))
+
+
+@pytest.mark.parametrize("end", ["cancelled", "complete"])
+def test_run_that_ends_while_its_fork_asks_for_it_is_forked_as_one_that_is_over(redis_url, monkeypatch, end):
+    gate, begun = asyncio.Event(), asyncio.Event()
+    agent = agent_on(redis_url)
+
+    @agent.node
+    async def work():
+        begun.set()
+        await gate.wait()
+        return 42
+
+    async def interrupted() -> str:
+        run_id = f"ends-{end}"
+        driving = asyncio.create_task(agent.run_task(task(), run_id=run_id))
+        await begun.wait()
+        driving.cancel()
+        await asyncio.gather(driving, return_exceptions=True)
+        return run_id
+
+    async def ended_before(store, run_id, seconds):
+        if end == "cancelled":
+            await agent.cancel(run_id)
+        gate.set()
+        await agent.resume(run_id)
+        return await leases.take_lease(store, run_id, seconds)
+
+    async def main() -> None:
+        run_id = await interrupted()
+        monkeypatch.setattr("graphflow.engine.fork.take_lease", ended_before)
+        if end == "complete":
+            with pytest.raises(RunComplete):
+                await agent.fork(run_id)
+        else:
+            assert (await agent.fork(run_id))["work"] == 42
+        assert f"gf:run:{{{run_id}}}:lease" not in keys_of_run(redis_url, run_id)
+
+    run_async(main())
 
 
 def test_fork_under_an_id_of_ones_own_is_made_once(redis_url):

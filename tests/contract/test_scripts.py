@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from graphflow.errors import CorruptState, StoreError
+from graphflow.graph.tasks import FINAL_STATUSES
 from graphflow.store.address import parse_address
 from graphflow.store.connection import open_client, open_sync_client
 from graphflow.store.keys import RunKeys, StoreKeys
@@ -186,6 +187,29 @@ def test_lease_of_a_dead_holder_is_taken_by_token(redis):
 
     assert redis.acquire("two:2:2", dead="1-other")[0] == "held"
     assert redis.acquire("two:2:2", dead=token)[0] == "ok"
+
+
+@pytest.mark.parametrize("status", FINAL_STATUSES)
+@pytest.mark.parametrize("left", ["no lease", "a lease that has ended"])
+def test_run_that_is_over_gives_out_no_lease(redis, status, left):
+    redis.create()
+    if left == "a lease that has ended":
+        redis.acquire("one:1:1")
+        redis.client.hset(redis.keys.lease, "deadline", 1)
+    redis.client.hset(redis.keys.run, mapping={"status": status, "quarantined": "it is torn"})
+
+    with nothing_written(redis):
+        assert redis.acquire("two:2:2") == ["over", status]
+
+
+def test_acquire_whose_reply_was_lost_gives_its_token_although_the_run_is_over(redis):
+    redis.create()
+    first = redis.acquire(nonce="aaaa0000")
+    redis.client.hset(redis.keys.run, "status", "complete")
+
+    with nothing_written(redis):
+        assert redis.acquire(nonce="aaaa0000") == first
+        assert redis.acquire(nonce="bbbb0000") == ["over", "complete"]
 
 
 def test_renewal_moves_the_deadline_and_tells_the_inbox(redis):

@@ -10,12 +10,20 @@ import uuid
 
 import pytest
 
-from graphflow.errors import CorruptState, LeaseHeld, LeaseLost, PlanMismatch, RunExists, RunNotFound
+from graphflow.errors import (
+    CorruptState,
+    LeaseHeld,
+    LeaseLost,
+    PlanMismatch,
+    RunExists,
+    RunNotFound,
+    RunOver,
+)
 from graphflow.events import ItemFailed, ItemsFinished, RunStarted
 from graphflow.graph import FlowControlConfig, FlowControlModule, FlowDecision, Node
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
-from graphflow.run import Begin, Failure, ItemOutcomes, Started, StateSet
+from graphflow.run import Begin, Failure, ItemOutcomes, Started, StateSet, Stop
 from graphflow.store import redis_store
 from graphflow.store.keys import StoreKeys
 from graphflow.store.redis_store import RedisStore
@@ -163,6 +171,17 @@ def test_run_of_a_dead_process_of_this_host_is_taken_at_once(with_store, monkeyp
         lease = await store.acquire(driver.run.id, 10)
 
         assert lease.token != driver.lease.token
+
+    with_store(body)
+
+
+def test_run_that_is_over_is_driven_by_nobody(with_store):
+    async def body(store: RedisStore) -> None:
+        driver = await Driver.start(store, chain_plan())
+        await driver.commit(Stop(RunStatus.CANCELLED, "enough"))
+
+        with pytest.raises(RunOver):
+            await store.acquire(driver.run.id, 10)
 
     with_store(body)
 

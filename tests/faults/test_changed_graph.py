@@ -12,6 +12,7 @@ import redis
 
 from graphflow.agent import Agent
 from graphflow.caches.redis_cache import RedisCache
+from graphflow.engine import recovery
 from graphflow.errors import LeaseHeld, PlanMismatch
 from graphflow.events import GraphChanged
 from graphflow.graph.cache import Cache
@@ -189,6 +190,29 @@ def test_finished_run_keeps_its_graph(redis_server: RealServer, tmp_path: Path) 
             await graphs.accept(graphs.agent(graphs.first, graphs.root), tmp_path.name)
 
         assert graphs.ran == ["first"]
+
+    run(main())
+
+
+def test_run_that_ends_while_another_graph_is_accepted_keeps_its_own(
+    redis_server: RealServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        graphs = Graphs(redis_server.url)
+        original = graphs.agent(graphs.first, graphs.slow, graphs.last)
+        await graphs.interrupt(original, tmp_path.name)
+        replan = recovery.replan
+
+        async def ended_before(*arguments: Any, **options: Any) -> None:
+            await original.cancel(tmp_path.name)
+            await replan(*arguments, **options)
+
+        monkeypatch.setattr("graphflow.agent.replan", ended_before)
+        with pytest.raises(PlanMismatch, match="'root' was added"):
+            await graphs.accept(graphs.agent(graphs.first, graphs.slow, graphs.root), tmp_path.name)
+
+        assert (await original.resume(tmp_path.name)).status is RunStatus.CANCELLED
+        assert graphs.ran == ["first", "slow"]
 
     run(main())
 

@@ -137,6 +137,25 @@ def test_f5_stopped_process_loses_its_run_only_with_its_lease_and_returns_the_re
     assert max(found.values()) <= 2
 
 
+def test_f5_process_that_asks_for_a_run_that_has_just_ended_gets_its_result_and_leaves_nothing_behind(
+    redis_server: RealServer, tmp_path: Path
+) -> None:
+    job = job_of(redis_server, tmp_path)
+    driver = job.start("body.running@2=stop").wait_stopped()
+    late = job.start("lease.acquire=stop;lease.acquired=kill").wait_stopped()
+    driver.send(signal.SIGCONT)
+    assert driver.finish() == job.right
+
+    late.send(signal.SIGCONT)
+    code, outcome = late.ended()
+
+    with looking_at(job.url) as client:
+        keys = client.scan_iter(match=f"gf:run:{{{job.run_id}}}*", count=1000)
+        assert [key for key in keys if client.pttl(key) < 0] == [], "a key without an end"
+        check_run(client, job.run_id, "map")
+    assert (code, outcome) == (0, job.right)
+
+
 def _wake(first: Victim, second: Victim, when: str) -> None:
     if when == "while the other drives":
         first.send(signal.SIGCONT)

@@ -43,6 +43,8 @@ class Model:
     def acquire(self, owner: str, nonce: str, dead: str) -> list[Any]:
         if self.token and self.token.endswith(nonce):
             return ["ok", self.token, self.op]
+        if self.status != "executing":
+            return ["over", self.status]
         if self.token and not self.expired and self.token != dead:
             return ["held", self.owner, self.token]
         self.leases += 1
