@@ -253,6 +253,11 @@ class Run:
     #: Whether conditions hold: expression text -> (texts that it read, answer). A memo, no state.
     evaluated: dict[str, tuple[tuple[str | None, ...], bool]] = field(default_factory=dict)
 
+    def opened_map(self, index: int, visit: int) -> MapState | None:
+        """The map whose items are those of this visit of its node; None while they are not there."""
+        state = self.maps.get(index)
+        return state if state is not None and state.visit == visit else None
+
 
 # What comes in. Started and RetryDue change no result and so have no revision of their own; the others do.
 

@@ -16,7 +16,7 @@ from graphflow.engine.crashes import may_have_been_in_flight
 from graphflow.engine.draft import Draft
 from graphflow.engine.ending import Ending
 from graphflow.engine.fold import Fold
-from graphflow.engine.items import apply_map, is_open, take_items, take_source, taken
+from graphflow.engine.items import apply_map, take_items, take_source, taken
 from graphflow.engine.plan import Plan
 from graphflow.engine.visits import admit, retry, take_outcome
 from graphflow.engine.waiting import (
@@ -117,7 +117,7 @@ def is_late(run: Run, outcome: Input) -> bool:
             late = visit != state.visits or state.modules[0].status is not NodeStatus.RUNNING
             return late or start != taken(run, outcome.node, visit)
         case ItemOutcomes(visit=visit):
-            return visit != state.visits or not is_open(run, outcome.node, visit)
+            return visit != state.visits or run.opened_map(outcome.node, visit) is None
 
 
 def _is_late_wait(run: Run, place: Place) -> bool:
@@ -125,7 +125,8 @@ def _is_late_wait(run: Run, place: Place) -> bool:
     if not run.active >> place.node & 1 or place.visit != state.visits:
         return True
     if place.item is not None:
-        return not is_open(run, place.node, place.visit) or place.item not in run.maps[place.node].unfinished
+        opened = run.opened_map(place.node, place.visit)
+        return opened is None or place.item not in opened.unfinished
     return state.modules[place.module].status is not NodeStatus.RUNNING
 
 

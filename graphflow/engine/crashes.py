@@ -50,7 +50,7 @@ def may_have_been_in_flight(plan: Plan, run: Run) -> InFlight:
         return suspects
     found = InFlight()
     for index in bits(run.active):
-        opened = opened_map(run, index)
+        opened = run.opened_map(index, run.nodes[index].visits)
         if opened is not None and _only_source_is_left(opened) and _follows(plan, index):
             continue
         if opened is not None and not _only_source_is_left(opened):
@@ -87,12 +87,6 @@ def window(width: int, crashes: int, max_crashes: int) -> int:
     return max(1, round(math.pow(width, ratio)))
 
 
-def opened_map(run: Run, index: int) -> MapState | None:
-    """The map whose items are under way in this visit of the node."""
-    state = run.maps.get(index)
-    return state if state is not None and state.visit == run.nodes[index].visits else None
-
-
 def _only_source_is_left(opened: MapState) -> bool:
     """A map that waits for its source: with items in flight, the source is not what is blamed first."""
     return opened.has_more and not opened.unfinished
@@ -108,7 +102,7 @@ def _suspects(run: Run) -> list[tuple[int, int, int | None]]:
     """(crashes, node, item or None) of what died twice and is not done, in the order in which it runs."""
     found: list[tuple[int, int, int | None]] = []
     for index in bits(run.active):
-        opened = opened_map(run, index)
+        opened = run.opened_map(index, run.nodes[index].visits)
         if opened is None or _only_source_is_left(opened):
             if run.nodes[index].crashes >= SUSPICIOUS_CRASHES and not _only_waits(run, index):
                 found.append((run.nodes[index].crashes, index, None))

@@ -150,8 +150,8 @@ def _quiet_supervisor(run: Run) -> str:
 
 
 def _map_progress(run: Run, node: PlanNode) -> str:
-    state = run.maps.get(node.index)
-    if node.map is None or state is None or state.visit != run.nodes[node.index].visits:
+    state = run.opened_map(node.index, run.nodes[node.index].visits)
+    if node.map is None or state is None:
         return ""
     failed = f", {state.failed} failed" if state.failed else ""
     return f": {state.done} of {state.total} items done{failed}"

@@ -27,32 +27,29 @@ from graphflow.run import (
 )
 
 
-def is_open(run: Run, index: int, visit: int) -> bool:
-    """Whether the items of this visit are there."""
-    return index in run.maps and run.maps[index].visit == visit
-
-
 def taken(run: Run, index: int, visit: int) -> int:
     """How many elements of the map's source are stored; -1 for all."""
-    if not is_open(run, index, visit):
+    opened = run.opened_map(index, visit)
+    if opened is None:
         return 0
-    return run.maps[index].span if run.maps[index].has_more else -1
+    return opened.span if opened.has_more else -1
 
 
 def take_source(fold: Fold, outcome: ItemsStored, draw: float) -> None:
     """All items of a map, or a page of them; the source fails and is read again like any module."""
     node = fold.plan.nodes[outcome.node]
+    opened = fold.draft.run.opened_map(node.index, outcome.visit)
     if outcome.failure is not None:
         module = fold.draft.edit(node.index).modules[0]
         # The first failure after the map was opened ends the attempt that has opened it.
-        if module.failure is not None or not is_open(fold.draft.run, node.index, outcome.visit):
+        if module.failure is not None or opened is None:
             module.attempts += 1
         module.attempts = max(1, module.attempts)
         fail_module(fold, node, 0, outcome.failure, draw)
         if not fold.draft.is_active(node.index):
             fold.transition.stopped |= node.bit
-    elif is_open(fold.draft.run, node.index, outcome.visit):
-        _add_page(fold, node, outcome)
+    elif opened is not None:
+        _add_page(fold, node, opened, outcome)
     else:
         _open_map(fold, node, outcome)
     fold.go_on()
@@ -92,8 +89,8 @@ def _feed_followers(fold: Fold, node: PlanNode, done: list[tuple[int, str]]) -> 
     source = fold.draft.run.maps[node.index]
     is_active = fold.draft.is_active(node.index)
     for index in bits(node.streams_to & fold.transition.active):
-        opened = fold.draft.run.maps.get(index)
-        if opened is None or opened.visit != fold.draft.node(index).visits or not opened.has_more:
+        opened = fold.draft.run.opened_map(index, fold.draft.node(index).visits)
+        if opened is None or not opened.has_more:
             continue
         fold.transition.maps[index] = MapChange(
             opened.visit, added=done, span=source.span, has_more=is_active
@@ -105,8 +102,7 @@ def _feed_followers(fold: Fold, node: PlanNode, done: list[tuple[int, str]]) -> 
                 _feed_followers(fold, fold.plan.nodes[index], [])
 
 
-def _add_page(fold: Fold, node: PlanNode, outcome: ItemsStored) -> None:
-    opened = fold.draft.run.maps[node.index]
+def _add_page(fold: Fold, node: PlanNode, opened: MapState, outcome: ItemsStored) -> None:
     fold.transition.maps[node.index] = MapChange(
         outcome.visit,
         added=outcome.items,

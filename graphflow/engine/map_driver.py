@@ -72,16 +72,12 @@ class MapDriver:
 
     def enter(self, index: int) -> bool:
         """Go on with a map that was loaded; False if its source has not been read to its end in this visit."""
-        state = self._run.maps.get(index)
-        if (
-            state is None
-            or state.visit != self._run.nodes[index].visits
-            or self._plan.nodes[index].map is None
-        ):
+        state = self._run.opened_map(index, self._run.nodes[index].visits)
+        source = self._plan.nodes[index].map
+        if state is None or source is None:
             return False
         self._open(index)
-        source = self._plan.nodes[index].map
-        return not state.has_more or (source is not None and source.pipelined and state.borrowed > 0)
+        return not state.has_more or (source.pipelined and state.borrowed > 0)
 
     def adopt(self, attempt: Attempt) -> None:
         """What it has read was folded; from the generator that it has begun more is going to come."""

@@ -93,8 +93,8 @@ class Mirror:
 
     def taken_from_source(self, index: int, visit: int) -> int:
         """Elements that a map's visit has taken from its source and stored."""
-        opened = self._run.maps.get(index)
-        return opened.span if opened is not None and opened.visit == visit else 0
+        opened = self._run.opened_map(index, visit)
+        return 0 if opened is None else opened.span
 
     def borrowed_visit(self, node: PlanNode) -> int:
         """The visit of the map whose records are this map's items; 0 if it makes a copy of them."""

@@ -29,7 +29,7 @@ def reopen(plan: Plan, run: Run, unrecorded: dict[int, set[int]], now: float) ->
         _ask_for_held(plan, run)
     for index in bits(run.active):
         state = run.nodes[index]
-        state.started = now if _is_open(run, index) else 0
+        state.started = 0 if run.opened_map(index, state.visits) is None else now
         state.finished = 0
     run.status = RunStatus.WAITING
     run.iterations = run.deaths = run.deaths_counted = 0
@@ -90,7 +90,7 @@ def _run_again(run: Run, node: PlanNode, state: NodeState, unrecorded: set[int])
         # If it is stopped before it settles anew, it falls back to neither the failure nor the incomplete result.
         state.settled = 0
         state.settled_as = NodeStatus.PENDING
-    if _is_open(run, node.index):
+    if run.opened_map(node.index, state.visits) is not None:
         state.modules = [ModuleState(NodeStatus.RUNNING)]
         state.status = NodeStatus.RUNNING
         _reopen_items(run, node, unrecorded)
@@ -106,17 +106,12 @@ def _run_again(run: Run, node: PlanNode, state: NodeState, unrecorded: set[int])
 
 
 def _reopen_items(run: Run, node: PlanNode, unrecorded: set[int]) -> None:
-    if _is_open(run, node.index):
-        records = run.maps[node.index]
+    records = run.opened_map(node.index, run.nodes[node.index].visits)
+    if records is not None:
         records.failed = 0
         records.unfinished = unrecorded
         records.crashes = {}
         run.map_results.pop(node.index, None)
-
-
-def _is_open(run: Run, index: int) -> bool:
-    """Whether the items of its last visit are there."""
-    return index in run.maps and run.maps[index].visit == run.nodes[index].visits
 
 
 def _goes_on(run: Run) -> bool:

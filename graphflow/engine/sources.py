@@ -63,18 +63,17 @@ async def read_source(
         if node.map.pipelined and mirror.is_streaming(node):
             borrowed = mirror.borrowed_visit(node)
             return ItemsStored(node.index, attempt.visit, [], has_more=True, borrowed=borrowed, follows=True)
-        return await _begin_feed(
-            attempt, Feed(attempt, start, keeps, mirror), _records(node, mirror, start), context
-        )
-    if node.map.generator is None:
+        elements: AsyncGenerator[Any, None] = _records(node, mirror, start)
+    elif node.map.generator is None:
         items = await _read_list(node, transaction, keeps)
         return ItemsStored(node.index, attempt.visit, items)
-    arguments = {
-        binding.parameter: await argument(binding, transaction, semaphore)
-        for binding in node.map.generator.bindings
-        if binding.source not in (Source.DEFAULT, Source.START)
-    }
-    elements = _elements(node.map.generator, arguments, start, executor)
+    else:
+        arguments = {
+            binding.parameter: await argument(binding, transaction, semaphore)
+            for binding in node.map.generator.bindings
+            if binding.source not in (Source.DEFAULT, Source.START)
+        }
+        elements = _elements(node.map.generator, arguments, start, executor)
     return await _begin_feed(attempt, Feed(attempt, start, keeps, mirror), elements, context)
 
 
