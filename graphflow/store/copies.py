@@ -25,17 +25,18 @@ if TYPE_CHECKING:
     from graphflow.store.patient_client import PatientClient
 
 
-async def read_stored(redis: PatientClient, keys: RunKeys, plan: Plan) -> StoredRun:
-    """The hashes of a run, or of a snapshot under its keys."""
+async def read_stored(
+    redis: PatientClient, keys: RunKeys, plan: Plan, *, has_begun: bool = True
+) -> StoredRun:
+    """The hashes of a run, or of a snapshot under its keys. Before a run's first outcome its nodes and maps have none."""
     maps = [node.index for node in plan.nodes if node.map is not None]
-    hashes = await redis.hashes(
-        [
-            *(keys.run, keys.state, keys.revisions, keys.nodes),
-            *(keys.node(node.name) for node in plan.nodes),
-            *(keys.map(plan.nodes[index].name) for index in maps),
-        ]
-    )
-    run, state, revisions, statuses, *rest = hashes
+    wanted = [keys.run, keys.state, keys.revisions, keys.nodes]
+    if has_begun:
+        wanted += (keys.node(node.name) for node in plan.nodes)
+        wanted += (keys.map(plan.nodes[index].name) for index in maps)
+    run, state, revisions, statuses, *rest = await redis.hashes(wanted)
+    if not has_begun:
+        rest = [{}] * (len(plan.nodes) + len(maps))
     nodes, map_hashes = rest[: len(plan.nodes)], rest[len(plan.nodes) :]
     return StoredRun(
         run, state, revisions, statuses, dict(enumerate(nodes)), dict(zip(maps, map_hashes, strict=True))
@@ -164,9 +165,10 @@ def creation(content: RunContent, plan: Plan, keys: RunKeys, origin: Changes) ->
     writes.set_fields(keys.state, dict(run.state))
     writes.set_fields(keys.revisions, {key: str(number) for key, number in run.revisions.items() if number})
     writes.set_fields(keys.nodes, {node.name: run.nodes[node.index].status.value for node in plan.nodes})
-    untouched = NodeState()
-    for node in plan.nodes:
-        writes.set_fields(keys.node(node.name), node_changes(untouched, run.nodes[node.index], plan))
+    if run.revision:
+        untouched = NodeState()
+        for node in plan.nodes:
+            writes.set_fields(keys.node(node.name), node_changes(untouched, run.nodes[node.index], plan))
     _put_errands(writes, keys, plan, run)
     for index, records in content.records.items():
         name = plan.nodes[index].name

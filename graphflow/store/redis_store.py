@@ -80,6 +80,8 @@ class _Drive:
     token: str
     #: Operation id of the last commit.
     op: str
+    #: There were outcomes when the lease was taken.
+    has_begun: bool
     commits: int = 0
     #: Requests taken from the inbox that still stand there.
     taken: int = 0
@@ -204,8 +206,8 @@ class RedisStore:
             raise RunOver(run_id)
         if answer[0] == "gone":
             raise RunNotFound(run_id, self.masked_url)
-        _, token, op = answer
-        self._drives[run_id] = _Drive(token, op)
+        _, token, op, revision = answer
+        self._drives[run_id] = _Drive(token, op, has_begun=revision != "0")
         failpoint("lease.acquired")
         return Lease(run_id, token, owner, seconds)
 
@@ -224,7 +226,8 @@ class RedisStore:
 
     async def load(self, run_id: RunId, plan: Plan) -> Run:
         keys = self._keys.run(run_id)
-        stored = await read_stored(self._redis, keys, plan)
+        drive = self._drives.get(run_id)
+        stored = await read_stored(self._redis, keys, plan, has_begun=drive is None or drive.has_begun)
         if not stored.run:
             raise RunNotFound(run_id, self.masked_url)
         run = run_from(run_id, keys, stored, plan)
@@ -247,8 +250,8 @@ class RedisStore:
             ):
                 texts = [text async for _, text in self.results(run_id, plan.nodes[index].name)]
                 run.map_results[index] = f"[{','.join(texts)}]"
-        drive = self._drives.get(run_id)
         if drive is not None:
+            drive.has_begun = True
             drive.tally = Tally()
             drive.snapshots = kept_snapshots(
                 await read_snapshots(self._redis, keys) if "snapshots" in stored.run else ()

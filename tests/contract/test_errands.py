@@ -45,7 +45,7 @@ def step(redis: Redis, token: str, field: str = "a:1:0:-:step:0:x", text: str = 
 
 def test_the_first_result_of_a_step_stays(redis):
     redis.create()
-    _, token, _ = redis.acquire()
+    _, token, *_ = redis.acquire()
 
     assert step(redis, token, text='"first"') == ["ok", '"first"']
     with nothing_written(redis):
@@ -56,12 +56,12 @@ def test_the_first_result_of_a_step_stays(redis):
 
 def test_who_lost_the_lease_remembers_nothing(redis):
     redis.create()
-    _, old, _ = redis.acquire()
+    _, old, *_ = redis.acquire()
     redis.release(old)
 
     with nothing_written(redis):
         assert step(redis, old) == ["lost", ""]
-    _, new, _ = redis.acquire()
+    _, new, *_ = redis.acquire()
     with nothing_written(redis):
         assert step(redis, old) == ["lost", new]
 
@@ -69,7 +69,7 @@ def test_who_lost_the_lease_remembers_nothing(redis):
 @pytest.mark.parametrize("key", ["lease", "steps"])
 def test_a_step_refuses_keys_of_another_type_before_it_writes(redis, key):
     redis.create()
-    _, token, _ = redis.acquire()
+    _, token, *_ = redis.acquire()
     redis.client.delete(getattr(redis.keys, key))
     redis.client.rpush(getattr(redis.keys, key), "not a hash")
 
@@ -82,7 +82,7 @@ def test_a_step_refuses_keys_of_another_type_before_it_writes(redis, key):
 
 def test_a_commit_appends_and_takes_messages_in_one(redis):
     redis.create()
-    _, token, _ = redis.acquire()
+    _, token, *_ = redis.acquire()
     box = redis.keys.mailbox("box")
     redis.client.rpush(box, "one", "two", "one")
     writes = redis.writes()
@@ -97,7 +97,7 @@ def test_a_commit_appends_and_takes_messages_in_one(redis):
 @pytest.mark.parametrize(("command", "arguments"), [("RPUSH", []), ("LREM", []), ("LREM", ["a", "b"])])
 def test_a_wrong_number_of_messages_is_refused_before_anything_is_written(redis, command, arguments):
     redis.create()
-    _, token, _ = redis.acquire()
+    _, token, *_ = redis.acquire()
     writes = WriteList(redis.keys.run, redis.keys.lease, redis.keys.inbox)
     writes.put("HSET", redis.keys.state, ["key", "1"])
     writes.put(command, redis.keys.mailbox("box"), arguments)

@@ -122,11 +122,11 @@ def test_create_leaves_nothing_of_an_older_run(redis):
 
 def test_lease_is_held_until_it_is_released(redis):
     redis.create()
-    _, token, op = redis.acquire("one:1:1")
+    _, token, op, revision = redis.acquire("one:1:1")
 
     held = redis.acquire("two:2:2")
 
-    assert op == "op0"
+    assert (op, revision) == ("op0", "0")
     assert held[:2] == ["held", "one:1:1"]
     assert 0 < held[2] <= 10_000
     assert held[3] == token
@@ -147,7 +147,7 @@ def test_no_two_leases_have_one_token(redis):
     redis.create()
     tokens = set()
     for _ in range(5):
-        _, token, _ = redis.acquire(nonce="aaaa0000")
+        _, token, *_ = redis.acquire(nonce="aaaa0000")
         tokens.add(token)
         redis.release(token)
 
@@ -156,10 +156,10 @@ def test_no_two_leases_have_one_token(redis):
 
 def test_expired_lease_is_taken_and_its_holder_fenced(redis):
     redis.create()
-    _, old, _ = redis.acquire("one:1:1")
+    _, old, *_ = redis.acquire("one:1:1")
     redis.client.hset(redis.keys.lease, "deadline", 1)
 
-    _, new, _ = redis.acquire("two:2:2")
+    _, new, *_ = redis.acquire("two:2:2")
 
     assert new != old
     with nothing_written(redis):
@@ -183,7 +183,7 @@ def test_deadline_further_away_than_two_leases_counts_as_expired(redis):
 
 def test_lease_of_a_dead_holder_is_taken_by_token(redis):
     redis.create()
-    _, token, _ = redis.acquire("one:1:1")
+    _, token, *_ = redis.acquire("one:1:1")
 
     assert redis.acquire("two:2:2", dead="1-other")[0] == "held"
     assert redis.acquire("two:2:2", dead=token)[0] == "ok"
@@ -214,7 +214,7 @@ def test_acquire_whose_reply_was_lost_gives_its_token_although_the_run_is_over(r
 
 def test_renewal_moves_the_deadline_and_tells_the_inbox(redis):
     redis.create()
-    _, token, _ = redis.acquire(length=1_000)
+    _, token, *_ = redis.acquire(length=1_000)
     before = int(redis.client.hget(redis.keys.lease, "deadline"))
     redis.post("stop")
 
@@ -237,7 +237,7 @@ def test_run_that_is_not_there_is_gone(redis):
 
 def test_commit_writes_all_and_moves_the_revision(redis):
     redis.create()
-    _, token, _ = redis.acquire()
+    _, token, *_ = redis.acquire()
     redis.client.rpush(redis.keys.inbox, "a", "b", "c")
     writes = redis.writes()
     writes.set_fields(redis.keys.run, {"progress": "half"})
@@ -256,7 +256,7 @@ def test_commit_writes_all_and_moves_the_revision(redis):
 
 def test_commit_sent_again_is_already_done(redis):
     redis.create()
-    _, token, _ = redis.acquire()
+    _, token, *_ = redis.acquire()
     writes = redis.writes()
     writes.put("XADD", redis.keys.events, ["event", "RunStarted"])
     redis.commit(token, writes)
@@ -267,7 +267,7 @@ def test_commit_sent_again_is_already_done(redis):
 
 def test_commit_that_arrives_after_the_next_one_is_refused_although_the_revision_stood_still(redis):
     redis.create()
-    _, token, _ = redis.acquire()
+    _, token, *_ = redis.acquire()
     redis.commit(token, revision=0, before="op0", op="op1")
     redis.commit(token, revision=0, before="op1", op="op2")
 
@@ -277,7 +277,7 @@ def test_commit_that_arrives_after_the_next_one_is_refused_although_the_revision
 
 def test_commit_upon_another_revision_is_refused(redis):
     redis.create()
-    _, token, _ = redis.acquire()
+    _, token, *_ = redis.acquire()
 
     with nothing_written(redis):
         assert redis.commit(token, expected=4, revision=5) == ["other", "0"]
@@ -285,7 +285,7 @@ def test_commit_upon_another_revision_is_refused(redis):
 
 def test_commit_without_a_lease_is_lost(redis):
     redis.create()
-    _, token, _ = redis.acquire()
+    _, token, *_ = redis.acquire()
     redis.client.delete(redis.keys.lease)
 
     with nothing_written(redis):
@@ -312,7 +312,7 @@ def test_commit_without_a_lease_is_lost(redis):
 )
 def test_malformed_write_stores_nothing_of_its_commit(redis, arguments):
     redis.create()
-    _, token, _ = redis.acquire()
+    _, token, *_ = redis.acquire()
     writes = redis.writes()
     writes.set_fields(redis.keys.state, {"x": "1"})
     writes.arguments += arguments
@@ -323,7 +323,7 @@ def test_malformed_write_stores_nothing_of_its_commit(redis, arguments):
 
 def test_as_many_arguments_as_a_write_may_have_are_stored(redis):
     redis.create()
-    _, token, _ = redis.acquire()
+    _, token, *_ = redis.acquire()
     writes = redis.writes()
     writes.set_fields(redis.keys.state, {f"key{number}": "1" for number in range(1_700)})
 
@@ -383,7 +383,7 @@ WRONG: dict[str, Callable[[Redis, str], object]] = {
 @pytest.mark.parametrize("case", WRONG)
 def test_key_of_a_wrong_type_is_named_and_nothing_written(redis, case):
     redis.create()
-    _, token, _ = redis.acquire()
+    _, token, *_ = redis.acquire()
     key = getattr(redis.keys, case.split()[1])
     redis.client.delete(key)
     redis.client.set(key, "something else")

@@ -42,14 +42,14 @@ class Model:
 
     def acquire(self, owner: str, nonce: str, dead: str) -> list[Any]:
         if self.token and self.token.endswith(nonce):
-            return ["ok", self.token, self.op]
+            return ["ok", self.token, self.op, str(self.revision)]
         if self.status != "executing":
             return ["over", self.status]
         if self.token and not self.expired and self.token != dead:
             return ["held", self.owner, self.token]
         self.leases += 1
         self.token, self.owner, self.expired = f"{self.leases}-{nonce}", owner, False
-        return ["ok", self.token, self.op]
+        return ["ok", self.token, self.op, str(self.revision)]
 
     def renew(self, token: str) -> list[Any]:
         if token != self.token:

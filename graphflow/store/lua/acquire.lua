@@ -3,7 +3,7 @@
 --
 -- KEYS    1 run   2 lease
 -- ARGV    1 owner   2 length in ms   3 nonce of this call   4 token of a holder known to be dead, or ''
--- returns {'ok', token, op}               taken, by this call or by an earlier one of the same nonce; `op` is that of the
+-- returns {'ok', token, op, revision}     taken, by this call or by an earlier one of the same nonce; `op` is that of the
 --                                         run's last commit
 --         {'held', owner, ms left, token}
 --         {'over', status}                the run has ended; nothing has changed
@@ -29,7 +29,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local lease = redis.call('HMGET', KEYS[2], 'token', 'owner', 'deadline', 'length')
 local token, deadline, length = lease[1], tonumber(lease[3] or 0), tonumber(lease[4] or 0)
 if token and string.sub(token, -#ARGV[3]) == ARGV[3] then
-    return {'ok', token, run[2]}
+    return {'ok', token, run[2], run[1]}
 end
 if FINAL[run[4]] then
     return {'over', run[4]}
@@ -49,4 +49,4 @@ redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'leases', count)
 redis.call('HDEL', KEYS[1], 'quarantined')
 redis.call('HSET', KEYS[2], 'token', token, 'owner', ARGV[1],
     'deadline', string.format('%d', now + ARGV[2]), 'length', ARGV[2])
-return {'ok', token, run[2]}
+return {'ok', token, run[2], run[1]}
