@@ -6,7 +6,7 @@ A map for readers, in the order in which the code is best read:
     engine/plan.py       a graph compiled (compile.py) and checked (validate.py for a node, relations.py for all of them)
     run.py               one execution of a plan: its mirror, what comes in, what changes; events.py has the facts of it
     engine/advance.py    the rules: what happens next, as one pure fold (visits.py, items.py; fold.py, readiness.py, ...)
-    caches/transaction.py the state as one module run sees it: reads that are checked, writes that wait for the commit
+    caches/transaction.py the state as one module run sees it; isolation.py: reads are checked, writes wait
     store/               where runs are kept: keys.py names every key, lua/commit.lua stores a batch or nothing
     engine/scheduler.py  drives a run: admits attempts, validates what they come to, commits; recovery.py starts it
     engine/map_driver.py drives the items of its maps (maps.py), from their sources (sources.py) to their records

@@ -30,7 +30,8 @@ from typing import Any
 
 from graphflow.caches.claims import Claims
 from graphflow.caches.footprint import Footprint
-from graphflow.caches.transaction import Overtaken, Transaction
+from graphflow.caches.isolation import Overtaken
+from graphflow.caches.transaction import Transaction
 from graphflow.codec import decode, encode
 from graphflow.engine.tickets import Ticket, TicketLine
 from graphflow.errors import StateError

@@ -1,8 +1,9 @@
-"""The cache as one module run sees it: what it reads is remembered with its revision, what it writes is buffered.
+"""The cache as one module run is handed it: in keys and values, until the module run has ended.
 
 A transaction reads from a `StateView`, the scheduler's mirror of the run, in the same event loop: each read is a look-up
 in memory. The scheduler asks afterwards whether the reads still hold (`is_valid`) and what the writes come to on the
-state of that moment (`resolve`); it commits, or closes the transaction and repeats the module run.
+state of that moment (`resolve`); it commits, or closes the transaction and repeats the module run. What was read and
+written is kept in `isolation.py`, steps, messages and signals in `errands.py`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 from graphflow.caches.claims import ClaimedItem, Where
 from graphflow.caches.errands import Awaited, Errands, Suspended, validated
 from graphflow.caches.footprint import Footprint
+from graphflow.caches.isolation import IsolatedState
 from graphflow.caches.names import TASK_KEY, checked_name
 from graphflow.caches.operations import size_of
 from graphflow.caches.scopes import KeyScope, affixes_of
-from graphflow.caches.view import Owner, Reads, StateView
-from graphflow.caches.writes import Writes
+from graphflow.caches.view import Owner, StateView
 from graphflow.codec import decode, encode
 from graphflow.errors import (
     MissingKey,
@@ -38,31 +39,19 @@ logger = logging.getLogger(__name__)
 _MISSING: Final = object()
 
 
-class Overtaken(BaseException):
-    """Something this module run has read has changed since: the run ends at once and is repeated.
-
-    No failure, so no `except Exception` sees it. Inside a task group it arrives wrapped in a BaseExceptionGroup: ask
-    `is_valid` before taking any exception of a module run for a failure.
-    """
-
-
 class Transaction:
     """The `Cache` of one module run. A map item pays for its construction: it makes nothing that it may not need."""
 
     __slots__ = (
-        "_checked",
-        "_claimed",
         "_ended",
         "_errands",
         "_has_scopes",
-        "_immediate",
         "_item",
         "_max_transaction_bytes",
         "_max_value_bytes",
         "_owner",
-        "_reads",
+        "_state",
         "_view",
-        "_writes",
     )
 
     def __init__(
@@ -77,14 +66,8 @@ class Transaction:
         self._owner = owner
         self._max_value_bytes = max_value_bytes
         self._max_transaction_bytes = max_transaction_bytes
-        self._reads: Reads | None = None
-        self._writes: Writes | None = None
-        self._claimed: list[ClaimedItem] | None = None
+        self._state: IsolatedState | None = None
         self._errands: Errands | None = None
-        #: Revision of the view at which reads and claims were last known to hold.
-        self._checked = -1
-        #: Keys set with immediate=True.
-        self._immediate: set[str] | None = None
         self._has_scopes = False
         self._item: tuple[int | tuple[int, ...], str] | None = None
         self._ended = False
@@ -99,7 +82,7 @@ class Transaction:
         name = self._name(key)
         if self._view.is_map(name):
             return await self._map_value(name, default)
-        return self._value(name, self._text(name), default)
+        return self._value(name, self._my_state().text(name), default)
 
     async def exists(self, key: str) -> bool:
         if key == TASK_KEY:
@@ -107,32 +90,32 @@ class Transaction:
             return True
         name = self._name(key)
         if self._view.is_map(name):
-            self._read_node(name)
+            self._my_state().read_node(name)
             return self._view.has_map_results(name)
-        if self._writes is not None and name in self._writes:
-            self._check_not_immediate(name)
-            return self._writes.leave(name)
-        return self._stored(name) is not None
+        return self._my_state().exists(name)
 
     async def keys(self) -> list[str]:
         """The sorted names of all keys, inside a prefix block those with the prefix, without it."""
         self._check_open()
         prefix, suffix = self._affixes()
-        return [name[len(prefix) : len(name) - len(suffix)] for name in self._visible_keys(prefix, suffix)]
+        return [
+            name[len(prefix) : len(name) - len(suffix)] for name in self._my_state().names(prefix, suffix)
+        ]
 
     async def get_all(self) -> dict[str, Any]:
         self._check_open()
         prefix, suffix = self._affixes()
-        names = self._visible_keys(prefix, suffix)
+        state = self._my_state()
+        names = state.names(prefix, suffix)
         if not prefix and not suffix:
-            self._noted().whole_state = True
+            state.read_whole_state()
         values = {}
         for name in names:
             short = name[len(prefix) : len(name) - len(suffix)]
             if self._view.is_map(name):
                 values[short] = await self._map_value(name, None)
             else:
-                values[short] = self._value(name, self._text(name), _MISSING)
+                values[short] = self._value(name, state.text(name), _MISSING)
         return values
 
     async def peek(self, key: str, default: Any = _MISSING) -> Any:
@@ -151,7 +134,7 @@ class Transaction:
             raise StateError(
                 f"cache.results({node!r}) is for nodes with map_over; read cache.get({node!r}) instead"
             )
-        self._read_node(node)
+        self._my_state().read_node(node)
         async for index, text in self._view.map_results(node):
             yield index, decode(text, node)
             self._check_open()
@@ -164,20 +147,16 @@ class Transaction:
         the item is checked at the commit, not the key. It is free again when the module run has ended.
         """
         name = self._writable(key)
-        if self._writes is not None and self._writes.replaces(name):
+        state = self._my_state()
+        if state.replaces(name):
             raise StateError(
                 f"cannot claim an item of {key!r}: this module run has set or deleted it; claim first"
             )
-        self._check_reads()
-        text = self._view.text(name)
-        found = None if text is None else self._view.claims.reserve(name, text, where)
-        if found is None:
-            return None
-        claimed = ClaimedItem(name, *found, on_change=self._change_item)
-        if self._claimed is None:
-            self._claimed = []
-        self._claimed.append(claimed)
-        return claimed
+        return state.claim(name, where, self._change_item)
+
+    def _change_item(self, claimed: ClaimedItem, text: str) -> None:
+        self._check_open()
+        self._my_state().change_item(claimed, text)
 
     # What modules call: writing
 
@@ -187,38 +166,40 @@ class Transaction:
         name = self._name(key) if immediate else self._writable(key)
         text = self._encoded(name, value)
         if immediate:
-            self._check_immediate_is_allowed(name)
+            self._check_writable(name, name)
+            self._my_state().note_immediate(name)
             await self._view.set_now(name, text, self)
         else:
-            self._replace(name, text)
+            self._my_state().replace(name, text)
 
     async def delete(self, key: str) -> None:
         """Remove a key; one that is missing stays missing."""
-        self._replace(self._writable(key), None)
+        self._my_state().replace(self._writable(key), None)
 
     async def clear(self) -> None:
         """Delete all keys, inside a prefix block those with the prefix. Reads the set of keys."""
         self._check_open()
-        for name in self._visible_keys(*self._affixes()):
+        state = self._my_state()
+        for name in state.names(*self._affixes()):
             if not self._view.is_map(name):
-                self._check_not_immediate(name)
-                self._replace(name, None)
+                state.check_not_immediate(name)
+                state.replace(name, None)
 
     async def append(self, key: str, *values: Any) -> None:
         name = self._writable(key)
-        self._buffered().operate(name, "append", [self._encoded(name, value) for value in values])
+        self._my_state().operate(name, "append", [self._encoded(name, value) for value in values])
 
     async def increment(self, key: str, by: float = 1) -> None:
         name = self._writable(key)
         if isinstance(by, bool) or not isinstance(by, int | float):
             raise StateError(f"increment of {key!r} takes a number, not {type(by).__name__}")
         encode(by, name)
-        self._buffered().operate(name, "increment", by)
+        self._my_state().operate(name, "increment", by)
 
     async def update(self, key: str, values: Mapping[str, Any]) -> None:
         name = self._writable(key)
         # Decoded again, so that what the module does with its dict afterwards changes nothing.
-        self._buffered().operate(name, "update", decode(self._encoded(name, dict(values)), name))
+        self._my_state().operate(name, "update", decode(self._encoded(name, dict(values)), name))
 
     def with_prefix(self, prefix: str) -> KeyScope[Transaction]:
         """A block, for `with` or `async with`, in which this cache puts `prefix` before every key."""
@@ -327,25 +308,22 @@ class Transaction:
         self._check_open()
         if self._view.is_map(name):
             return await self._map_value(name, default)
-        self._read_node(name)
+        self._my_state().read_node(name)
         return self._value(name, self._view.node_text(name), default)
 
     def note_read(self, key: str) -> None:
         """Count the key as read: somebody reads it for this module run."""
-        self._stored(key)
+        self._my_state().stored(key)
 
     def note_node_read(self, name: str) -> None:
         """Count the node's result as read."""
-        self._read_node(name)
+        self._my_state().read_node(name)
 
     @property
     def is_empty(self) -> bool:
         """True if nothing was read, written, claimed, sent or taken: there is nothing to validate or resolve."""
-        return (
-            self._reads is None
-            and self._writes is None
-            and self._claimed is None
-            and (self._errands is None or self._errands.is_empty)
+        return (self._state is None or self._state.is_empty) and (
+            self._errands is None or self._errands.is_empty
         )
 
     @property
@@ -365,28 +343,20 @@ class Transaction:
 
     def is_valid(self, view: StateView) -> bool:
         """Whether everything that was read is still as it was read, and every claimed item what was claimed."""
-        return (self._reads is None or self._reads.still_hold(view)) and (
-            self._claimed is None
-            or all(claimed.is_unchanged(view.claims, view.text) for claimed in self._claimed)
-        )
+        return self._state is None or self._state.is_valid(view)
 
     def resolve(self, view: StateView) -> dict[str, str | None]:
         """The keys that change on the state in `view`, with their final texts; None deletes.
 
         Raises WrongType for a blind operation that does not apply, ValueTooLarge, TransactionTooLarge.
         """
-        if self._writes is None:
+        if self._state is None:
             return {}
-        return self._writes.resolve(view, self._max_value_bytes, self._max_transaction_bytes)
+        return self._state.resolve(view, self._max_value_bytes, self._max_transaction_bytes)
 
     def footprint(self) -> Footprint:
         """What was read and written, for tickets. Answers after `close` as well."""
-        reads = {} if self._reads is None else self._reads.by_name(self._view)
-        return Footprint(
-            reads=frozenset(reads),
-            writes=frozenset() if self._writes is None else self._writes.footprint(self._view),
-            lost=frozenset(name for name, is_lost in reads.items() if is_lost),
-        )
+        return Footprint() if self._state is None else self._state.footprint()
 
     @property
     def has_ended(self) -> bool:
@@ -402,47 +372,23 @@ class Transaction:
         Call it when the view shows what was committed: only then may another run claim the same item.
         """
         self._ended = True
-        claimed, self._claimed = self._claimed or (), None
-        for item in claimed:
-            self._view.claims.release(item.key, item.index)
+        if self._state is not None:
+            self._state.release_claims()
         if self._errands is not None:
             self._errands.close()
         # The owner has this transaction, too: both are freed at once.
         self._owner = None
 
-    # Reads that are checked
+    # Values and their texts
 
-    def _stored(self, name: str) -> str | None:
-        """The stored text, remembered as read."""
-        self._check_not_immediate(name)
-        self._noted().note_key(self._view, name)
-        return self._view.text(name)
-
-    def _read_node(self, name: str) -> None:
-        self._noted().note_node(self._view, name)
-
-    def _noted(self) -> Reads:
-        """Where the next read is noted. Overtaken if an earlier one no longer holds: a run never sees two states."""
-        if self._reads is None:
-            self._reads = Reads()
-        self._check_reads()
-        return self._reads
+    def _my_state(self) -> IsolatedState:
+        if self._state is None:
+            self._state = IsolatedState(self._view)
+        return self._state
 
     def _check_reads(self) -> None:
-        revision = self._view.revision
-        if revision != self._checked:
-            if not self.is_valid(self._view):
-                raise Overtaken
-            self._checked = revision
-
-    def _text(self, name: str) -> str | None:
-        """The text as this run sees it, with its own writes."""
-        if self._writes is None:
-            return self._stored(name)
-        if self._writes.replaces(name):
-            self._check_not_immediate(name)
-            return self._writes.applied_to(self._view, name, None)
-        return self._writes.applied_to(self._view, name, self._stored(name))
+        if self._state is not None:
+            self._state.check_reads()
 
     def _value(self, name: str, text: str | None, default: Any) -> Any:
         if text is not None:
@@ -452,7 +398,7 @@ class Transaction:
         return default
 
     async def _map_value(self, name: str, default: Any) -> Any:
-        self._read_node(name)
+        self._my_state().read_node(name)
         if not self._view.has_map_results(name):
             return self._value(name, None, default)
         values = [decode(text, name) async for _, text in self._view.map_results(name)]
@@ -460,40 +406,6 @@ class Transaction:
         # The records were read in pages: a new visit of the map may have begun in between.
         self._check_reads()
         return values
-
-    def _visible_keys(self, prefix: str, suffix: str) -> list[str]:
-        """The keys as this run sees them, sorted; reads the set of keys."""
-        self._noted().note_keyset(self._view)
-        names = set(self._view.keys())
-        if self._writes is not None:
-            for name in self._writes:
-                (names.add if self._writes.leave(name) else names.discard)(name)
-        if prefix or suffix:
-            shortest = len(prefix) + len(suffix) + 1
-            names = {
-                name
-                for name in names
-                if len(name) >= shortest and name.startswith(prefix) and name.endswith(suffix)
-            }
-        return sorted(names)
-
-    # Writes that are buffered
-
-    def _buffered(self) -> Writes:
-        if self._writes is None:
-            self._writes = Writes()
-        return self._writes
-
-    def _replace(self, name: str, text: str | None) -> None:
-        if self._claimed is not None and any(claimed.key == name for claimed in self._claimed):
-            raise StateError(
-                f"cannot set or delete {name!r}: this module run has claimed an item of it; use its .set()"
-            )
-        self._buffered().replace(name, text)
-
-    def _change_item(self, claimed: ClaimedItem, text: str) -> None:
-        self._check_open()
-        self._buffered().change_item(claimed.key, claimed.index, text)
 
     def _encoded(self, name: str, value: Any) -> str:
         text = encode(value, name)
@@ -519,38 +431,16 @@ class Transaction:
 
     def _writable(self, key: str) -> str:
         name = self._name(key)
+        self._check_writable(key, name)
+        self._my_state().check_not_immediate(name)
+        return name
+
+    def _check_writable(self, key: str, name: str) -> None:
         if key == TASK_KEY:
             raise StateError("the key 'task' is the run's task and cannot be written; choose another key")
         if self._view.is_map(name):
             raise StateError(
                 f"the key {name!r} shows the results of the map node {name!r} and cannot be written"
-            )
-        self._check_not_immediate(name)
-        return name
-
-    def _check_immediate_is_allowed(self, name: str) -> None:
-        if name == TASK_KEY or self._view.is_map(name):
-            self._writable(name)
-        is_used = (
-            (self._writes is not None and name in self._writes)
-            or any(claimed.key == name for claimed in self._claimed or ())
-            or (self._reads is not None and name in self._reads)
-            or (self._reads is not None and self._reads.include_keyset and self._view.text(name) is None)
-        )
-        if is_used:
-            raise StateError(
-                f"cannot set {name!r} with immediate=True: this module run reads or writes it otherwise; "
-                "use a key of its own for progress values"
-            )
-        if self._immediate is None:
-            self._immediate = set()
-        self._immediate.add(name)
-
-    def _check_not_immediate(self, name: str) -> None:
-        if self._immediate is not None and name in self._immediate:
-            raise StateError(
-                f"{name!r} was set with immediate=True in this module run, which may not read or write it otherwise; "
-                f"peek({name!r}) shows the stored value"
             )
 
     def _check_open(self) -> None:

@@ -12,7 +12,8 @@ import logging
 from collections.abc import Callable
 
 from graphflow.caches.errands import Suspended
-from graphflow.caches.transaction import Overtaken, Transaction
+from graphflow.caches.isolation import Overtaken
+from graphflow.caches.transaction import Transaction
 from graphflow.engine.attempt import (
     Attempt,
     Returned,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from graphflow.caches.footprint import KEY_SET, WHOLE_STATE, Footprint, node_key
-from graphflow.caches.transaction import Overtaken, Transaction
+from graphflow.caches.isolation import Overtaken
+from graphflow.caches.transaction import Transaction
 from graphflow.codec import register_type
 from graphflow.errors import (
     InvalidName,
@@ -650,6 +651,17 @@ async def test_prefix_block_sees_and_clears_only_its_keys() -> None:
 
     commit(state, cache)
     assert sorted(state.values()) == ["a/", "ab", "b/x"]
+
+
+@runs_async
+async def test_prefix_block_writes_no_key_that_shows_the_results_of_a_map() -> None:
+    state = MemoryState()
+    state.set_map("a_double", [2])
+    cache = Transaction(state)
+
+    for immediate in (False, True):
+        with cache.with_prefix("a_"), pytest.raises(StateError, match="shows the results of the map node"):
+            await cache.set("double", 1, immediate=immediate)
 
 
 @runs_async
