@@ -9,7 +9,7 @@ A map for readers, in the order in which the code is best read:
     caches/transaction.py the state as one module run sees it; isolation.py: reads are checked, writes wait
     store/               where runs are kept: keys.py names every key, lua/commit.lua stores a batch or nothing
     engine/scheduler.py  drives a run: admits attempts, validates what they come to, commits; recovery.py starts it
-    engine/map_driver.py drives the items of its maps (maps.py), from their sources (sources.py) to their records
+    engine/map_driver.py drives the items of its maps (maps.py, plain_items.py), from sources.py to their records
     agent.py             the front door (builder.py builds the graph), result.py what a run came to, cli/ the command
 
 The rest is ground: errors, ids, settings, codec, expressions, failpoints. executors/ holds where module bodies run.

@@ -19,7 +19,7 @@ from graphflow.builder import GraphBuilder
 from graphflow.caches.names import checked_name, initial_texts
 from graphflow.caches.operations import value_text
 from graphflow.caches.redis_cache import RedisCache
-from graphflow.codec import decode
+from graphflow.codec import decode, decode_all
 from graphflow.engine.compile import compile_plan
 from graphflow.engine.fork import enter_fork
 from graphflow.engine.plan import Plan
@@ -417,7 +417,8 @@ class Agent(GraphBuilder):
 
     async def _map_results(self, run_id: RunId, name: str) -> list[Any]:
         async with self._sessions.open() as session:
-            return [decode(text, name) async for _, text in session.store.results(run_id, name)]
+            pages = session.store.result_pages(run_id, name)
+            return [value async for page in pages for value in decode_all([text for _, text in page], name)]
 
 
 class _Watch:

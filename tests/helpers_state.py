@@ -76,9 +76,9 @@ class MemoryState:
     def has_map_results(self, name: str) -> bool:
         return self.maps[name] is not None
 
-    async def map_results(self, name: str) -> AsyncIterator[tuple[int, str]]:
-        for index, text in self.maps[name] or ():
-            yield index, text
+    async def map_pages(self, name: str) -> AsyncIterator[list[tuple[int, str]]]:
+        for record in self.maps[name] or ():
+            yield [record]
 
     def task(self) -> Task:
         return self.task_value.model_copy(deep=True)

@@ -48,7 +48,8 @@ def described(text: str) -> str:
 def value_text(key: str, value: Any) -> str:
     """A value as it is stored, within the size limit. UnstorableValue, ValueTooLarge."""
     text = encode(value, key)
-    if (size := size_of(text)) > MAX_VALUE_BYTES:
+    # A character takes four bytes at most: short texts need not be measured.
+    if len(text) > MAX_VALUE_BYTES // 4 and (size := size_of(text)) > MAX_VALUE_BYTES:
         raise ValueTooLarge(key, type(value).__name__, size, MAX_VALUE_BYTES)
     return text
 

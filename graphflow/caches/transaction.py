@@ -21,7 +21,7 @@ from graphflow.caches.names import TASK_KEY, checked_name
 from graphflow.caches.operations import size_of
 from graphflow.caches.scopes import KeyScope, affixes_of
 from graphflow.caches.view import Owner, StateView
-from graphflow.codec import decode, encode
+from graphflow.codec import decode, decode_all, encode
 from graphflow.errors import (
     MissingKey,
     StateError,
@@ -124,7 +124,7 @@ class Transaction:
             return await self.get(key)
         name = self._name(key)
         if self._view.is_map(name) and self._view.has_map_results(name):
-            return [decode(text, name) async for _, text in self._view.map_results(name)]
+            return await self._map_values(name)
         return self._value(name, self._view.text(name), default)
 
     async def results(self, node: str) -> AsyncIterator[tuple[int, Any]]:
@@ -135,10 +135,11 @@ class Transaction:
                 f"cache.results({node!r}) is for nodes with map_over; read cache.get({node!r}) instead"
             )
         self._my_state().read_node(node)
-        async for index, text in self._view.map_results(node):
-            yield index, decode(text, node)
-            self._check_open()
-            self._check_reads()
+        async for page in self._view.map_pages(node):
+            for index, text in page:
+                yield index, decode(text, node)
+                self._check_open()
+                self._check_reads()
 
     async def claim(self, key: str, where: Where = None) -> ClaimedItem | None:
         """Reserve the first free item of a list that satisfies `where`; None if nothing is free now.
@@ -401,11 +402,15 @@ class Transaction:
         self._my_state().read_node(name)
         if not self._view.has_map_results(name):
             return self._value(name, None, default)
-        values = [decode(text, name) async for _, text in self._view.map_results(name)]
+        values = await self._map_values(name)
         self._check_open()
         # The records were read in pages: a new visit of the map may have begun in between.
         self._check_reads()
         return values
+
+    async def _map_values(self, name: str) -> list[Any]:
+        pages = self._view.map_pages(name)
+        return [value async for page in pages for value in decode_all([text for _, text in page], name)]
 
     def _encoded(self, name: str, value: Any) -> str:
         text = encode(value, name)

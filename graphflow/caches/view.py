@@ -66,7 +66,8 @@ class StateView(Protocol):
     def has_map_results(self, name: str) -> bool:
         """Whether the map node `name` succeeded when it was last considered."""
 
-    def map_results(self, name: str) -> AsyncIterator[tuple[int, str]]: ...
+    def map_pages(self, name: str) -> AsyncIterator[list[tuple[int, str]]]:
+        """Its results as index and text, in input order, a page at a time."""
 
     def task(self) -> Task:
         """A fresh copy."""

@@ -11,11 +11,10 @@ import asyncio
 import traceback
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from graphflow.caches.operations import value_text
 from graphflow.caches.transaction import Transaction
-from graphflow.codec import decode
 from graphflow.engine.plan import REQUIRED, Binding, PlanModule, PlanNode, Source
 from graphflow.errors import (
     InvalidName,
@@ -31,6 +30,7 @@ from graphflow.graph.modules import END, FunctionModule
 from graphflow.run import Failure, Place
 
 if TYPE_CHECKING:
+    from graphflow.engine.plain_items import PlainBody
     from graphflow.engine.sources import Feed
     from graphflow.engine.tickets import Ticket
 
@@ -48,7 +48,7 @@ class Attempt:
 
     # What an attempt has only now and then has its default here: a map pays for each attribute of each item.
 
-    #: None for an item whose function takes nothing but the item: it can touch no state.
+    #: None for an item that can touch no state.
     transaction: Transaction | None = None
     task: asyncio.Task[None] | None = None
     #: The engine has cancelled it.
@@ -79,9 +79,10 @@ class Attempt:
         text: str = "",
         batch: tuple[int, ...] = (),
         ticket: Ticket | None = None,
+        body: PlainBody | None = None,
     ) -> None:
         """Of a map's item `index` and its `text`; of a batch the first one's index, their texts as a JSON list, and in
-        `batch` the indexes of all."""
+        `batch` the indexes of all. `body` is that of an item that can touch no state: it goes the short path."""
         self.node = node
         self.module = module
         self.visit = visit
@@ -89,6 +90,7 @@ class Attempt:
         self.text = text
         self.batch = batch
         self.ticket = ticket
+        self.body = body
 
     # What its transaction asks of its owner
 
@@ -113,16 +115,6 @@ class Attempt:
     @property
     def timeout(self) -> float:
         return self.node.modules[self.module].timeout
-
-    @property
-    def is_plain(self) -> bool:
-        """An item that can touch no state."""
-        return self.index is not None and self.node.modules[0].is_plain
-
-    @property
-    def is_pulled(self) -> bool:
-        """A thread does all of it: a plain item whose body is sync."""
-        return self.is_plain and not self.node.modules[0].is_async
 
     @property
     def is_item(self) -> bool:
@@ -172,7 +164,9 @@ class Attempt:
 
     def again(self) -> Attempt:
         """The same try once more, with the same place in the line."""
-        return Attempt(self.node, self.module, self.visit, self.index, self.text, self.batch, self.ticket)
+        return Attempt(
+            self.node, self.module, self.visit, self.index, self.text, self.batch, self.ticket, self.body
+        )
 
 
 @dataclass(slots=True)
@@ -189,34 +183,10 @@ class Returned:
 def start_body(attempt: Attempt, semaphore: asyncio.Semaphore, executor: InlineExecutor) -> Awaitable[Any]:
     """Call the body with its parameters filled; what is awaited is the body itself wherever that can be."""
     module, transaction = attempt.node.modules[attempt.module], attempt.transaction
-    if transaction is None:
-        return cast(Awaitable[Any], _call_plain(module, attempt))
+    assert transaction is not None
     if module.bindings is None:
         return module.module.process(transaction, semaphore)
     return _read_and_call(module, transaction, semaphore, executor)
-
-
-def run_plain(attempt: Attempt) -> Returned:
-    """All of an item that can touch no state and whose body is sync. In the thread that pulls it; raises nothing."""
-    try:
-        return returned(attempt, _call_plain(attempt.node.modules[attempt.module], attempt))
-    except BaseException as error:
-        return raised(attempt, error)
-
-
-def _call_plain(module: PlanModule, attempt: Attempt) -> Any:
-    assert isinstance(module.module, FunctionModule)
-    return module.module.function(**_plain_arguments(module, attempt))
-
-
-def _plain_arguments(module: PlanModule, attempt: Attempt) -> dict[str, Any]:
-    arguments: dict[str, Any] = {}
-    for binding in module.bindings or ():
-        if binding.source is Source.ITEM:
-            arguments[binding.parameter] = decode(attempt.text, "item")
-        elif binding.source is Source.INDEX:
-            arguments[binding.parameter] = list(attempt.batch) if attempt.batch else attempt.index
-    return arguments
 
 
 async def _read_and_call(
@@ -247,6 +217,11 @@ def raised(attempt: Attempt, error: BaseException) -> Returned:
     if attempt.is_overdue and isinstance(error, asyncio.CancelledError):
         return timed_out(attempt)
     return Returned(failure=failure_from(error))
+
+
+def unstorable(error: UnstorableValue | ValueTooLarge) -> Returned:
+    """What the attempt came to, since its body has returned what cannot be stored."""
+    return Returned(failure=Failure(type(error).__name__, str(error), retryable=False))
 
 
 def timed_out(attempt: Attempt) -> Returned:
@@ -290,7 +265,7 @@ def _read_batch(attempt: Attempt, module: PlanModule, value: Any) -> Returned:
     try:
         return Returned(results=[value_text(attempt.name, member) for member in value])
     except (UnstorableValue, ValueTooLarge) as error:
-        return Returned(failure=Failure(type(error).__name__, str(error), retryable=False))
+        return unstorable(error)
 
 
 def _read_return(node: PlanNode, module: PlanModule, value: Any) -> Returned:
@@ -319,7 +294,7 @@ def _read_return(node: PlanNode, module: PlanModule, value: Any) -> Returned:
     try:
         return Returned(value_text(node.name, value), decision)
     except (UnstorableValue, ValueTooLarge) as error:
-        return Returned(failure=Failure(type(error).__name__, str(error), retryable=False))
+        return unstorable(error)
 
 
 def _reported_failure(value: dict[str, Any]) -> Failure:

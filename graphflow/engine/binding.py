@@ -44,7 +44,7 @@ def _bound(sketch: Sketch, node: SketchNode, module: PlanModule) -> PlanModule:
         )
     bindings = tuple(_bindings(sketch, node, shape))
     is_plain = all(binding.source in _PLAIN_SOURCES for binding in bindings)
-    return PlanModule(module.module, bindings, shape.is_async, is_plain)
+    return replace(module, bindings=bindings, is_async=shape.is_async, is_plain=is_plain)
 
 
 def _bindings(sketch: Sketch, node: SketchNode, shape: FunctionShape) -> Iterable[Binding]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,27 +28,31 @@ class Deadlines:
         #: Attempts whose time went on after a wait, and so ends out of order.
         self._resumed: dict[Attempt, float] = {}
         self._timer: asyncio.TimerHandle | None = None
+        #: When the timer is due.
+        self._next = 0.0
 
     def start(self, attempt: Attempt, seconds: float) -> None:
         """From now on it has so many seconds, the timeout of its module."""
         ends = self._ends.get(seconds)
         if ends is None:
             ends = self._ends[seconds] = {}
-        ends[attempt] = end = self._loop.time() + seconds
-        if self._timer is None or (len(ends) == 1 and end < self._timer.when()):
+        ends[attempt] = end = monotonic() + seconds
+        # Others of this timeout end before it.
+        if self._timer is None or (len(ends) == 1 and end < self._next):
             self._set_timer(end)
 
-    def stop(self, attempt: Attempt) -> float | None:
-        """Its time stands still, or it is over. The seconds that it had left; None if it had no time running."""
-        end = self._resumed.pop(attempt, None)
-        if end is None:
-            end = self._ends[attempt.timeout].pop(attempt, None) if attempt.timeout in self._ends else None
-        return None if end is None else end - self._loop.time()
+    def stop(self, attempt: Attempt, seconds: float) -> float | None:
+        """Its time stands still, or it is over. What it had left of the `seconds`; None if it had no time running."""
+        ends = self._ends.get(seconds)
+        end = None if ends is None else ends.pop(attempt, None)
+        if end is None and self._resumed:
+            end = self._resumed.pop(attempt, None)
+        return None if end is None else end - monotonic()
 
     def resume(self, attempt: Attempt, seconds_left: float) -> None:
         """Its time goes on after a wait."""
-        self._resumed[attempt] = end = self._loop.time() + seconds_left
-        if self._timer is None or end < self._timer.when():
+        self._resumed[attempt] = end = monotonic() + seconds_left
+        if self._timer is None or end < self._next:
             self._set_timer(end)
 
     def close(self) -> None:
@@ -56,13 +61,14 @@ class Deadlines:
 
     def _set_timer(self, end: float) -> None:
         self.close()
-        self._timer = self._loop.call_at(end, self._look, context=self._context)
+        self._next = end
+        self._timer = self._loop.call_later(end - monotonic(), self._look, context=self._context)
 
     def _look(self) -> None:
         self._timer = None
-        now = self._loop.time()
+        now = monotonic()
         for attempt in [attempt for ends in self._parts() for attempt in _up_to(ends, now)]:
-            self.stop(attempt)
+            self.stop(attempt, attempt.timeout)
             self._overdue(attempt)
         self._ends = {seconds: ends for seconds, ends in self._ends.items() if ends}
         if ends := [*self._resumed.values(), *(next(iter(ends.values())) for ends in self._ends.values())]:

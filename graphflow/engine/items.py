@@ -137,8 +137,9 @@ def take_items(fold: Fold, outcome: ItemOutcomes) -> None:
     fold.transition.taken += outcome.taken
     for item, text in outcome.done if node.modules[0].module.output_mailbox is not None else ():
         publish_result(fold, Place(node.index, outcome.visit, 0, item), text)
-    forget(fold.draft, node.index, {index for index, *_ in outcome.done})
-    forget(fold.draft, node.index, {index for index, *_ in outcome.failed}, keep_steps=True)
+    if fold.draft.run.steps or fold.draft.run.waits:
+        forget(fold.draft, node.index, {index for index, *_ in outcome.done})
+        forget(fold.draft, node.index, {index for index, *_ in outcome.failed}, keep_steps=True)
     _report_items(fold, outcome)
     done, failed = state.done + len(outcome.done), state.failed + len(outcome.failed)
     if outcome.failed and node.map.fail_fast:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphflow.engine.attempt import Attempt, Returned
 from graphflow.engine.maps import MapItems
+from graphflow.engine.plain_items import CameTo
 from graphflow.engine.plan import bits, borrowed_from
 from graphflow.engine.reducer import Reducer
 from graphflow.engine.slots import Ended
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from graphflow.engine.sources import Feed
 
 #: Items started before the loop gets a turn.
-BURST_ITEMS = 32
+BURST_ITEMS = 64
 #: Items without a record, or twice as many as run at a time, beyond which a generator is not drawn from.
 WINDOW_ITEMS = 2_000
 
@@ -163,7 +164,7 @@ class MapDriver:
         node, state = self._plan.nodes[index], self._run.maps[index]
         items = self._maps[index] = MapItems(node, state, waiting, fresh)
         if node.map is not None and node.map.reduce is not None:
-            read = partial(self._scheduler.store.results, self._run.id, node.name)
+            read = partial(self._scheduler.store.result_pages, self._run.id, node.name)
             reducer = self._reducers[index] = Reducer(node.name, node.map.reduce, state, read)
             self._start(self._reduce(index, reducer))
         if not state.unfinished and not state.has_more:
@@ -236,21 +237,24 @@ class MapDriver:
             self._refill_due = None
         if self._scheduler.is_held:
             return
-        slots = self._scheduler.slots
+        slots, suspects = self._scheduler.slots, self._scheduler.admission.suspects
         burst = 0
         for items in list(self._maps.values()):
             if items.needs_page:
                 self._load_page(items)
-            for _ in range(items.queued):
-                if slots.free <= 0 or not items.may_start:
+            for _ in range(items.startable):
+                if slots.free <= 0:
                     break
                 if burst == BURST_ITEMS:
                     self.refill_soon()
                     return
-                attempt = self._next(items)
-                if attempt is None:
+                if suspects is None:
+                    attempt = items.take()
+                elif (suspect := items.take_among(suspects.items.get(items.node.index, ()))) is not None:
+                    attempt = suspect
+                else:
                     break
-                if not self._scheduler.admission.may_start(attempt):
+                if attempt.body is None and not self._scheduler.admission.may_start(attempt):
                     items.postpone(attempt)
                     continue
                 burst += 1
@@ -259,12 +263,6 @@ class MapDriver:
             if items.needs_page:
                 # What has just been started has made room.
                 self._load_page(items)
-
-    def _next(self, items: MapItems) -> Attempt | None:
-        suspects = self._scheduler.admission.suspects
-        if suspects is None:
-            return items.take()
-        return items.take_among(suspects.items.get(items.node.index, ()))
 
     def put_back(self, attempt: Attempt) -> None:
         """An item that runs again, before the others."""
@@ -308,8 +306,24 @@ class MapDriver:
 
     # Items end
 
+    def item_ended(self, attempt: Attempt, came_to: CameTo) -> None:
+        """A plain item is over: it is folded with its batch."""
+        # Its task refers to it, by its context: freed now, it is nothing that the garbage collector has to find.
+        attempt.task = None
+        self.refill_soon()
+        self._scheduler.wake()
+        items = self._items_of(attempt)
+        if items is None:
+            return
+        items.ended(attempt)
+        if isinstance(came_to, str):
+            assert attempt.index is not None
+            items.succeeded(attempt.index, came_to)
+        elif came_to is not None:
+            self._conclude(attempt, items, came_to)
+
     def ended(self, attempt: Attempt, ended: Ended) -> bool:
-        """An attempt's task is over. True if that is all: the item touched no state and is folded with its batch."""
+        """Any other attempt is over. True if that is all: the item touched no state and is folded with its batch."""
         self.refill_soon()
         if not attempt.is_item:
             return False
@@ -354,8 +368,10 @@ class MapDriver:
     def _finish(self, attempt: Attempt, items: MapItems | None, returned: Returned) -> None:
         self._scheduler.admission.leave(attempt)
         self._scheduler.wake()
-        if items is None:
-            return
+        if items is not None:
+            self._conclude(attempt, items, returned)
+
+    def _conclude(self, attempt: Attempt, items: MapItems, returned: Returned) -> None:
         if returned.failure is not None:
             self._failed(attempt, items, returned.failure)
         elif attempt.batch:
@@ -406,8 +422,8 @@ class MapDriver:
             return await reducer.result([*self._unstored_results.get(index, ()), *last])
         if not self._plan.maps_in_expressions >> index & 1:
             return None
-        stored = self._scheduler.store.results(self._run.id, self._plan.nodes[index].name)
-        records = [record async for record in stored]
+        pages = self._scheduler.store.result_pages(self._run.id, self._plan.nodes[index].name)
+        records = [record async for page in pages for record in page]
         unstored = sorted([*self._unstored_results.get(index, ()), *last])
         return f"[{','.join(text for _, text in heapq.merge(records, unstored))}]"
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 
 from graphflow.engine.attempt import Attempt
+from graphflow.engine.plain_items import plain_body
 from graphflow.engine.plan import PlanNode
 from graphflow.engine.stragglers import Durations
 from graphflow.run import Failure, ItemOutcomes, MapState, Pace
@@ -45,6 +46,8 @@ class MapItems:
         assert node.map is not None
         self.node = node
         self.visit = state.visit
+        #: Of items that can touch no state.
+        self.body = plain_body(node)
         self.is_loading = False
         #: More items of a generator are about to be stored.
         self.awaits_page = False
@@ -65,8 +68,10 @@ class MapItems:
         self._page_items = FIRST_PAGE_ITEMS
         #: Failed attempts of the items that are tried again.
         self._failed_attempts: dict[int, int] = {}
-        self._finished: deque[tuple[int, str | Failure, int]] = deque()
-        self._finished_size = 0
+        #: Items that have ended and wait for their commit: with their results, or with failures and attempts.
+        self._done: deque[tuple[int, str]] = deque()
+        self._failed: list[tuple[int, Failure, int]] = []
+        self._done_size = 0
         if fresh:
             self.add(fresh)
         else:
@@ -92,7 +97,7 @@ class MapItems:
             return False
         has_room = len(self._queue) < QUEUE_ITEMS // 2 and self._queue_size < QUEUE_SIZE // 2
         # A batch may be larger than what otherwise waits.
-        return has_room or not self._has_batch
+        return has_room or not self._batches
 
     def next_page(self) -> list[int]:
         return [self._pending.popleft() for _ in range(min(self._page_items, len(self._pending)))]
@@ -111,25 +116,20 @@ class MapItems:
     # Items start
 
     @property
-    def queued(self) -> int:
-        """How many attempts may be taken, at most."""
-        return len(self._again) + len(self._queue) + len(self._postponed)
+    def startable(self) -> int:
+        """How many attempts may be taken now."""
+        if len(self._done) + len(self._failed) >= MAX_UNCOMMITTED or self._done_size >= MAX_UNCOMMITTED_SIZE:
+            return 0
+        waiting = len(self._again) + len(self._postponed) + self._batches
+        return waiting if self._limit is None else min(waiting, self._limit - self._in_flight)
 
     @property
-    def may_start(self) -> bool:
-        return (
-            self.has_room
-            and (self._has_batch or bool(self._again) or bool(self._postponed))
-            and len(self._finished) < MAX_UNCOMMITTED
-            and self._finished_size < MAX_UNCOMMITTED_SIZE
-        )
-
-    @property
-    def _has_batch(self) -> bool:
-        """The last batch may be a smaller one; the others wait until they are whole."""
-        if self._batch_size is None or len(self._queue) >= self._batch_size:
-            return bool(self._queue)
-        return bool(self._queue) and not self._is_filling
+    def _batches(self) -> int:
+        """How many attempts the items in the queue make: of the last batch, none before it is whole."""
+        if self._batch_size is None:
+            return len(self._queue)
+        whole, rest = divmod(len(self._queue), self._batch_size)
+        return whole + (rest > 0 and not self._is_filling)
 
     @property
     def _is_filling(self) -> bool:
@@ -146,12 +146,13 @@ class MapItems:
         self._in_flight += 1
         if self._again:
             return self._again.popleft()
-        if not self._has_batch:
+        if self._batch_size is None and self._queue:
+            index, text = self._queue.popleft()
+            self._queue_size -= len(text)
+            return Attempt(self.node, 0, self.visit, index, text, body=self.body)
+        if self._batch_size is None or not self._batches:
             return self._postponed.popleft()
-        if self._batch_size is not None:
-            return self._batch([self._pop() for _ in range(min(self._batch_size, len(self._queue)))])
-        index, text = self._pop()
-        return Attempt(self.node, 0, self.visit, index, text)
+        return self._batch([self._pop() for _ in range(min(self._batch_size, len(self._queue)))])
 
     def _pop(self) -> tuple[int, str]:
         item = self._queue.popleft()
@@ -161,7 +162,7 @@ class MapItems:
     def _batch(self, items: Sequence[tuple[int, str]]) -> Attempt:
         texts = ",".join(text for _, text in items)
         indexes = tuple(index for index, _ in items)
-        return Attempt(self.node, 0, self.visit, indexes[0], f"[{texts}]", indexes)
+        return Attempt(self.node, 0, self.visit, indexes[0], f"[{texts}]", indexes, body=self.body)
 
     def take_among(self, wanted: Collection[int]) -> Attempt | None:
         """The first of these items that is waiting, if one is; alone, also where items go in batches."""
@@ -178,7 +179,7 @@ class MapItems:
                 self._in_flight += 1
                 if self._batch_size is not None:
                     return self._batch([(index, text)])
-                return Attempt(self.node, 0, self.visit, index, text)
+                return Attempt(self.node, 0, self.visit, index, text, body=self.body)
         return None
 
     def postpone(self, attempt: Attempt) -> None:
@@ -216,8 +217,8 @@ class MapItems:
     def succeeded(self, index: int, text: str) -> None:
         if self._failed_attempts:
             self._failed_attempts.pop(index, None)
-        self._finished.append((index, text, 0))
-        self._finished_size += len(text)
+        self._done.append((index, text))
+        self._done_size += len(text)
 
     def failed(self, indexes: Iterable[int], failure: Failure) -> int | None:
         """Count a failed attempt of an item or a batch: how many it has had if it is to be tried again, None if it
@@ -229,30 +230,29 @@ class MapItems:
             self._retried += len(indexes)
             return attempts
         self._failed_attempts.pop(indexes[0], None)
-        self._finished.extend((index, failure, attempts) for index in indexes)
+        self._failed += [(index, failure, attempts) for index in indexes]
         return None
 
     @property
     def has_finished(self) -> bool:
-        return bool(self._finished)
+        return bool(self._done or self._failed)
 
     def take_finished(self) -> ItemOutcomes:
         """The next batch for a commit, cut by count and by size."""
-        outcome = ItemOutcomes(self.node.index, self.visit, retried=self._retried, pace=self._pace())
-        self._retried = 0
-        finished = self._finished
+        failed, self._failed = self._failed[:BATCH_ITEMS], self._failed[BATCH_ITEMS:]
+        done = self._take_done(BATCH_ITEMS - len(failed))
+        retried, self._retried = self._retried, 0
+        return ItemOutcomes(self.node.index, self.visit, done, failed, retried=retried, pace=self._pace())
+
+    def _take_done(self, count: int) -> list[tuple[int, str]]:
+        done: list[tuple[int, str]] = []
         size = 0
-        for _ in range(min(len(finished), BATCH_ITEMS)):
-            index, result, attempts = finished.popleft()
-            if isinstance(result, str):
-                size += len(result)
-                outcome.done.append((index, result))
-            else:
-                outcome.failed.append((index, result, attempts))
-            if size >= BATCH_SIZE:
-                break
-        self._finished_size -= size
-        return outcome
+        while self._done and len(done) < count and size < BATCH_SIZE:
+            item = self._done.popleft()
+            size += len(item[1])
+            done.append(item)
+        self._done_size -= size
+        return done
 
     def _pace(self) -> Pace:
         return Pace(self._in_flight, self._durations.median, self._durations.report())

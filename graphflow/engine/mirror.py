@@ -82,10 +82,10 @@ class Mirror:
     def has_map_results(self, name: str) -> bool:
         return self._run.nodes[self._plan.by_name[name]].settled_as is NodeStatus.SUCCEEDED
 
-    async def map_results(self, name: str, start: int = 0) -> AsyncIterator[tuple[int, str]]:
+    async def map_pages(self, name: str, start: int = 0) -> AsyncIterator[list[tuple[int, str]]]:
         try:
-            async for record in self._store.results(self._run.id, name, start):
-                yield record
+            async for page in self._store.result_pages(self._run.id, name, start):
+                yield page
         except StoreError as error:
             # The store's trouble is no failure of the module that met it.
             self._break_off(error)

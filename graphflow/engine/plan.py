@@ -16,6 +16,7 @@ from graphflow.expressions import Expression
 from graphflow.graph.modules import AgentModule, ModuleType
 from graphflow.graph.nodes import NodeConfig, SnapshotControl
 from graphflow.run import MapState
+from graphflow.settings import DEFAULT_TIMEOUT_SECONDS
 
 #: The default of a parameter that has none.
 REQUIRED: Final = object()
@@ -60,11 +61,8 @@ class PlanModule:
     is_async: bool = True
     #: Whether its parameters are an item and its index, at most: as an item of a map it can touch no state.
     is_plain: bool = False
-
-    @property
-    def timeout(self) -> float:
-        """Seconds for one attempt."""
-        return self.module.config.timeout
+    #: Seconds for one attempt.
+    timeout: float = DEFAULT_TIMEOUT_SECONDS
 
     @property
     def name(self) -> str:

@@ -25,8 +25,8 @@ TURN_ITEMS = 500
 
 _NOTHING: Final = object()
 
-#: (index, text) of the stored results from one index up to another.
-ReadRecords = Callable[[int, int], AsyncIterator[tuple[int, str]]]
+#: (index, text) of the stored results from one index up to another, by the page.
+ReadRecords = Callable[[int, int], AsyncIterator[list[tuple[int, str]]]]
 
 
 class Reducer:
@@ -113,7 +113,7 @@ class Reducer:
         self._kept_size -= sum(map(len, found))
         if _NOTHING not in kept:
             return found
-        stored = dict([record async for record in self._read(start, stop)])
+        stored = dict([record async for page in self._read(start, stop) for record in page])
         stored.update((start + place, text) for place, text in enumerate(kept) if isinstance(text, str))
         return [stored[index] for index in sorted(stored)]
 

@@ -91,6 +91,7 @@ class Scheduler:
         self.committer = Committer(plan, run, store, lease, self._mirror, tickets, self._react)
         self.timers = Timers(self.slots.context)
         self._maps = MapDriver(self)
+        self.slots.item_ended = self._maps.item_ended
         self.admission = Admission(self, self._maps, tickets)
         self._memory = Backpressure(store, run.id, self.wake, self.break_off)
         self._arrived: deque[Arrival] = deque()

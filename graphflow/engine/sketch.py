@@ -172,7 +172,8 @@ def _read_module(sketch: Sketch, node: SketchNode, module: AgentModule) -> None:
     if isinstance(module, FlowControlModule):
         node.flow = _read_flow(sketch, node, module.flow_config)
         return
-    node.modules.append(PlanModule(module, () if isinstance(module, FunctionModule) else None))
+    bindings = () if isinstance(module, FunctionModule) else None
+    node.modules.append(PlanModule(module, bindings, timeout=module.config.timeout))
     if module.to:
         numbers = (sketch.number_of(name, node, "name in to=") for name in module.to if name != END)
         node.returns = frozenset(number for number in numbers if number is not None), END in module.to

@@ -20,12 +20,12 @@ from graphflow.engine.attempt import (
     failure_from,
     raised,
     returned,
-    run_plain,
     start_body,
     timed_out,
 )
 from graphflow.engine.deadlines import Deadlines
 from graphflow.engine.mirror import Mirror
+from graphflow.engine.plain_items import CameTo, PlainBody
 from graphflow.engine.plan import Plan
 from graphflow.engine.sources import read_source
 from graphflow.engine.teardown import GRACE_SECONDS, STOP_SECONDS, tear_down
@@ -41,7 +41,10 @@ Ended = Input | Returned | None
 
 
 class Slots:
-    """Runs attempts. `ended` is called with what an attempt came to."""
+    """Runs attempts. `ended` is called with what an attempt came to, `item_ended` with what a plain item did."""
+
+    #: Set by whoever launches such items.
+    item_ended: Callable[[Attempt, CameTo], None]
 
     def __init__(
         self,
@@ -101,27 +104,31 @@ class Slots:
     def launch(self, attempt: Attempt) -> None:
         """Run the attempt, for which the caller has taken a slot out of `free`; the slot is free again at its end."""
         failpoint("attempt.launched")
-        if not attempt.is_plain:
+        attempt.holds_slot = True
+        self._running.add(attempt)
+        if self._next_look is None:
+            self._next_look = self._loop.call_later(GRACE_SECONDS, self._look_for_late, context=self.context)
+        if (body := attempt.body) is not None:
+            self._deadlines.start(attempt, body.seconds)
+            if not body.is_async:
+                self._executor.start(self._pull, attempt, self._pulled_ended)
+                return
+            work = self._run_item(attempt, body)
+        else:
             attempt.transaction = Transaction(self._mirror, attempt)
             if attempt.index is not None:
                 attempt.transaction.set_item(attempt.batch or attempt.index, attempt.text)
-        attempt.holds_slot = True
-        self._running.add(attempt)
-        if not attempt.reads_generator:
-            self._deadlines.start(attempt, attempt.timeout)
-        if self._next_look is None:
-            self._next_look = self._loop.call_later(GRACE_SECONDS, self._look_for_late, context=self.context)
-        if attempt.is_pulled:
-            self._executor.start(self._pull, attempt, self._pulled_ended)
-            return
+            if not attempt.reads_generator:
+                self._deadlines.start(attempt, attempt.timeout)
+            work = self._execute(attempt)
         # A context of its own: the caller's is that of whichever attempt has just ended.
         attempt.task = self._loop.create_task(
-            self._execute(attempt), name=self._names[attempt.node.index], context=self.context.copy()
+            work, name=self._names[attempt.node.index], context=self.context.copy()
         )
 
     def stop_clock(self, attempt: Attempt) -> None:
         """It waits for a message: that is not in its timeout."""
-        attempt.seconds_left = self._deadlines.stop(attempt)
+        attempt.seconds_left = self._deadlines.stop(attempt, attempt.timeout)
 
     def start_clock(self, attempt: Attempt) -> None:
         if attempt.seconds_left is not None and attempt in self._running:
@@ -177,7 +184,11 @@ class Slots:
             self._abandoned.add(attempt.task)
             attempt.task.add_done_callback(self._abandoned.discard)
         self._leave(attempt)
-        self._ended(attempt, None if attempt.stopping else _outcome(attempt, timed_out(attempt)))
+        late = None if attempt.stopping else timed_out(attempt)
+        if attempt.body is not None:
+            self.item_ended(attempt, late)
+        else:
+            self._ended(attempt, None if late is None else _outcome(attempt, late))
 
     async def stop_all(self) -> None:
         """Cancel everything and wait for its end, though not for ever."""
@@ -219,23 +230,39 @@ class Slots:
             failpoint("attempt.returned")
             self._ended(attempt, ended)
 
-    def _pull(self, attempt: Attempt) -> Returned | None:
+    async def _run_item(self, attempt: Attempt, body: PlainBody) -> None:
+        came_to: CameTo = None
+        try:
+            came_to = body.came_to(attempt, await body.call(attempt))
+        except BaseException as error:
+            if not (attempt.stopping and isinstance(error, asyncio.CancelledError)):
+                came_to = raised(attempt, error)
+        finally:
+            self._leave(attempt)
+        if not attempt.is_abandoned:
+            failpoint("attempt.returned")
+            self.item_ended(attempt, came_to)
+
+    def _pull(self, attempt: Attempt) -> CameTo:
         """Run an item in the thread that calls this; None if nobody waits for it any more."""
         return None if attempt.is_unwanted() else self.context.copy().run(_run_watched, attempt)
 
-    def _pulled_ended(self, attempt: Attempt, came_to: Returned | None) -> None:
+    def _pulled_ended(self, attempt: Attempt, came_to: CameTo) -> None:
         """A thread, or the clock, is done with an item; what comes second comes too late."""
         if attempt in self._running:
             self._leave(attempt)
             failpoint("attempt.returned")
-            self._ended(attempt, came_to)
+            self.item_ended(attempt, came_to)
 
     def _leave(self, attempt: Attempt) -> None:
-        self.give_back(attempt)
+        if attempt.holds_slot:
+            attempt.holds_slot = False
+            self.free += 1
         self._running.discard(attempt)
-        left = self._deadlines.stop(attempt)
+        timeout = attempt.timeout
+        left = self._deadlines.stop(attempt, timeout)
         if left is not None:
-            attempt.seconds = attempt.timeout - left
+            attempt.seconds = timeout - left
         if attempt.transaction is not None:
             attempt.transaction.end()
 
@@ -265,6 +292,7 @@ def _outcome(attempt: Attempt, came_to: Returned) -> Outcome | Returned:
     )
 
 
-def _run_watched(attempt: Attempt) -> Returned:
+def _run_watched(attempt: Attempt) -> CameTo:
+    assert attempt.body is not None
     watch_for_stop(attempt.is_unwanted)
-    return run_plain(attempt)
+    return attempt.body.run(attempt)

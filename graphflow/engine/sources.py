@@ -95,8 +95,9 @@ async def _records(node: PlanNode, mirror: Mirror, start: int) -> AsyncGenerator
     """The records of the map that is gone through, from index `start` on."""
     assert node.map is not None
     if mirror.has_map_results(node.map.source):
-        async for record in mirror.map_results(node.map.source, start):
-            yield record
+        async for page in mirror.map_pages(node.map.source, start):
+            for record in page:
+                yield record
 
 
 async def _read_list(node: PlanNode, transaction: Transaction, keeps: Filter) -> list[tuple[int, str]]:

@@ -273,10 +273,10 @@ class Store(Protocol):
     ) -> list[str]:
         """Texts of a map's items, in the order of `indexes`; they are the results of the map `lender`, if there is one."""
 
-    def results(
+    def result_pages(
         self, run_id: RunId, node_name: str, start: int = 0, stop: int | None = None
-    ) -> AsyncIterator[tuple[int, str]]:
-        """(index, text) of a map's committed results, in the order of the items."""
+    ) -> AsyncIterator[list[tuple[int, str]]]:
+        """(index, text) of a map's committed results, in the order of the items, as many at a time as one reply holds."""
 
     async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[int, Failure, int]]:
         """(index, failure, attempts) of a map's failed items, in the order of the items."""

@@ -11,7 +11,7 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from graphflow.errors import CorruptState, StoreError, StoreFull, StoreUnreachable, WritesRefused
@@ -103,17 +103,23 @@ class PatientClient:
         return hashes
 
     async def values(self, key: str, fields: Sequence[int]) -> list[str | None]:
-        """Some fields of a hash; None for those that are not there. As many at a time as keep the server a short while."""
+        """Some fields of a hash; None for those that are not there."""
         found: list[str | None] = []
+        async for texts in self.pages_of_values(key, fields):
+            found += texts
+        return found
+
+    async def pages_of_values(self, key: str, fields: Sequence[int]) -> AsyncIterator[list[str | None]]:
+        """The same, as many at a time as keep the server a short while."""
         known_key, count = self._fitting
         if known_key != key:
             count = FIRST_FIELDS
-        while len(found) < len(fields):
-            texts = await self._some(key, fields[len(found) : len(found) + count])
-            found += texts
-            count = _fitting_count(texts)
-        self._fitting = (key, count)
-        return found
+        start = 0
+        while start < len(fields):
+            texts = await self._some(key, fields[start : start + count])
+            start += len(texts)
+            self._fitting = key, count = key, _fitting_count(texts)
+            yield texts
 
     async def _some(self, key: str, fields: Sequence[int]) -> list[str | None]:
         texts: list[str | None] = await self.command(

@@ -31,15 +31,15 @@ else:
 
 #: redis-py's own limit on connections, out of the way: the semaphore of `WaitingPool` is the limit.
 _NO_LIMIT = sys.maxsize
-#: Commands that run scripts.
-_SCRIPTS = ("EVALSHA", "EVAL")
+#: Commands that go the short way: scripts, and what reads the records of maps.
+_DIRECT = frozenset({"EVALSHA", "EVAL", "HMGET"})
 _SERVER_GONE = (FileNotFoundError, ConnectionRefusedError)
 #: For timers: the context of whoever happens to ask is not to be kept alive by them.
 _NOBODYS_CONTEXT = contextvars.Context()
 
 
 class _Direct(_AsyncConnection):
-    """Sends commands packed in C, never loses a cancellation while it does, and has a short way for scripts.
+    """Sends commands packed in C, never loses a cancellation while it does, and has a short way to a reply.
 
     redis-py's asyncio connections pack in Python, and send inside `asyncio.wait_for`, which on Python 3.11 drops a
     cancellation that arrives in the tick in which the sending is done.
@@ -252,8 +252,7 @@ class Client(redis_asyncio.Redis):
     embedded_server: EmbeddedServer | None = None
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Scripts go the short way."""
-        if args[0] not in _SCRIPTS:
+        if args[0] not in _DIRECT:
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         connection = await self.connection_pool.get_connection()  # type: ignore[no-untyped-call]
         try:

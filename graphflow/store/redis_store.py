@@ -248,8 +248,8 @@ class RedisStore:
                 and not current.unfinished
                 and run.nodes[index].settled_as is NodeStatus.SUCCEEDED
             ):
-                texts = [text async for _, text in self.results(run_id, plan.nodes[index].name)]
-                run.map_results[index] = f"[{','.join(texts)}]"
+                pages = self.result_pages(run_id, plan.nodes[index].name)
+                run.map_results[index] = f"[{','.join([text async for page in pages for _, text in page])}]"
         if drive is not None:
             drive.has_begun = True
             drive.tally = Tally()
@@ -437,9 +437,9 @@ class RedisStore:
                 texts.append(text)
         return texts
 
-    async def results(
+    async def result_pages(
         self, run_id: RunId, node_name: str, start: int = 0, stop: int | None = None
-    ) -> AsyncIterator[tuple[int, str]]:
+    ) -> AsyncIterator[list[tuple[int, str]]]:
         keys = self._keys.run(run_id)
         key = keys.map_out(node_name)
         if stop is None:
@@ -447,11 +447,9 @@ class RedisStore:
                 lambda client: client.hget(keys.map(node_name), "span"), keys.map(node_name)
             )
             stop = int(span or 0)
-        for first in range(start, stop, PAGE):
-            page = range(first, min(first + PAGE, stop))
-            for index, text in zip(page, await self._redis.values(key, page), strict=True):
-                if text is not None:
-                    yield index, text
+        async for texts in self._redis.pages_of_values(key, range(start, stop)):
+            yield [(index, text) for index, text in enumerate(texts, start) if text is not None]
+            start += len(texts)
 
     async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[int, Failure, int]]:
         key = self._keys.run(run_id).map_failed(node_name)

@@ -274,7 +274,10 @@ def test_run_made_of_another_ones_content_loads_as_that_one_stood(with_store):
         assert_same(loaded, wanted)
         head = await store.head(fork.run.id)
         assert (head.parent, head.snapshot) == (driver.run.id, 7)
-        assert [text async for _, text in store.results(fork.run.id, "double")] == ["2", "-2"]
+        assert [text async for page in store.result_pages(fork.run.id, "double") for _, text in page] == [
+            "2",
+            "-2",
+        ]
 
     with_store(body)
 

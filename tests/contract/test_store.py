@@ -134,7 +134,7 @@ def test_run_that_is_not_there_is_not_found(with_store):
         assert await store.state(missing) == {}
         assert await store.state_text(missing, "x") is None
         assert await store.events(missing) == []
-        assert [pair async for pair in store.results(missing, "double")] == []
+        assert [pair async for page in store.result_pages(missing, "double") for pair in page] == []
 
     with_store(body)
 
@@ -253,7 +253,7 @@ def test_map_comes_back_item_by_item(with_store):
 
         run_id = driver.run.id
         assert await store.items(run_id, "double", [8, 1, 1_299]) == ['"item 8"', '"item 1"', '"item 1299"']
-        assert [pair async for pair in store.results(run_id, "double")] == done
+        assert [pair async for page in store.result_pages(run_id, "double") for pair in page] == done
         assert await store.failed_items(run_id, "double") == failures
         loaded = await driver.loaded()
         assert_same(loaded, driver.run)
@@ -290,7 +290,7 @@ def test_new_visit_of_a_map_drops_the_records_before(with_store):
 
         await driver.open_map("double", [(5, "9")])
 
-        assert [pair async for pair in store.results(driver.run.id, "double")] == []
+        assert [pair async for page in store.result_pages(driver.run.id, "double") for pair in page] == []
         assert await store.failed_items(driver.run.id, "double") == []
         assert_same(await driver.loaded(), driver.run)
 

@@ -94,8 +94,8 @@ def calls_of(agent: Agent, store: RedisStore, name: str) -> dict[str, Callable[[
         assert set(await store.graph(run_id)) == {"numbers", "double", "total"}
 
     async def results() -> None:
-        async for index, text in store.results(run_id, "double"):
-            assert int(text) == index * 2
+        async for page in store.result_pages(run_id, "double"):
+            assert all(int(text) == index * 2 for index, text in page)
 
     async def events() -> None:
         assert all("-" in entry for entry, _ in await store.events(run_id, block_ms=50))

@@ -14,10 +14,8 @@ def test_result_that_is_not_stored_yet_is_folded_with_the_last_ones() -> None:
     stored = {0: "0", 1: "1"}
     state = MapState(1, total=5, span=5, unfinished={4})
 
-    async def read(start: int, stop: int) -> AsyncIterator[tuple[int, str]]:
-        for index in range(start, stop):
-            if index in stored:
-                yield index, stored[index]
+    async def read(start: int, stop: int) -> AsyncIterator[list[tuple[int, str]]]:
+        yield [(index, stored[index]) for index in range(start, stop) if index in stored]
 
     async def main() -> None:
         reducer = Reducer("digits", lambda value, result: f"{value}{result}", state, read)
