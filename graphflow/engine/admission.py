@@ -54,6 +54,15 @@ class Admission:
                 module.status = NodeStatus.READY
                 self._ready.append(Attempt(self._plan.nodes[index], place, state.visits))
 
+    @property
+    def room(self) -> int:
+        """Attempts that will be admitted in this turn if they become ready now; where others may come between, none."""
+        if self.suspects is not None or not self._tickets.is_empty:
+            return 0
+        if self._maps.has_open or self._scheduler.is_held:
+            return 0
+        return max(0, self._slots.free - len(self._ready))
+
     def admit(self) -> list[Attempt]:
         """Give free slots to ready attempts; that they start rides with this commit."""
         admitted: list[Attempt] = []

@@ -18,7 +18,7 @@ from graphflow.engine.ending import Ending
 from graphflow.engine.fold import Fold
 from graphflow.engine.items import apply_map, take_items, take_source, taken
 from graphflow.engine.plan import Plan
-from graphflow.engine.visits import admit, retry, take_outcome
+from graphflow.engine.visits import admit, admit_ready, retry, take_outcome
 from graphflow.engine.waiting import (
     apply_errands,
     await_signal,
@@ -50,9 +50,10 @@ from graphflow.run import (
 )
 
 
-def advance(plan: Plan, run: Run, outcome: Input, now: float, draw: float) -> Transition:
+def advance(plan: Plan, run: Run, outcome: Input, now: float, draw: float, *, room: int = 0) -> Transition:
     """Everything that changes because of `outcome`; the run itself stays as it is.
 
+    Of the attempts that become ready, so many as there is `room` start with it: the same as if `Started` came for each.
     An input that comes too late (of an earlier visit, of a module that is not running, of a map that has settled, of a
     run that is over) changes nothing: the transition keeps the run's revision and is otherwise empty.
     """
@@ -87,6 +88,8 @@ def advance(plan: Plan, run: Run, outcome: Input, now: float, draw: float) -> Tr
             _look_again(fold, outcome)
         case Stop():
             _stop(fold, outcome)
+    if room:
+        admit_ready(fold, room)
     return fold.transition
 
 

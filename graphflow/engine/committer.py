@@ -85,11 +85,11 @@ class Committer:
             taken=attempt.transaction.taken,
         )
 
-    def fold(self, outcome: Input, attempt: Attempt | None = None) -> bool:
+    def fold(self, outcome: Input, attempt: Attempt | None = None, *, room: int = 0) -> bool:
         """Fold one outcome into the mirror and the batch. False if it would disturb an older running ticket: then
-        nothing has changed, and its attempt has a ticket of its own."""
+        nothing has changed, and its attempt has a ticket of its own. `room` is that of `advance`."""
         failpoint("outcome.taken")
-        transition = advance(self._plan, self._run, outcome, now(), self._random.random())
+        transition = advance(self._plan, self._run, outcome, now(), self._random.random(), room=room)
         if not self._tickets.is_empty and self._disturbs(transition, attempt):
             return False
         self._batch.add(self._run, transition)

@@ -65,6 +65,11 @@ class MapDriver:
         return not self._tasks and not self._feeds and not self._refill_due
 
     @property
+    def has_open(self) -> bool:
+        """Items may take slots at any time."""
+        return bool(self._maps)
+
+    @property
     def has_finished(self) -> bool:
         """Items wait for their commit."""
         return any(items.has_finished for items in self._maps.values())

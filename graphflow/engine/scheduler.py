@@ -1,8 +1,9 @@
 """Drives one run while it holds the run's lease: admits attempts to slots, validates what they come to, commits.
 
 One turn of the loop: take the outcomes that have arrived, check each against those before it, fold it into the mirror,
-admit what is ready to free slots, and send everything as one commit. What was admitted starts when the commit is
-acknowledged. Outcomes that arrive meanwhile wait for the next turn, so that commits grow with the load (group commit).
+admit what is ready to free slots (with the fold itself where nothing can come between), and send everything as one
+commit. What was admitted starts when the commit is acknowledged. Outcomes that arrive meanwhile wait for the next turn,
+so that commits grow with the load (group commit).
 
 Failure at each point: before the commit is sent, nothing has happened and a resume runs the attempt again; if the reply
 is lost, the store sends the same commit under the same operation id until it is answered; if the commit is refused, the
@@ -264,7 +265,7 @@ class Scheduler:
         else:
             if isinstance(outcome, Outcome):
                 outcome = self.committer.resolved_outcome(attempt, outcome)
-            if self.committer.fold(outcome, attempt):
+            if self.committer.fold(outcome, attempt, room=self.admission.room):
                 self._maps.adopt(attempt)
                 self.admission.leave(attempt)
             else:

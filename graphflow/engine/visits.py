@@ -24,6 +24,14 @@ def admit(fold: Fold, started: Started) -> None:
         fold.draft.emit_node(events.NodeStarted, started.node)
 
 
+def admit_ready(fold: Fold, room: int) -> None:
+    """Start what has just become ready, up to the first that may have to wait for others of its node."""
+    for index, place in fold.transition.ready[:room]:
+        if fold.plan.nodes[index].config.max_concurrency is not None:
+            return
+        admit(fold, Started(index, place))
+
+
 def retry(fold: Fold, due: RetryDue) -> None:
     state = fold.draft.edit(due.node)
     module = state.modules[due.module]

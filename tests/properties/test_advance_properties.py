@@ -14,7 +14,7 @@ from graphflow.engine.explain import explain
 from graphflow.errors import InvalidGraph
 from graphflow.graph.flow import FlowDecision
 from graphflow.graph.nodes import Node
-from graphflow.run import NodeStatus
+from graphflow.run import NodeStatus, Started
 from tests.simulation import Behaviour, Fail, Simulation, To, choose, new_run, plan_of, work
 
 #: Outcomes after which a run that does not end is taken for one that never will.
@@ -374,6 +374,31 @@ def test_no_node_becomes_ready_on_a_mix_of_old_and_new_results(specs, seed, fail
     simulation.finish()
 
     assert mixed == []
+
+
+@quick
+@given(graphs(wild=True), st.integers(0, 2**32), st.integers(1, 3))
+def test_what_starts_with_an_outcome_is_as_if_it_was_told_to(specs, seed, room):
+    plan = compiled(specs)
+    if plan is None:
+        return
+    simulation = simulated(specs, plan, seed)
+    run = new_run(plan)
+    run.task = simulation.run.task
+
+    for outcome, now, draw in simulation.inputs:
+        at_once, one_by_one = copy.deepcopy(run), copy.deepcopy(run)
+        transition = advance(plan, at_once, copy.deepcopy(outcome), now, draw, room=room)
+        apply(at_once, transition, plan)
+        told = []
+        for step in (outcome, *(Started(node, place) for node, place in transition.ready[:room])):
+            change = advance(plan, one_by_one, copy.deepcopy(step), now, draw)
+            apply(one_by_one, change, plan)
+            told += change.events
+
+        assert at_once == one_by_one
+        assert transition.events == told
+        apply(run, advance(plan, run, outcome, now, draw), plan)
 
 
 @quick

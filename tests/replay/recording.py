@@ -36,6 +36,8 @@ class Step:
     draw: float
     digest: str
     facts: list[str]
+    #: Attempts that could start with it.
+    room: int = 0
 
 
 @dataclass
@@ -59,6 +61,7 @@ class Recording:
                     "digest": step.digest,
                     "facts": step.facts,
                 }
+                | ({"room": step.room} if step.room else {})
             )
             for step in self.steps
         ]
@@ -70,7 +73,14 @@ class Recording:
     def load(cls, name: str) -> Recording:
         found = json.loads((FOLDER / f"{name}.json").read_text())
         steps = [
-            Step(from_json(step["input"]), step["now"], step["draw"], step["digest"], step["facts"])
+            Step(
+                from_json(step["input"]),
+                step["now"],
+                step["draw"],
+                step["digest"],
+                step["facts"],
+                step.get("room", 0),
+            )
             for step in found["steps"]
         ]
         return cls(found["graph"], found["plan_hash"], found["status"], steps)
@@ -83,11 +93,11 @@ def recorded() -> Iterator[list[Step]]:
     latest: list[Step] = []
     fold, apply = committer.advance, committer.apply
 
-    def advance(plan: Any, mirror: Any, outcome: Input, now: float, draw: float) -> Transition:
+    def advance(plan: Any, mirror: Any, outcome: Input, now: float, draw: float, *, room: int) -> Transition:
         # Before the fold: what it returns shares parts of the input, and the store cuts some of them short.
         given = from_json(as_json(outcome))
-        transition = fold(plan, mirror, outcome, now, draw)
-        latest[:] = [Step(given, now, draw, digest_of(transition), facts_of(transition))]
+        transition = fold(plan, mirror, outcome, now, draw, room=room)
+        latest[:] = [Step(given, now, draw, digest_of(transition), facts_of(transition), room)]
         return transition
 
     def applied(mirror: Any, transition: Transition, plan: Any) -> None:

@@ -24,7 +24,7 @@ def test_golden_run_comes_to_the_same_transitions(name: str) -> None:
     run = Run(RunId("golden"), golden.task, [NodeState() for _ in plan.nodes], state=dict(initial))
 
     for number, step in enumerate(recording.steps):
-        transition = advance(plan, run, step.input, step.now, step.draw)
+        transition = advance(plan, run, step.input, step.now, step.draw, room=step.room)
         assert facts_of(transition) == step.facts, f"step {number} of {name} tells another story; {ANEW}"
         assert digest_of(transition) == step.digest, f"step {number} of {name} changes other things; {ANEW}"
         apply(run, transition, plan)

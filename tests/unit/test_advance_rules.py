@@ -100,6 +100,23 @@ def test_advance_leaves_the_run_as_it_is():
     )
 
 
+def test_only_what_has_room_and_need_not_wait_for_others_starts_with_an_outcome():
+    folding = Folding(
+        work("a"), work("b", "a"), work("c", "a", max_concurrency=1), work("d", "a"), work("e", "a")
+    )
+    folding.begin()
+    folding.start("a")
+    outcome = Outcome(0, 0, 1, "null")
+
+    def statuses(room):
+        transition = advance(folding.plan, folding.run, outcome, 9.0, 0.5, room=room)
+        return " ".join(transition.nodes[folding.index(name)].status.value for name in "bcde")
+
+    assert statuses(0) == "ready ready ready ready"
+    assert statuses(1) == "running ready ready ready"
+    assert statuses(4) == "running ready ready ready"
+
+
 def test_revision_counts_outcomes_and_not_starts_or_retries():
     folding = Folding(work("a"))
 
