@@ -441,7 +441,7 @@ class Transaction:
         return name
 
     def _check_writable(self, key: str, name: str) -> None:
-        if key == TASK_KEY:
+        if TASK_KEY in (key, name):
             raise StateError("the key 'task' is the run's task and cannot be written; choose another key")
         if self._view.is_map(name):
             raise StateError(

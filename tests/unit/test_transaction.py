@@ -654,6 +654,15 @@ async def test_prefix_block_sees_and_clears_only_its_keys() -> None:
 
 
 @runs_async
+async def test_name_that_a_prefix_makes_the_tasks_cannot_be_written() -> None:
+    cache = Transaction(MemoryState())
+
+    for write in (lambda: cache.set("sk", 1), lambda: cache.set("sk", 1, immediate=True)):
+        with cache.with_prefix("ta"), pytest.raises(StateError, match="'task' is the run's task"):
+            await write()
+
+
+@runs_async
 async def test_prefix_block_writes_no_key_that_shows_the_results_of_a_map() -> None:
     state = MemoryState()
     state.set_map("a_double", [2])
