@@ -17,6 +17,8 @@ FAST: Mapping[str, tuple[int, ...]] = {
     "payload": (1_000,),
     "footprint": (10_000,),
 }
+#: Items of a long map.
+LONG = (1_000, 10_000, 100_000, 1_000_000)
 #: Steps of a chain for the same.
 CHAIN = (200, 1_000)
 
@@ -61,14 +63,14 @@ _CONTESTANTS = (
             "seven": (7,),
             "sync": (1_000, 10_000),
             "cpu": (64,),
-            "memory": (100_000,),
+            "memory": LONG,
         },
     ),
     Contestant(
         "graphflow-generator",
         "graphflow_map",
         "each item",
-        {"fanout": (10_000, 100_000), "footprint": (10_000,)},
+        {"fanout": (10_000, 100_000), "footprint": LONG},
         form="generator",
     ),
     Contestant("graphflow-claim", "graphflow_claim", "each subtask", {"seven": (7,)}),

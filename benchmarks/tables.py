@@ -17,6 +17,8 @@ from benchmarks.workloads import WORKLOADS
 
 BEGIN = "<!-- results -->\n"
 END = "<!-- end of results -->\n"
+#: The contestant that leaves nothing in Redis but the items of its map.
+FROM_GENERATOR = "graphflow-generator"
 #: Figures that are shown for the workloads they are about.
 SHOWN = {
     "memory": ("megabytes_before", "peak_megabytes"),
@@ -26,7 +28,8 @@ SHOWN = {
 
 def tables(results: dict[str, Any]) -> str:
     """Markdown: on what it was measured, a table for each workload and count, who failed, who was skipped."""
-    return "\n".join([*_heading(results), *_tables(rows(results["lines"])), *_absent(results)]) + "\n"
+    found = rows(results["lines"])
+    return "\n".join([*_heading(results), *_growth(found), *_tables(found), *_absent(results)]) + "\n"
 
 
 def _heading(results: dict[str, Any]) -> Iterator[str]:
@@ -60,6 +63,33 @@ def _tables(found: Sequence[Row]) -> Iterator[str]:
         for row in group:
             yield _line(_cells(row, extras))
         yield ""
+
+
+def _growth(found: Sequence[Row]) -> Iterator[str]:
+    """One table for all counts of a long map, if there are several: its time and memory, and what it leaves in Redis."""
+    streamed = {row.count: row for row in found if (row.workload, row.contestant) == ("memory", "graphflow")}
+    left = {
+        row.count: row for row in found if (row.workload, row.contestant) == ("footprint", FROM_GENERATOR)
+    }
+    if len(streamed) < 2:
+        return
+    yield "### As a map grows: items from a generator, results read as a stream"
+    yield ""
+    titles = [
+        "items",
+        "seconds",
+        "µs each",
+        *(EXTRAS[extra] for extra in (*SHOWN["memory"], *SHOWN["footprint"])),
+    ]
+    yield _line(titles)
+    yield _line(["---:"] * len(titles))
+    for count, row in sorted(streamed.items()):
+        behind = left[count].extras if count in left else {}
+        figures = [row.extras[extra] for extra in SHOWN["memory"]]
+        figures += [behind[extra] for extra in SHOWN["footprint"] if extra in behind]
+        cells = [f"{count:,}", f"{row.median:.3f}", f"{row.microseconds_each:,.1f}"]
+        yield _line([*cells, *(f"{figure:,.0f}" for figure in figures)])
+    yield ""
 
 
 def _cells(row: Row, extras: Sequence[str]) -> list[str]:

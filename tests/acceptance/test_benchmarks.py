@@ -146,6 +146,21 @@ def test_tables_show_medians_spreads_and_ratios() -> None:
     assert [row.contestant for row in rows(record.lines)] == ["limit-commit", "graphflow", "dramatiq"]
 
 
+def test_counts_of_a_long_map_stand_in_one_table() -> None:
+    memory = {"megabytes_before": 50.2, "peak_megabytes": 52.9}
+    footprint = {"redis_bytes_each": 84.1, "log_bytes_each": 61.3, "keys": 9}
+    lines = [
+        {**_line("graphflow", 0.1), "workload": "memory", "count": 1_000, **memory},
+        {**_line("graphflow", 0.9), "workload": "memory", "count": 100_000, **memory},
+        {**_line("graphflow-generator", 0.9), "workload": "footprint", "count": 100_000, **footprint},
+    ]
+
+    text = tables(json.loads(json.dumps(to_json(Record(lines=lines), rounds=1))))
+
+    assert "| 1,000 | 0.100 | 100.0 | 50 | 53 |" in text
+    assert "| 100,000 | 0.900 | 9.0 | 50 | 53 | 84 | 61 | 9 |" in text
+
+
 def test_tables_take_their_place_in_the_page() -> None:
     page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
 
