@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
+import time
 from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
     from graphflow.engine.scheduler import Scheduler
     from graphflow.engine.sources import Feed
 
-#: Items started before the loop gets a turn.
+#: Items started before the loop gets a turn: at first, and at most.
+FIRST_BURST_ITEMS = 16
 BURST_ITEMS = 64
+#: Seconds of the processor that one turn of the loop should take for the items that start with it.
+BURST_SECONDS = 0.01
 #: Items without a record, or twice as many as run at a time, beyond which a generator is not drawn from.
 WINDOW_ITEMS = 2_000
 
@@ -58,6 +62,10 @@ class MapDriver:
         self._tasks: set[asyncio.Task[None]] = set()
         #: The refill that was asked for and has not come.
         self._refill_due: asyncio.Handle | None = None
+        #: Items that may start at a time, and how many of them the last refill has started when the clock stood so.
+        self._burst = FIRST_BURST_ITEMS
+        self._started = 0
+        self._clock = 0.0
 
     @property
     def is_idle(self) -> bool:
@@ -233,24 +241,22 @@ class MapDriver:
 
     def refill_soon(self) -> None:
         if self._maps and self._refill_due is None:
-            self._refill_due = self._loop.call_soon(self.refill, context=self._scheduler.slots.context)
+            self._refill_due = self._loop.call_soon(self._refill, context=self._scheduler.slots.context)
 
-    def refill(self) -> None:
-        """Start items in free slots, a burst at a time; the rest when the loop has had a turn."""
-        if self._refill_due is not None:
-            self._refill_due.cancel()
-            self._refill_due = None
+    def _refill(self) -> None:
+        """Start items in free slots, a burst at a time; the rest when the loop has had a turn, and all of these theirs."""
+        self._refill_due = None
+        self._measure()
         if self._scheduler.is_held:
             return
         slots, suspects = self._scheduler.slots, self._scheduler.admission.suspects
-        burst = 0
         for items in list(self._maps.values()):
             if items.needs_page:
                 self._load_page(items)
             for _ in range(items.startable):
                 if slots.free <= 0:
                     break
-                if burst == BURST_ITEMS:
+                if self._started >= self._burst:
                     self.refill_soon()
                     return
                 if suspects is None:
@@ -262,12 +268,20 @@ class MapDriver:
                 if attempt.body is None and not self._scheduler.admission.may_start(attempt):
                     items.postpone(attempt)
                     continue
-                burst += 1
+                self._started += 1
                 slots.free -= 1
                 slots.launch(attempt)
             if items.needs_page:
                 # What has just been started has made room.
                 self._load_page(items)
+
+    def _measure(self) -> None:
+        """Fit the burst to what an item takes of the processor before it first waits."""
+        clock = time.thread_time()
+        if self._started:
+            spent = (clock - self._clock) / self._started
+            self._burst = max(1, min(BURST_ITEMS, int(BURST_SECONDS / max(spent, 1e-6))))
+        self._started, self._clock = 0, clock
 
     def put_back(self, attempt: Attempt) -> None:
         """An item that runs again, before the others."""

@@ -197,7 +197,7 @@ class Scheduler:
                 future.set_result(None)
         for attempt in launches:
             self.slots.launch(attempt)
-        self._maps.refill()
+        self._maps.refill_soon()
 
     async def _wait(self) -> None:
         if not self._wake.is_set() and self._stands_still:
