@@ -14,8 +14,6 @@
 -- holders apart even if the server lost the count. Nobody gets the lease of a run that is over: who ended it has given
 -- its keys the time of their end, and this one would have none if its holder died.
 
-local FINAL = {complete = true, partial = true, failed = true, cancelled = true}
-
 local refusal = wrong_type(KEYS[1], 'hash') or wrong_type(KEYS[2], 'hash')
 if refusal then
     return refusal

@@ -10,8 +10,6 @@
 -- Invariant: only a run that nobody drives is ended. Keys of another type do not keep it. If whoever deletes it dies on
 -- the way, there is a run that is over, with a time of its end that has passed: to be gone on with by anybody.
 
-local FINAL = {complete = true, partial = true, failed = true, cancelled = true}
-
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 if type_of(KEYS[2]) == 'hash' then

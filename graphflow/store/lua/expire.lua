@@ -13,8 +13,6 @@
 -- Invariant: no key of a run that is not over is given an end. The keys of a run end at the same millisecond, which the
 -- first call fixes in the run; its hash is the last to get one, so that a run whose hash has none is not done with.
 
-local FINAL = {complete = true, partial = true, failed = true, cancelled = true}
-
 local refusal = wrong_type(KEYS[1], 'hash')
 if refusal then
     return refusal

@@ -12,8 +12,6 @@
 -- nothing is posted to a run that is over.
 
 local KEPT = 16
-local FINAL = {complete = true, partial = true, failed = true, cancelled = true}
-
 local refusal = wrong_type(KEYS[1], 'hash') or wrong_type(KEYS[2], 'list')
 if refusal then
     return refusal

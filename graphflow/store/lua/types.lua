@@ -1,4 +1,7 @@
--- Put in front of every script: asks for the type of a key before anything is written, for Redis does not roll back.
+-- Put in front of every script: asks for the type of a key before anything is written, for Redis does not roll back; and
+-- knows the statuses that never change again.
+
+local FINAL = {complete = true, partial = true, failed = true, cancelled = true}
 
 local function type_of(key)
     local answer = redis.call('TYPE', key)
