@@ -47,12 +47,19 @@ from graphflow.store.copies import creation, read_content, read_stored
 from graphflow.store.embedded import EmbeddedServer
 from graphflow.store.errands import load_errands
 from graphflow.store.event_log import read_events
-from graphflow.store.fields import Changes, item_failure_from_text, time_text
+from graphflow.store.fields import Changes, time_text
 from graphflow.store.keys import RunKeys, StoreKeys
-from graphflow.store.loading import Fields, has_gaps, head_from, marked, run_from, unfinished_indexes
+from graphflow.store.loading import head_from, marked, run_from
 from graphflow.store.owner import current_owner, is_gone
 from graphflow.store.patient_client import PatientClient
 from graphflow.store.progress import look_at_map, read_progress
+from graphflow.store.records import (
+    read_failures,
+    read_items,
+    read_result_pages,
+    read_unfinished,
+    read_visit_results,
+)
 from graphflow.store.renewer import RedisRenewer
 from graphflow.store.replan import StoredGraph, graph_from, replan_writes
 from graphflow.store.retention import delete_run, expire_keys, keys_but_hash, quarantine, retention_fields
@@ -67,7 +74,7 @@ SCHEMA = 1
 EVENTS_KEPT = 100_000
 #: Seconds for which a call goes on asking a store that does not answer or takes no writes.
 PATIENCE_SECONDS = 30.0
-#: Fields of a hash, or runs, read at a time.
+#: Runs read at a time.
 PAGE = 500
 #: Milliseconds that one read waits for new events at most.
 MAX_BLOCK_MS = 2_000
@@ -237,7 +244,7 @@ class RedisStore:
             name = plan.nodes[index].name
             if state.done + state.failed < state.total:
                 lender = borrowed_from(plan, state, index)
-                state.unfinished = await self._unfinished(keys, name, lender, stored.maps[index])
+                state.unfinished = await read_unfinished(self._redis, keys, name, lender, stored.maps[index])
             if plan.nodes[index].streams_to:
                 names = await self._redis.field_names(keys.map_out(name))
                 state.recorded = marked(keys.map_out(name), state.span, names)
@@ -257,12 +264,6 @@ class RedisStore:
                 await read_snapshots(self._redis, keys) if "snapshots" in stored.run else ()
             )
         return run
-
-    async def _unfinished(self, keys: RunKeys, name: str, lender: str | None, stored: Fields) -> set[int]:
-        items = await self._redis.field_names(keys.items(name, lender)) if has_gaps(stored) else None
-        done = await self._redis.field_names(keys.map_out(name))
-        failed = await self._redis.field_names(keys.map_failed(name))
-        return unfinished_indexes(keys.map(name), stored, items, done, failed)
 
     def batch(self, plan: Plan, run_id: RunId) -> WriteBatch:
         drive = self._drives.get(run_id)
@@ -428,39 +429,15 @@ class RedisStore:
         self, run_id: RunId, node_name: str, indexes: Sequence[int], lender: str | None = None
     ) -> list[str]:
         key = self._keys.run(run_id).items(node_name, lender)
-        texts: list[str] = []
-        for start in range(0, len(indexes), PAGE):
-            page = indexes[start : start + PAGE]
-            for index, text in zip(page, await self._redis.values(key, page), strict=True):
-                if text is None:
-                    raise CorruptState(key, f"item {index} is missing")
-                texts.append(text)
-        return texts
+        return await read_items(self._redis, key, indexes)
 
-    async def result_pages(
+    def result_pages(
         self, run_id: RunId, node_name: str, start: int = 0, stop: int | None = None
     ) -> AsyncIterator[list[tuple[int, str]]]:
-        keys = self._keys.run(run_id)
-        key = keys.map_out(node_name)
-        if stop is None:
-            span = await self._redis.command(
-                lambda client: client.hget(keys.map(node_name), "span"), keys.map(node_name)
-            )
-            stop = int(span or 0)
-        async for texts in self._redis.pages_of_values(key, range(start, stop)):
-            yield [(index, text) for index, text in enumerate(texts, start) if text is not None]
-            start += len(texts)
+        return read_result_pages(self._redis, self._keys.run(run_id), node_name, start, stop)
 
     async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[int, Failure, int]]:
-        key = self._keys.run(run_id).map_failed(node_name)
-        indexes = sorted(map(int, await self._redis.field_names(key)))
-        found: list[tuple[int, Failure, int]] = []
-        for start in range(0, len(indexes), PAGE):
-            page = indexes[start : start + PAGE]
-            for index, text in zip(page, await self._redis.values(key, page), strict=True):
-                if text is not None:
-                    found.append((index, *item_failure_from_text(text)))
-        return found
+        return await read_failures(self._redis, self._keys.run(run_id), node_name)
 
     async def map_progress(self, run_id: RunId) -> dict[str, MapProgress]:
         await self.head(run_id)
@@ -475,12 +452,7 @@ class RedisStore:
     async def visit_results(
         self, run_id: RunId, node_name: str, visit: int, indexes: Sequence[int]
     ) -> list[str | None] | None:
-        keys = self._keys.run(run_id)
-        found = await self._redis.values(keys.map_out(node_name), indexes)
-        # After the records: had they been of another visit, this one would not be there any more.
-        key = keys.map(node_name)
-        recorded = await self._redis.command(lambda client: client.hget(key, "visit"), key)
-        return found if recorded == str(visit) else None
+        return await read_visit_results(self._redis, self._keys.run(run_id), node_name, visit, indexes)
 
     async def state_text(self, run_id: RunId, key: str) -> str | None:
         state = self._keys.run(run_id).state
