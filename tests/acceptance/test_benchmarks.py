@@ -117,8 +117,11 @@ def test_peer_that_takes_long_is_run_in_the_first_round_only(monkeypatch: pytest
 def test_every_count_of_a_peer_is_one_that_graphflow_is_given_too() -> None:
     planned = entries(list(LINEUP.values()), list(WORKLOADS))
     ours = {(entry.workload, entry.count) for entry in planned if entry.contestant == "graphflow"}
+    others = {
+        (entry.workload, entry.count) for entry in planned if not entry.contestant.startswith("graphflow")
+    }
 
-    assert {(entry.workload, entry.count) for entry in planned} == ours
+    assert others <= ours
 
 
 def test_limit_of_each_workload_is_measured_wherever_graphflow_is() -> None:
