@@ -17,7 +17,7 @@ import base64
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -68,9 +68,11 @@ def decode(text: str, key: str = "value") -> Any:
     return _rebuilt(data, key) if _TAG in text else data
 
 
-def decode_all(texts: Iterable[str], key: str = "value") -> list[Any]:
-    """`decode` each; together, which takes a third of the time."""
+def decode_all(texts: Sequence[str], key: str = "value") -> list[Any]:
+    """`decode` each; together, which takes a third of the time. CorruptState also if one is no value or several."""
     values: list[Any] = decode(f"[{','.join(texts)}]", key)
+    if len(values) != len(texts):
+        raise CorruptState(key, f"{len(texts)} texts hold {len(values)} values")
     return values
 
 

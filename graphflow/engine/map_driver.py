@@ -259,11 +259,9 @@ class MapDriver:
                 if self._started >= self._burst:
                     self.refill_soon()
                     return
-                if suspects is None:
-                    attempt = items.take()
-                elif (suspect := items.take_among(suspects.items.get(items.node.index, ()))) is not None:
-                    attempt = suspect
-                else:
+                wanted = None if suspects is None else suspects.items.get(items.node.index, ())
+                attempt = items.take() if wanted is None else items.take_among(wanted)
+                if attempt is None:
                     break
                 if attempt.body is None and not self._scheduler.admission.may_start(attempt):
                     items.postpone(attempt)

@@ -147,8 +147,7 @@ class MapItems:
         if self._again:
             return self._again.popleft()
         if self._batch_size is None and self._queue:
-            index, text = self._queue.popleft()
-            self._queue_size -= len(text)
+            index, text = self._pop()
             return Attempt(self.node, 0, self.visit, index, text, body=self.body)
         if self._batch_size is None or not self._batches:
             return self._postponed.popleft()

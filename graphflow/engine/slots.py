@@ -255,9 +255,7 @@ class Slots:
             self.item_ended(attempt, came_to)
 
     def _leave(self, attempt: Attempt) -> None:
-        if attempt.holds_slot:
-            attempt.holds_slot = False
-            self.free += 1
+        self.give_back(attempt)
         self._running.discard(attempt)
         timeout = attempt.timeout
         left = self._deadlines.stop(attempt, timeout)

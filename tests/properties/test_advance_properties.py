@@ -226,6 +226,13 @@ def simulated(specs, plan, seed=0, *, checks=False, batches=False) -> Simulation
     return simulation
 
 
+def run_before(simulation):
+    """The simulated run as it was before its first input."""
+    run = new_run(simulation.plan)
+    run.task = simulation.run.task
+    return run
+
+
 def summary(simulation):
     """Everything that may not depend on the order: statuses, results, state."""
     nodes = {}
@@ -383,9 +390,8 @@ def test_what_starts_with_an_outcome_is_as_if_it_was_told_to(specs, seed, room):
     if plan is None:
         return
     simulation = simulated(specs, plan, seed)
-    run = new_run(plan)
-    run.task = simulation.run.task
 
+    run = run_before(simulation)
     for outcome, now, draw in simulation.inputs:
         at_once, one_by_one = copy.deepcopy(run), copy.deepcopy(run)
         transition = advance(plan, at_once, copy.deepcopy(outcome), now, draw, room=room)
@@ -409,8 +415,7 @@ def test_replaying_the_inputs_gives_equal_transitions(specs, seed):
         return
     simulation = simulated(specs, plan, seed)
 
-    run = new_run(plan)
-    run.task = simulation.run.task
+    run = run_before(simulation)
     for (outcome, now, draw), transition in zip(simulation.inputs, simulation.transitions, strict=True):
         replayed = advance(plan, run, copy.deepcopy(outcome), now, draw)
         assert replayed == transition

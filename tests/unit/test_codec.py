@@ -14,7 +14,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, Root
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from graphflow import codec
-from graphflow.codec import MAX_DEPTH, decode, decode_plain, encode, register_type
+from graphflow.codec import MAX_DEPTH, decode, decode_all, decode_plain, encode, register_type
 from graphflow.errors import CorruptState, InvalidName, UnknownType, UnstorableValue
 
 
@@ -526,3 +526,16 @@ def test_a_model_that_no_longer_accepts_its_data_says_where_without_the_payload(
         decode('{"$type":"Source","url":"hunter2","fetched":"hunter2"}', "k")
 
     assert "hunter2" not in str(error.value)
+
+
+def test_texts_decoded_together_are_what_they_are_alone():
+    values = [1, "a,b", [], {"x": {1, 2}}, (1, 2), None]
+
+    assert decode_all([encode(value) for value in values]) == values
+    assert decode_all([]) == []
+
+
+@pytest.mark.parametrize("texts", [["1", "2,3"], ["", "1"], [""], ["1]", "[2"]])
+def test_texts_decoded_together_are_corrupt_if_one_is_no_value(texts):
+    with pytest.raises(CorruptState, match="'k'"):
+        decode_all(texts, "k")
