@@ -29,6 +29,7 @@ GraphflowError
 │   ├── RunOver             the run has ended: nothing can be sent to it, nobody drives it
 │   ├── LeaseHeld           another process drives the run
 │   ├── LeaseLost           another process took the run over
+│   ├── RunStalled          nothing of the run went on, and nothing said why
 │   └── RunInterrupted      this process was asked to stop driving
 ├── StoreError              about the store
 │   ├── InvalidAddress      a store URL cannot be read
@@ -48,6 +49,9 @@ GraphflowError
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+#: Waits of a run that stood still that its error names.
+MAX_WAITS_SHOWN = 5
 
 
 class GraphflowError(Exception):
@@ -349,6 +353,22 @@ class LeaseLost(RunError):
             run_id,
             f"this process no longer drives run {run_id!r}{f' ({detail})' if detail else ''}; "
             "whoever took it over goes on from the last commit",
+        )
+
+
+class RunStalled(RunError):
+    """The run stood still for `Agent.stall_seconds` although it had nothing to wait for, and was given back; it can be
+    resumed. `waits` says who waits for whom."""
+
+    def __init__(self, run_id: str, waits: Sequence[str] = ()) -> None:
+        self.waits = tuple(waits)
+        found = "; ".join(self.waits[:MAX_WAITS_SHOWN]) or "nothing waits for its turn either"
+        more = len(self.waits) - MAX_WAITS_SHOWN
+        super().__init__(
+            run_id,
+            f"run {run_id!r} stood still, with nothing in flight, and was given back. Who waits for whom: {found}"
+            f"{f'; and {more} more' if more > 0 else ''}. Start it again under this run_id, or type `graphflow resume "
+            f"{run_id}`, to resume it; and please report it, for this is a mistake of graphflow's",
         )
 
 

@@ -7,7 +7,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from graphflow import failpoints
 from tests.servers import RealServer
+
+#: After every turn of a scheduler something is in flight, or a timer is set, or there is a reason to wait.
+NOTHING_STANDS_STILL = "run.stands_still@*=raise"
+
+
+@pytest.fixture(autouse=True)
+def nothing_stands_still() -> Iterator[None]:
+    """A run that stands still in this process raises FailpointHit at once, instead of waiting for the watchdog."""
+    failpoints.configure(NOTHING_STANDS_STILL)
+    yield
+    failpoints.reset()
 
 
 @pytest.fixture(scope="session")

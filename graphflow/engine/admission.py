@@ -156,6 +156,19 @@ class Admission:
         self._tickets.started(attempt.ticket)
         return True
 
+    @property
+    def waiting(self) -> list[Attempt]:
+        """The attempts of nodes that wait for a slot or for their ticket, the next one first."""
+        return list(self._ready)
+
+    def described_wait(self, attempt: Attempt) -> str:
+        """Who waits for whom, for people: `item 3 of node 'count' for item 2 of node 'count'`."""
+        older = None if attempt.ticket is None else self._tickets.waits_for(attempt.ticket)
+        if older is None:
+            return f"{attempt.description} for its turn"
+        described = older.owner.description if isinstance(older.owner, Attempt) else older.kind
+        return f"{attempt.description} for {described}"
+
     def repeat(self, attempt: Attempt) -> None:
         """It lost a conflict: again against fresh state, no attempt used, in its place in the line."""
         assert attempt.transaction is not None

@@ -70,7 +70,7 @@ class MapDriver:
     @property
     def is_idle(self) -> bool:
         """Nothing of it will come without a slot: no page is being read, no generator is at work, no refill is due."""
-        return not self._tasks and not self._feeds and not self._refill_due
+        return not (self._tasks or self._refill_due or any(feed.is_at_work for feed in self._feeds.values()))
 
     @property
     def has_open(self) -> bool:
@@ -81,6 +81,16 @@ class MapDriver:
     def has_finished(self) -> bool:
         """Items wait for their commit."""
         return any(items.has_finished for items in self._maps.values())
+
+    @property
+    def waiting(self) -> list[Attempt]:
+        """The items that run again, or that their ticket does not let start, the next one of each map first."""
+        return [attempt for items in self._maps.values() for attempt in items.waiting]
+
+    @property
+    def has_waiting(self) -> bool:
+        """Items could start if they were let."""
+        return any(items.has_waiting for items in self._maps.values())
 
     # Maps come and go
 
@@ -207,7 +217,11 @@ class MapDriver:
         """Do something beside the items; it is cancelled when the driving ends."""
         task = self._loop.create_task(work, context=self._scheduler.slots.context)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._scheduler.look_again()
 
     # Pages of a source
 
@@ -249,29 +263,28 @@ class MapDriver:
         self._measure()
         if self._scheduler.is_held:
             return
-        slots, suspects = self._scheduler.slots, self._scheduler.admission.suspects
         for items in list(self._maps.values()):
             if items.needs_page:
                 self._load_page(items)
-            for _ in range(items.startable):
-                if slots.free <= 0:
-                    break
-                if self._started >= self._burst:
-                    self.refill_soon()
-                    return
-                wanted = None if suspects is None else suspects.items.get(items.node.index, ())
-                attempt = items.take() if wanted is None else items.take_among(wanted)
-                if attempt is None:
-                    break
-                if attempt.body is None and not self._scheduler.admission.may_start(attempt):
-                    items.postpone(attempt)
-                    continue
-                self._started += 1
-                slots.free -= 1
-                slots.launch(attempt)
+            self._start_items(items)
             if items.needs_page:
                 # What has just been started has made room.
                 self._load_page(items)
+        if self._started >= self._burst:
+            self.refill_soon()
+        elif not self._started:
+            self._scheduler.look_again()
+
+    def _start_items(self, items: MapItems) -> None:
+        slots, suspects = self._scheduler.slots, self._scheduler.admission.suspects
+        wanted = None if suspects is None else suspects.items.get(items.node.index, ())
+        startable = items.startable(self._scheduler.admission.may_start, wanted)
+        while slots.free > 0 and self._started < self._burst:
+            if (attempt := next(startable, None)) is None:
+                return
+            self._started += 1
+            slots.free -= 1
+            slots.launch(attempt)
 
     def _measure(self) -> None:
         """Fit the burst to what an item takes of the processor before it first waits."""

@@ -7,8 +7,9 @@ number of items, and of bytes, in memory.
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.plain_items import plain_body
@@ -59,10 +60,11 @@ class MapItems:
         self._retried = 0
         self._queue: deque[tuple[int, str]] = deque()
         self._queue_size = 0
-        #: Those that were stopped by something else than their own failure, or are tried again: they go first.
-        self._again: deque[Attempt] = deque()
-        #: Those that wait for their ticket: others go first.
-        self._postponed: deque[Attempt] = deque()
+        #: Attempts that run again, and those that their ticket does not let start yet.
+        self._waiting: dict[Attempt, None] = {}
+        #: The one of them that came from the queue. Those behind it would get younger tickets for the same keys, so that
+        #: none of them may start before it.
+        self._held_back: Attempt | None = None
         #: Indexes of items whose texts are in the store alone.
         self._pending: deque[int] = deque()
         self._page_items = FIRST_PAGE_ITEMS
@@ -92,6 +94,11 @@ class MapItems:
             self._queue_size += len(text)
 
     @property
+    def has_waiting(self) -> bool:
+        """Some of them could start if they were let."""
+        return bool(self._waiting or self._queue or self._pending)
+
+    @property
     def needs_page(self) -> bool:
         if not self._pending or self.is_loading:
             return False
@@ -115,13 +122,36 @@ class MapItems:
 
     # Items start
 
+    def startable(
+        self, may_start: Callable[[Attempt], bool], wanted: Collection[int] | None = None
+    ) -> Iterator[Attempt]:
+        """The attempts that may start now, one at a time; each counts as in flight from here until `ended`.
+
+        All that wait are asked, the oldest ticket first, before the queue is: a younger ticket may be waiting for an
+        older one. `wanted` are the indexes of those that alone may run.
+        """
+        if self._holds_enough:
+            return
+        for attempt in self.waiting:
+            if not self.has_room:
+                return
+            if (wanted is None or any(index in wanted for index in attempt.indexes)) and may_start(attempt):
+                del self._waiting[attempt]
+                self._in_flight += 1
+                yield attempt
+        while self.has_room and (fresh := self._next(wanted)) is not None:
+            if fresh.body is None and not may_start(fresh):
+                self._waiting[fresh] = None
+                self._held_back = fresh
+                continue
+            self._in_flight += 1
+            yield fresh
+
     @property
-    def startable(self) -> int:
-        """How many attempts may be taken now."""
-        if len(self._done) + len(self._failed) >= MAX_UNCOMMITTED or self._done_size >= MAX_UNCOMMITTED_SIZE:
-            return 0
-        waiting = len(self._again) + len(self._postponed) + self._batches
-        return waiting if self._limit is None else min(waiting, self._limit - self._in_flight)
+    def _holds_enough(self) -> bool:
+        """As many have ended and wait for their commit as may."""
+        ended = len(self._done) + len(self._failed)
+        return ended >= MAX_UNCOMMITTED or self._done_size >= MAX_UNCOMMITTED_SIZE
 
     @property
     def _batches(self) -> int:
@@ -141,50 +171,37 @@ class MapItems:
         """Whether one more may be in flight."""
         return self._limit is None or self._in_flight < self._limit
 
-    def take(self) -> Attempt:
-        """The next attempt; it counts as in flight until `ended` or `postpone`."""
-        self._in_flight += 1
-        if self._again:
-            return self._again.popleft()
-        if self._batch_size is None and self._queue:
-            index, text = self._pop()
-            return Attempt(self.node, 0, self.visit, index, text, body=self.body)
-        if self._batch_size is None or not self._batches:
-            return self._postponed.popleft()
+    def _next(self, wanted: Collection[int] | None) -> Attempt | None:
+        """The next attempt from the queue, if one may be asked."""
+        if wanted is not None:
+            return self._next_among(wanted)
+        if self._held_back in self._waiting or not self._batches:
+            return None
+        if self._batch_size is None:
+            return self._single(*self._pop())
         return self._batch([self._pop() for _ in range(min(self._batch_size, len(self._queue)))])
+
+    def _next_among(self, wanted: Collection[int]) -> Attempt | None:
+        """Alone, also where items go in batches."""
+        for place, (index, text) in enumerate(self._queue):
+            if index in wanted:
+                del self._queue[place]
+                self._queue_size -= len(text)
+                return self._single(index, text) if self._batch_size is None else self._batch([(index, text)])
+        return None
 
     def _pop(self) -> tuple[int, str]:
         item = self._queue.popleft()
         self._queue_size -= len(item[1])
         return item
 
+    def _single(self, index: int, text: str) -> Attempt:
+        return Attempt(self.node, 0, self.visit, index, text, body=self.body)
+
     def _batch(self, items: Sequence[tuple[int, str]]) -> Attempt:
         texts = ",".join(text for _, text in items)
         indexes = tuple(index for index, _ in items)
         return Attempt(self.node, 0, self.visit, indexes[0], f"[{texts}]", indexes, body=self.body)
-
-    def take_among(self, wanted: Collection[int]) -> Attempt | None:
-        """The first of these items that is waiting, if one is; alone, also where items go in batches."""
-        for line in (self._again, self._postponed):
-            for attempt in line:
-                if any(index in wanted for index in attempt.indexes):
-                    line.remove(attempt)
-                    self._in_flight += 1
-                    return attempt
-        for place, (index, text) in enumerate(self._queue):
-            if index in wanted:
-                del self._queue[place]
-                self._queue_size -= len(text)
-                self._in_flight += 1
-                if self._batch_size is not None:
-                    return self._batch([(index, text)])
-                return Attempt(self.node, 0, self.visit, index, text, body=self.body)
-        return None
-
-    def postpone(self, attempt: Attempt) -> None:
-        """It was taken but has to wait: others go first."""
-        self._in_flight -= 1
-        self._postponed.append(attempt)
 
     def came_back(self) -> None:
         """One that had waited for a message is in flight again."""
@@ -200,14 +217,18 @@ class MapItems:
             self._durations.note(attempt.index, attempt.seconds)
 
     def put_back(self, attempt: Attempt) -> None:
-        """An attempt that is to run again, before the others."""
-        self._again.append(attempt)
+        """An attempt that is to run again, before what is in the queue."""
+        self._waiting[attempt] = None
+
+    @property
+    def waiting(self) -> list[Attempt]:
+        """The attempts that have been put back or asked in vain, in the order in which they start."""
+        return sorted(self._waiting, key=_position)
 
     def take_line(self) -> list[Attempt]:
         """The attempts that have not started, of those that may have a ticket."""
-        line = [*self._again, *self._postponed]
-        self._again.clear()
-        self._postponed.clear()
+        line = self.waiting
+        self._waiting.clear()
         self._queue.clear()
         return line
 
@@ -255,3 +276,8 @@ class MapItems:
 
     def _pace(self) -> Pace:
         return Pace(self._in_flight, self._durations.median, self._durations.report())
+
+
+def _position(attempt: Attempt) -> float:
+    """Its place in the line; who has no ticket is younger than all."""
+    return attempt.ticket.position if attempt.ticket is not None else math.inf

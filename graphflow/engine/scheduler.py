@@ -32,7 +32,8 @@ from graphflow.engine.post_office import PostOffice
 from graphflow.engine.slots import Ended, Slots
 from graphflow.engine.tickets import TicketLine
 from graphflow.engine.timers import Timers
-from graphflow.errors import GraphflowError, LeaseLost
+from graphflow.engine.watchdog import Watchdog
+from graphflow.errors import LeaseLost, RunStalled
 from graphflow.executors.inline import InlineExecutor
 from graphflow.failpoints import failpoint
 from graphflow.graph.tasks import RunStatus
@@ -48,6 +49,7 @@ from graphflow.run import (
     Stop,
     Transition,
 )
+from graphflow.settings import DEFAULT_STALL_SECONDS
 from graphflow.store.contract import Lease, Store
 
 logger = logging.getLogger(__name__)
@@ -76,6 +78,7 @@ class Scheduler:
         lease: Lease,
         *,
         on_commit: Callable[[], None] = lambda: None,
+        stall_seconds: float = DEFAULT_STALL_SECONDS,
     ) -> None:
         self.plan = plan
         self.run = run
@@ -107,7 +110,17 @@ class Scheduler:
         #: Nothing more is started.
         self.is_draining = False
         self._gave_up = False
-        self._wake = asyncio.Event()
+        #: Turns so far, whether another one is due, and set when there is something new to look at.
+        self._turns = 0
+        self._is_due = False
+        self._news = asyncio.Event()
+        self._watchdog = Watchdog(
+            stall_seconds,
+            self.slots.context,
+            stands_still=lambda: not self._is_due and self._stands_still and not self._waits_for_others,
+            turns=lambda: self._turns,
+            on_stall=self._stalled,
+        )
 
     # The loop
 
@@ -123,6 +136,7 @@ class Scheduler:
         )
         try:
             with self._executor:
+                self._watchdog.start()
                 self._enter()
                 while not self._is_at_rest and not self._is_drained:
                     await self._turn()
@@ -200,10 +214,15 @@ class Scheduler:
         self._maps.refill_soon()
 
     async def _wait(self) -> None:
-        if not self._wake.is_set() and self._stands_still:
-            self._go_on_or_stall()
-        await self._wake.wait()
-        self._wake.clear()
+        """Until a turn is due. Whenever there is news meanwhile, nothing may be left that could bring that turn about."""
+        while not self._is_due:
+            if self._stands_still:
+                self._go_on_or_stall()
+            if not self._is_due:
+                self._news.clear()
+                await self._news.wait()
+        self._is_due = False
+        self._turns += 1
         if self._broken is not None:
             raise self._broken
 
@@ -211,17 +230,40 @@ class Scheduler:
     def _stands_still(self) -> bool:
         """Nothing will come but from outside."""
         has_timers = len(self.timers) > (self._deadline in self.timers)
-        return self.slots.is_idle and self._maps.is_idle and not self._memory.is_held and not has_timers
+        return self.slots.is_idle and self._maps.is_idle and not has_timers
+
+    @property
+    def _waits_for_others(self) -> bool:
+        """Nothing goes on because nothing can: there is no room in the store, or all that is left waits for signals."""
+        waits_for_signals = bool(self.run.waits) and not self._waiting_here and not self._maps.has_waiting
+        return self._memory.is_held or waits_for_signals
+
+    @property
+    def _waiting_here(self) -> list[Attempt]:
+        """The attempts that wait for a slot, for their ticket, or for the commit of an older one."""
+        parked = [arrival.attempt for arrival in self._parked if arrival.attempt is not None]
+        return [*self.admission.waiting, *self._maps.waiting, *parked]
 
     def _go_on_or_stall(self) -> None:
-        reason = self._post.stall_reason
-        if reason is not None and self.admission.clear_suspects():
-            # A suspect waits for a message of what may not run beside it.
+        """Nothing is in flight: let others than the suspects run, or end a run that waits for what nothing will send."""
+        if self._memory.is_held:
+            return
+        if self.admission.clear_suspects():
+            # A suspect waits for what may not run beside it.
             self.wake()
-        elif not self.run.waits:
-            if reason is None:
-                raise GraphflowError(f"run {self.run.id!r}: nothing is in flight, yet the run is not over")
+        elif not self.run.waits and (reason := self._post.stall_reason) is not None:
             self.arrive(Stop(RunStatus.FAILED, reason))
+        elif not self._waits_for_others:
+            failpoint("run.stands_still")
+
+    def _stalled(self) -> None:
+        """Nothing goes on, and nobody has seen to it: this process gives the run up, another may do better."""
+        self._go_on_or_stall()
+        if not self._is_due:
+            waits = [self.admission.described_wait(attempt) for attempt in self._waiting_here]
+            error = RunStalled(self.run.id, waits)
+            logger.error("%s", error)
+            self.break_off(error)
 
     async def _read_inbox(self) -> None:
         """Requests from outside go before what has arrived from within."""
@@ -310,20 +352,26 @@ class Scheduler:
     # What comes and goes
 
     def wake(self) -> None:
-        self._wake.set()
+        """Another turn is due."""
+        self._is_due = True
+        self._news.set()
+
+    def look_again(self) -> None:
+        """Something has ended that may have been the last thing to go on."""
+        self._news.set()
 
     def arrive(self, outcome: Ended, attempt: Attempt | None = None) -> None:
         self._arrived.append(Arrival(outcome, attempt))
-        self._wake.set()
+        self.wake()
 
     def _look_into_inbox(self) -> None:
         self._has_requests = True
-        self._wake.set()
+        self.wake()
 
     def break_off(self, error: BaseException) -> None:
         """End the driving with this error at the next turn."""
         self._broken = self._broken or error
-        self._wake.set()
+        self.wake()
 
     async def _set_now(self, key: str, text: str, asker: object) -> None:
         await self.fold_now(StateSet({key: text}), self.slots.attempt_of(asker))
@@ -332,10 +380,11 @@ class Scheduler:
         """Fold something in an attempt's name before its outcome; returns when it is committed."""
         committed = self._loop.create_future()
         self._arrived.append(Arrival(outcome, asker=asker, committed=committed))
-        self._wake.set()
+        self.wake()
         await committed
 
     async def _stop_everything(self) -> None:
+        self._watchdog.close()
         self.timers.close()
         await self._maps.close()
         await self._memory.close()

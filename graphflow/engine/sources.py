@@ -176,6 +176,11 @@ class Feed:
         """Nothing more will come, and all of it was taken."""
         return self._has_ended and not self._items and self._failure is None
 
+    @property
+    def is_at_work(self) -> bool:
+        """The generator is asked for its next element, and is not held for want of room."""
+        return not self._has_ended and not self._is_full
+
     def page(self) -> ItemsStored:
         """What has gathered since the last page. A failure of the generator comes after all that it has yielded."""
         start, self._paged = self._paged, self._taken

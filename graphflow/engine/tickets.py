@@ -41,6 +41,9 @@ class Ticket:
     conflicts: int = 0
 
 
+_Needs = tuple[set[str], set[str]]
+
+
 class TicketLine:
     """All tickets of one run, oldest first. While `is_empty`, nothing need be asked."""
 
@@ -81,6 +84,16 @@ class TicketLine:
             self._whole.has_older(WHOLE_STATE, ticket)
             or any(self._writers.has_older(key, ticket) for key in ticket.reads)
             or any(self._readers.has_older(key, ticket) for key in ticket.writes)
+        )
+
+    def waits_for(self, ticket: Ticket) -> Ticket | None:
+        """The oldest ticket that keeps this one from starting; None if nothing does. Slow: for messages to people."""
+        older = (each for each in self._line if each.position < ticket.position)
+        if ticket.whole:
+            return next(older, None)
+        needed = (ticket.reads, ticket.writes)
+        return next(
+            (each for each in older if each.whole or _interfere(needed, (each.reads, each.writes))), None
         )
 
     def started(self, ticket: Ticket) -> None:
@@ -194,6 +207,11 @@ class _Index:
     def has_older(self, key: str, ticket: Ticket) -> bool:
         tickets = self._tickets.get(key)
         return tickets is not None and next(iter(tickets)).position < ticket.position
+
+
+def _interfere(first: _Needs, second: _Needs) -> bool:
+    """Whether one reads what the other writes; all are (reads, writes)."""
+    return not (first[0].isdisjoint(second[1]) and first[1].isdisjoint(second[0]))
 
 
 def _is_older(ticket: Ticket, than: Ticket | None) -> bool:

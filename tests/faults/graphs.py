@@ -2,7 +2,8 @@
 
 All double the numbers of the task, three at a time; `naive` lets processors take the first pending subtask, `map`
 has one durable record per item. In `generator` and `seeking` the items of the map come from a generator, the second of
-which leaves out by itself what was taken before a crash. Each body passes the failpoint `body.running` when it is
+which leaves out by itself what was taken before a crash. In `counting` all items of a map also count in one key of the state,
+so that they lose conflicts and wait for each other. Each body passes the failpoint `body.running` when it is
 noted, a generator `source.running` before each element.
 """
 
@@ -19,15 +20,20 @@ from typing import Any, Literal
 from graphflow.agent import Agent
 from graphflow.caches.redis_cache import RedisCache
 from graphflow.failpoints import failpoint
+from graphflow.graph.cache import Cache
 from graphflow.graph.tasks import Task
 from tests import parallel_agent
 
-Form = Literal["naive", "map", "generator", "seeking"]
+Form = Literal["naive", "map", "generator", "seeking", "counting"]
 Order = Literal["together", "forwards", "backwards"]
 
 FORMS: tuple[Form, ...] = ("naive", "map")
 GENERATOR_FORMS: tuple[Form, ...] = ("generator", "seeking")
-ALL_FORMS = FORMS + GENERATOR_FORMS
+ALL_FORMS: tuple[Form, ...] = (*FORMS, *GENERATOR_FORMS, "counting")
+#: Those whose bodies are repeated after a conflict: nothing bounds how often they run.
+REPEATING_FORMS: tuple[Form, ...] = ("naive", "counting")
+#: The key in which the items of the form `counting` count.
+COUNTED = "counted"
 CHUNK_SIZE = 3
 #: Something in the task that no process may log.
 PAYLOAD = "not-to-be-logged"
@@ -38,9 +44,9 @@ ATTEMPTS = 2
 #: Those of the graph whose bodies fail: a processor may meet each failing item in one visit.
 ATTEMPTS_OF_FAILING = 5
 #: Numbers in the task of each form: 5 subtasks, 16 items.
-COUNTS: dict[Form, int] = {"naive": 15, "map": 48, "generator": 48, "seeking": 48}
+COUNTS: dict[Form, int] = {"naive": 15, "map": 48, "generator": 48, "seeking": 48, "counting": 48}
 #: Seconds that one item takes.
-DELAYS: dict[Form, float] = {"naive": 0.03, "map": 0.04, "generator": 0.04, "seeking": 0.04}
+DELAYS: dict[Form, float] = {"naive": 0.03, "map": 0.04, "generator": 0.04, "seeking": 0.04, "counting": 0.01}
 #: Seconds between two elements of a generator: it goes on while items run.
 PAUSE_SECONDS = 0.008
 #: The nodes of each form; those that are maps.
@@ -49,12 +55,14 @@ NODES: dict[Form, tuple[str, ...]] = {
     "map": ("chunks", "double", "combine"),
     "generator": ("double", "combine"),
     "seeking": ("double", "combine"),
+    "counting": ("chunks", "double", "combine"),
 }
 MAPS: dict[Form, tuple[str, ...]] = {
     "naive": (),
     "map": ("double",),
     "generator": ("double",),
     "seeking": ("double",),
+    "counting": ("double",),
 }
 #: The node that puts the results together, and the state key that holds them.
 AGGREGATES: dict[Form, tuple[str, str]] = {
@@ -62,6 +70,7 @@ AGGREGATES: dict[Form, tuple[str, str]] = {
     "map": ("combine", "combine"),
     "generator": ("combine", "combine"),
     "seeking": ("combine", "combine"),
+    "counting": ("combine", "combine"),
 }
 
 
@@ -119,8 +128,8 @@ def agent_of(
     body = Body(log, DELAYS[form] if delay is None else delay, fails_once, order, poison)
     if form == "naive":
         agent = naive_agent(url, body, lease_seconds)
-    elif form == "map":
-        agent = map_agent(url, body, lease_seconds)
+    elif form in ("map", "counting"):
+        agent = map_agent(url, body, lease_seconds, counts=form == "counting")
     else:
         agent = generator_agent(url, body, lease_seconds, seeks=form == "seeking")
     if extra_node:
@@ -142,14 +151,18 @@ def naive_agent(url: str, body: Body, lease_seconds: float) -> Agent:
     )
 
 
-def map_agent(url: str, body: Body, lease_seconds: float) -> Agent:
+def map_agent(url: str, body: Body, lease_seconds: float, *, counts: bool = False) -> Agent:
     agent = Agent(cache=RedisCache(url), name="victim", lease_seconds=lease_seconds)
 
     @agent.node
     def chunks(task: Task) -> list[list[int]]:
         return chunks_of(task)
 
-    _add_double_and_combine(agent, body, "chunks")
+    if counts:
+        _add_counting_double(agent, body)
+        _add_combine(agent)
+    else:
+        _add_double_and_combine(agent, body, "chunks")
     return agent
 
 
@@ -186,6 +199,19 @@ def _add_double_and_combine(agent: Agent, body: Body, source: str | Callable[...
         await body.run(index)
         return [number * 2 for number in chunk]
 
+    _add_combine(agent)
+
+
+def _add_counting_double(agent: Agent, body: Body) -> None:
+    @agent.node(map_over="chunks", max_concurrency=4, max_retries=ATTEMPTS)
+    async def double(chunk: list[int], index: int, cache: Cache) -> list[int]:
+        counted = await cache.get(COUNTED, 0)
+        await body.run(index)
+        await cache.set(COUNTED, counted + 1)
+        return [number * 2 for number in chunk]
+
+
+def _add_combine(agent: Agent) -> None:
     @agent.node
     def combine(double: list[list[int]]) -> list[int]:
         return [number for part in double for number in part]

@@ -20,18 +20,20 @@ from dataclasses import dataclass, field
 
 import redis
 
-from tests.faults.graphs import AGGREGATES, MAPS, NODES, Form, answer_of
+from tests.faults.graphs import AGGREGATES, COUNTED, MAPS, NODES, Form, answer_of, items_of
 
 FINAL = {"complete", "partial", "failed", "cancelled"}
 _RUN_KEYS = ("", ":plan", ":state", ":revisions", ":nodes", ":events")
 
 
 def check_run(client: redis.Redis, run_id: str, form: Form, *, fails_once: bool = False) -> None:
-    """A run of one of the two graphs that came to its right end; `fails_once` if its bodies do."""
+    """A run of one of the graphs that came to its right end; `fails_once` if its bodies do."""
     run = f"gf:run:{{{run_id}}}"
     check_over(client, run_id, NODES[form], MAPS[form], status="complete")
     aggregator, key = AGGREGATES[form]
     assert json.loads(client.hget(f"{run}:state", key)) == answer_of(form)
+    if form == "counting":
+        assert json.loads(client.hget(f"{run}:state", COUNTED)) == items_of(form), "an update was lost"
     events = event_log(client, run_id)
     succeeded = [fields["node"] for fields in events if fields["event"] == "NodeSucceeded"]
     assert succeeded.count(aggregator) == 1, "the aggregate was committed once"

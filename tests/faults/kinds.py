@@ -108,6 +108,7 @@ _NO_LOSS = frozenset({"F9 lost tail", "F10 lost data"})
 KINDS: tuple[Kind, ...] = (
     Kind("naive", "naive"),
     Kind("map", "map"),
+    Kind("map whose items count in one key", "counting", 0.05),
     Stormy("F34 naive under a cancel storm", "naive", calls_cut_short=STORM_ROUNDS * STORM_CALLS),
     Stormy("F34 map under a cancel storm", "map", calls_cut_short=STORM_ROUNDS * STORM_CALLS),
     Poisoned("F32 map with a poisonous item", "map", 0.1, is_poisoned=True),

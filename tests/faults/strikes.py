@@ -21,6 +21,7 @@ SCRIPTS = ("create", "acquire", "commit", "renew", "release")
 #: Where a process dies by itself: the places of the commit points.
 PLACES = (
     "create.after_reply",
+    "lease.acquire",
     "lease.acquired",
     "lease.takeover",
     "lease.renew",

@@ -49,7 +49,17 @@ from graphflow.ids import RunId
 from graphflow.requests import cancel_request
 from graphflow.store.address import parse_address
 from graphflow.store.redis_store import RedisStore
-from tests.faults.graphs import ALL_FORMS, FORMS, GENERATOR_FORMS, MAPS, NODES, Form, executions, items_of
+from tests.faults.graphs import (
+    ALL_FORMS,
+    FORMS,
+    GENERATOR_FORMS,
+    MAPS,
+    NODES,
+    REPEATING_FORMS,
+    Form,
+    executions,
+    items_of,
+)
 from tests.faults.harness import Job, Victim, looking_at, wait_bodies_begun, wait_disconnected
 from tests.faults.invariants import check_over, check_run
 from tests.servers import RealServer
@@ -224,7 +234,7 @@ class Bench:
             self.counts[key] = job.start("", "--count").finish()["passed"]
             found = executions(job.log)
             assert set(found) == set(range(items_of(case.form)))
-            if case.form != "naive" and not point.fails_once:
+            if case.form not in REPEATING_FORMS and not point.fails_once:
                 assert set(found.values()) == {1}, "undisturbed, each item runs once"
             with looking_at(job.url) as client:
                 check_run(client, job.run_id, case.form, fails_once=point.fails_once)
@@ -271,7 +281,7 @@ class Bench:
         found = executions(job.log)
         if point.status == "complete":
             assert set(found) == set(range(items_of(case.form))), case
-        if case.form != "naive":
+        if case.form not in REPEATING_FORMS:
             deaths = len(victims) - 1
             assert max(found.values(), default=0) <= 1 + deaths + point.fails_once, (case, found)
 
