@@ -48,6 +48,7 @@ from graphflow.run import (
     Stop,
     Transition,
 )
+from graphflow.settings import DEFAULT_STALL_SECONDS
 from graphflow.store.contract import Lease, Store
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Scheduler:
         store: Store,
         lease: Lease,
         *,
+        stall_seconds: float = DEFAULT_STALL_SECONDS,
         on_commit: Callable[[], None] = lambda: None,
     ) -> None:
         self.plan = plan
@@ -82,6 +84,8 @@ class Scheduler:
         self.store = store
         self._lease = lease
         self._on_commit = on_commit
+        #: How long it may stand still.
+        self.stall_seconds = stall_seconds
         self._loop = asyncio.get_running_loop()
         self._executor = InlineExecutor()
         tickets = TicketLine()
