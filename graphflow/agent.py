@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from graphflow.bounds import AGENT_BOUNDS, CALL_BOUNDS, checked, checked_stall_seconds
 from graphflow.builder import GraphBuilder
 from graphflow.caches.names import checked_name, initial_texts
 from graphflow.caches.operations import value_text
@@ -58,7 +59,8 @@ class Agent(GraphBuilder):
     `max_concurrent_tasks` module runs at a time and `max_total_iterations` node runs (default 100 + 10 per node) limit
     each run, `deadline` its seconds from start to end. With `auto_snapshot` every node that does not say otherwise keeps
     a snapshot of the run when it has succeeded or failed; the last 10 of a run are kept. `lease_seconds` is how long a
-    run stays with a process that does not answer before another may take it over. A complete run is kept in the store
+    run stays with a process that does not answer before another may take it over (0.05 to 3,600); `stall_seconds`, by
+    default 30 or as long as a lease, how long a run may stand still before its driving is broken off. A complete run is kept in the store
     for `keep_complete_seconds` (7 days) after its end, any other for `keep_other_seconds` (30 days); 0 keeps it for
     ever.
     """
@@ -74,19 +76,26 @@ class Agent(GraphBuilder):
         auto_snapshot: bool = False,
         error_mailbox: str | None = None,
         lease_seconds: float = DEFAULT_LEASE_SECONDS,
+        stall_seconds: float | None = None,
         keep_complete_seconds: float = KEEP_COMPLETE_SECONDS,
         keep_other_seconds: float = KEEP_OTHER_SECONDS,
     ) -> None:
         super().__init__()
         self.cache = cache if cache is not None else RedisCache()
-        self.max_concurrent_tasks = max_concurrent_tasks
-        self.max_total_iterations = max_total_iterations
-        self.deadline = deadline
+        self.max_concurrent_tasks: int = checked(AGENT_BOUNDS, "max_concurrent_tasks", max_concurrent_tasks)
+        self.max_total_iterations: int | None = checked(
+            AGENT_BOUNDS, "max_total_iterations", max_total_iterations
+        )
+        self.deadline: float | None = checked(AGENT_BOUNDS, "deadline", deadline)
         self.auto_snapshot = auto_snapshot
         #: Mailbox of each run that gets what failed for good: node, item, error, attempts.
         self.error_mailbox = error_mailbox
-        self.lease_seconds = lease_seconds
-        self.retention = Retention(keep_complete_seconds, keep_other_seconds)
+        self.lease_seconds: float = checked(AGENT_BOUNDS, "lease_seconds", lease_seconds)
+        self.stall_seconds = checked_stall_seconds(stall_seconds, self.lease_seconds)
+        self.retention = Retention(
+            checked(AGENT_BOUNDS, "keep_complete_seconds", keep_complete_seconds),
+            checked(AGENT_BOUNDS, "keep_other_seconds", keep_other_seconds),
+        )
         self._own_name = name
         self._file = sys._getframe(1).f_globals.get("__file__")
         self._sessions = Sessions(lambda: self.cache.store())
@@ -101,7 +110,10 @@ class Agent(GraphBuilder):
     # Running
 
     def compile(self, state_keys: Sequence[str] = ()) -> Plan:
-        """The graph as a plan. InvalidGraph lists everything that is wrong with it."""
+        """The graph as a plan. InvalidGraph lists everything that is wrong with it; InvalidSetting."""
+        # They may have been set since the agent was made.
+        checked(AGENT_BOUNDS, "lease_seconds", self.lease_seconds)
+        checked_stall_seconds(self.stall_seconds, self.lease_seconds)
         plan = compile_plan(
             self._nodes,
             name=self.name,
@@ -162,6 +174,7 @@ class Agent(GraphBuilder):
         A run is of this agent if it was started by one of the same name. `refused` is called for each that cannot be
         resumed, as after a change of the graph (PlanMismatch); unless given, that is logged as an error.
         """
+        limit = checked(CALL_BOUNDS, "limit", limit)
         refused = refused or _log_refusal
         async with self._sessions.open() as session:
 
@@ -184,6 +197,7 @@ class Agent(GraphBuilder):
         With a `run_id` of your own the call is idempotent, as `run_task` is. RunComplete if nothing is to be tried
         again, SnapshotNotFound, RunNotFound, PlanMismatch; LeaseHeld if a process drives `source` and `at` is None.
         """
+        at = checked(CALL_BOUNDS, "at", at)
         async with self._sessions.open() as session:
             parent = await session.store.head(check_run_id(source))
             plan = await self._plan_for(session, parent)
@@ -281,7 +295,10 @@ class Agent(GraphBuilder):
                 return (await session.store.head(head.id)).status
             plan = await self._plan_for(session, head)
             await check_plan(session.store, plan, head)
-            return (await finish_run(session, plan, head.id, lease_seconds=self.lease_seconds)).status
+            run = await finish_run(
+                session, plan, head.id, lease_seconds=self.lease_seconds, stall_seconds=self.stall_seconds
+            )
+            return run.status
 
     async def signal(self, run_id: str, name: str, value: Any = None) -> None:
         """Send a signal to a run, from any process: it answers the `wait_for_signal(name)` that has waited longest, or
@@ -308,7 +325,7 @@ class Agent(GraphBuilder):
     def drain(self, grace_seconds: float = DEFAULT_DRAIN_SECONDS) -> None:
         """Stop driving runs: nothing more starts, what runs gets `grace_seconds` to end and be committed, and each run
         is given back; `run_task` then raises RunInterrupted. For signal handlers and other threads."""
-        self._sessions.drain(grace_seconds)
+        self._sessions.drain(checked(CALL_BOUNDS, "grace_seconds", grace_seconds))
 
     async def delete(self, run_id: str) -> None:
         """Remove a stored run, finished or not. LeaseHeld if a process drives it, RunNotFound."""
@@ -394,6 +411,7 @@ class Agent(GraphBuilder):
                 plan,
                 head.id,
                 lease_seconds=self.lease_seconds,
+                stall_seconds=self.stall_seconds,
                 on_commit=watch.committed.set,
                 waits=waits,
             )

@@ -4,6 +4,7 @@ GraphflowError
 ├── InvalidGraph            the graph cannot be compiled; every problem in one error
 ├── RunsOnImport            code that is loaded for its agent runs it at once
 ├── InvalidName             a run, node, type or prefix has a name that cannot be used
+├── InvalidSetting          a number that a setting cannot be
 ├── ExpressionError         an expression does not parse
 ├── EvaluationError         an expression cannot be evaluated on this state
 │   └── BudgetExceeded      it would take too many steps or too much memory
@@ -87,6 +88,16 @@ class InvalidName(GraphflowError, ValueError):
         self.what = what
         self.name = name
         super().__init__(f"{_shortened(name)!r} cannot be a {what}: {reason}")
+
+
+class InvalidSetting(GraphflowError, ValueError):
+    """A setting cannot be this number, or is no number. `shown` is the value as text, `wanted` says what is accepted."""
+
+    def __init__(self, setting: str, shown: str, wanted: str) -> None:
+        self.setting = setting
+        self.shown = shown
+        self.wanted = wanted
+        super().__init__(f"{setting} is {shown}; {wanted}")
 
 
 class ExpressionError(GraphflowError):

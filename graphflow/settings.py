@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from graphflow.errors import InvalidName
 
@@ -43,8 +44,12 @@ DEFAULT_LEASE_SECONDS = 10.0
 #: Seconds that module runs under way get to end when the agent is drained.
 DEFAULT_DRAIN_SECONDS = 10.0
 
+#: Seconds for which a run may stand still before its driving is broken off, unless its lease is longer
+#: (`Agent.stall_seconds`).
+DEFAULT_STALL_SECONDS = 30.0
+
 #: Seconds without a tick of the event loop after which the lease is no longer renewed.
-DEFAULT_STALL_SECONDS = 300.0
+DEFAULT_BLOCKED_SECONDS = 300.0
 
 #: Bytes of stored text above which a single value is warned about.
 MAX_VALUE_BYTES_WARN = 1024 * 1024
@@ -61,6 +66,9 @@ KEEP_COMPLETE_SECONDS = 7 * 24 * 3600
 #: Seconds for which the keys of a run that ended otherwise are kept (30 days).
 KEEP_OTHER_SECONDS = 30 * 24 * 3600
 
+#: What becomes of a store whose server breaks the promise (`RedisCache(on_risk=)`).
+OnRisk = Literal["warn", "refuse", "ignore"]
+
 _PREFIX_PATTERN = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 
 
@@ -75,8 +83,10 @@ class Settings:
     prefix: str = "gf"
 
     def __post_init__(self) -> None:
-        if not _PREFIX_PATTERN.fullmatch(self.prefix):
-            raise InvalidName("prefix", self.prefix, "use 1 to 100 letters, digits, '_', '.', ':' or '-'")
+        if not isinstance(self.prefix, str) or not _PREFIX_PATTERN.fullmatch(self.prefix):
+            raise InvalidName(
+                "prefix", str(self.prefix), "use 1 to 100 letters, digits, '_', '.', ':' or '-'"
+            )
 
     def __repr__(self) -> str:
         url = None if self.redis_url is None else masked_url(self.redis_url)

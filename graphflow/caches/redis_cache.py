@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
+from graphflow.bounds import checked_choice
 from graphflow.errors import OutsideRun
-from graphflow.settings import load_settings, masked_url
+from graphflow.settings import OnRisk, load_settings, masked_url
 
 if TYPE_CHECKING:
     from graphflow.store.address import Address
-    from graphflow.store.checks import OnRisk
     from graphflow.store.embedded import EmbeddedServer
     from graphflow.store.redis_store import RedisStore
 
@@ -30,7 +30,7 @@ class RedisCache:
     def __init__(
         self, url: str | None = None, *, prefix: str | None = None, on_risk: OnRisk = "warn"
     ) -> None:
-        self._on_risk = on_risk
+        self._on_risk: OnRisk = checked_choice("on_risk", on_risk, get_args(OnRisk))
         self._settings = load_settings(redis_url=url, prefix=prefix)
         self._address: Address | None = None
         self._server: EmbeddedServer | None = None

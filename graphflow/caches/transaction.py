@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
+from graphflow.bounds import CALL_BOUNDS, checked
 from graphflow.caches.claims import ClaimedItem, Where
 from graphflow.caches.errands import Awaited, Errands, Suspended, validated
 from graphflow.caches.footprint import Footprint
@@ -242,6 +243,7 @@ class Transaction:
         for it, without a slot; NoMessage, a TimeoutError, after `timeout` seconds.
         """
         self._check_open()
+        timeout = checked(CALL_BOUNDS, "timeout", timeout)
         errands = self._my_errands()
         message = await errands.next_message(self._mailboxes(mailbox), timeout)
         self._check_open()

@@ -8,16 +8,19 @@ needs when it is called, so that `graphflow --help` answers at once.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from graphflow.bounds import CALL_BOUNDS, checked
 from graphflow.errors import (
     GraphflowError,
     InvalidAddress,
     InvalidGraph,
     InvalidName,
+    InvalidSetting,
     PlanMismatch,
     RunComplete,
     RunNotFound,
@@ -37,6 +40,19 @@ app = typer.Typer(
     # Help drawn by rich takes twice as long.
     rich_markup_mode=None,
 )
+
+
+def _within(option: str) -> Callable[[Any], Any]:
+    """Has a number that is out of its bounds answered as wrong usage."""
+
+    def check(value: Any) -> Any:
+        try:
+            return checked(CALL_BOUNDS, option, value)
+        except InvalidSetting as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return check
+
 
 Url = Annotated[
     str | None,
@@ -74,7 +90,7 @@ Grace = Annotated[
     typer.Option(
         "--grace",
         metavar="SECONDS",
-        min=0,
+        callback=_within("--grace"),
         help="How long what runs may take to finish after Ctrl-C or SIGTERM; a second signal ends it at once.",
     ),
 ]
@@ -97,6 +113,7 @@ def exit_code(error: GraphflowError) -> int:
             InvalidAddress()
             | InvalidGraph()
             | InvalidName()
+            | InvalidSetting()
             | TaskMismatch()
             | PlanMismatch()
             | RunComplete()
@@ -178,7 +195,11 @@ def retry(
     at: Annotated[
         int | None,
         typer.Option(
-            "--at", metavar="NUMBER", help="Go back to this snapshot of the run.", show_default=False
+            "--at",
+            metavar="NUMBER",
+            callback=_within("--at"),
+            help="Go back to this snapshot of the run.",
+            show_default=False,
         ),
     ] = None,
     own_id: OwnId = None,
@@ -232,7 +253,9 @@ def signal(
 
 @app.command(name="list")
 def list_runs(
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many runs to list.")] = 20,
+    count: Annotated[
+        int, typer.Option("--count", "-n", callback=_within("--count"), help="How many runs to list.")
+    ] = 20,
     url: Url = None,
 ) -> None:
     """List the runs created last, the latest first."""

@@ -18,6 +18,7 @@ from graphflow.caches.transaction import Transaction
 from graphflow.engine.plan import REQUIRED, Binding, PlanModule, PlanNode, Source
 from graphflow.errors import (
     InvalidName,
+    InvalidSetting,
     MissingKey,
     NonRetryableException,
     StateError,
@@ -40,7 +41,7 @@ MESSAGE_CHARACTERS = 1_000
 
 
 #: What another attempt cannot help: the module asked for that, or used its cache in a way that cannot be.
-_FINAL = (NonRetryableException, StateError, InvalidName)
+_FINAL = (NonRetryableException, StateError, InvalidName, InvalidSetting)
 
 
 class Attempt:

@@ -6,9 +6,10 @@ says who starts and chooses, `validate.py` what a single node does wrong; here a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from graphflow.bounds import AGENT_BOUNDS, problems
 from graphflow.engine.binding import bind
 from graphflow.engine.describe import describe_node, plan_hash, plan_json
 from graphflow.engine.plan import Plan, PlanDecision, PlanFlow, PlanNode
@@ -42,14 +43,22 @@ def compile_plan(
     sketch = sketch_graph(nodes, state_keys)
     bind(sketch)
     above = relate(sketch)
-    problems = [
-        *_limit_problems(len(nodes), max_concurrent_tasks, max_total_iterations, deadline),
+    found = [
+        *([] if nodes else ["it has no nodes; add one with add_node or @agent.node"]),
+        *problems(
+            AGENT_BOUNDS,
+            {
+                "max_concurrent_tasks": max_concurrent_tasks,
+                "max_total_iterations": max_total_iterations,
+                "deadline": deadline,
+            },
+        ),
         *(f"node {node.name!r}: {problem}" for node in nodes for problem in node_problems(node)),
         *sketch.problems,
         *graph_problems(sketch),
     ]
-    if problems:
-        raise InvalidGraph(problems)
+    if found:
+        raise InvalidGraph(found)
 
     iterations = (
         default_max_total_iterations(len(nodes)) if max_total_iterations is None else max_total_iterations
@@ -85,19 +94,6 @@ def compile_plan(
         settled_mask=sum(node.bit for node in plan_nodes if node.config.run_when == "settled"),
         maps_in_expressions=_maps_in_expressions(plan_nodes),
     )
-
-
-def _limit_problems(
-    node_count: int, max_concurrent_tasks: int, max_total_iterations: int | None, deadline: float | None
-) -> Iterator[str]:
-    if node_count == 0:
-        yield "it has no nodes; add one with add_node or @agent.node"
-    if max_concurrent_tasks < 1:
-        yield f"max_concurrent_tasks is {max_concurrent_tasks}, so nothing could run; set at least 1"
-    if max_total_iterations is not None and max_total_iterations < 1:
-        yield f"max_total_iterations is {max_total_iterations}, so nothing could run; set at least 1, or None"
-    if deadline is not None and deadline <= 0:
-        yield f"deadline is {deadline} seconds, so nothing could run; set more than 0, or None"
 
 
 def _plan_nodes(sketch: Sketch, placed: list[int], auto_snapshot: bool) -> tuple[PlanNode, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphflow.errors import StoreError
-from graphflow.settings import DEFAULT_STALL_SECONDS
+from graphflow.settings import DEFAULT_BLOCKED_SECONDS
 from graphflow.store.contract import Lease, Renewer
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Heartbeat:
     """
 
     def __init__(
-        self, renewer: Callable[[], Renewer], *, stall_seconds: float = DEFAULT_STALL_SECONDS
+        self, renewer: Callable[[], Renewer], *, stall_seconds: float = DEFAULT_BLOCKED_SECONDS
     ) -> None:
         self._open_renewer = renewer
         self._stall_seconds = stall_seconds

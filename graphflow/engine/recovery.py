@@ -43,6 +43,7 @@ async def finish_run(
     run_id: RunId,
     *,
     lease_seconds: float,
+    stall_seconds: float,
     on_commit: Callable[[], None] = lambda: None,
     waits: bool = True,
 ) -> Run:
@@ -64,7 +65,8 @@ async def finish_run(
         except RunOver:
             run = await _over(session.store, plan, run_id)
         else:
-            run = await _drive(session, plan, lease, on_commit) or await _over(session.store, plan, run_id)
+            run = await _drive(session, plan, lease, stall_seconds, on_commit)
+            run = run or await _over(session.store, plan, run_id)
         if run is not None:
             return run
     raise RunInterrupted(run_id)
@@ -113,7 +115,9 @@ async def setting_aside(store: Store, run_id: RunId) -> AsyncIterator[None]:
         raise
 
 
-async def _drive(session: Session, plan: Plan, lease: Lease, on_commit: Callable[[], None]) -> Run | None:
+async def _drive(
+    session: Session, plan: Plan, lease: Lease, stall_seconds: float, on_commit: Callable[[], None]
+) -> Run | None:
     """The run when it is over; None if it was given back, taken over, or the store lost what it had acknowledged."""
     # A sixth of the package's import time, which whoever only defines an agent does not need.
     from graphflow.engine.scheduler import Scheduler
@@ -122,7 +126,9 @@ async def _drive(session: Session, plan: Plan, lease: Lease, on_commit: Callable
     try:
         run = await session.store.load(lease.run_id, plan)
         if not run.status.is_final:
-            scheduler = Scheduler(plan, run, session.store, lease, on_commit=on_commit)
+            scheduler = Scheduler(
+                plan, run, session.store, lease, stall_seconds=stall_seconds, on_commit=on_commit
+            )
             session.schedulers.add(scheduler)
             try:
                 await scheduler.drive(session.heartbeat)

@@ -77,6 +77,7 @@ class Scheduler:
         store: Store,
         lease: Lease,
         *,
+        stall_seconds: float = DEFAULT_STALL_SECONDS,
         on_commit: Callable[[], None] = lambda: None,
         stall_seconds: float = DEFAULT_STALL_SECONDS,
     ) -> None:
@@ -85,6 +86,8 @@ class Scheduler:
         self.store = store
         self._lease = lease
         self._on_commit = on_commit
+        #: How long it may stand still.
+        self.stall_seconds = stall_seconds
         self._loop = asyncio.get_running_loop()
         self._executor = InlineExecutor()
         tickets = TicketLine()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 
+from graphflow.bounds import MODULE_BOUNDS, NODE_BOUNDS, problems
 from graphflow.expressions import EXPRESSION_WORDS
 from graphflow.graph.flow import FlowControlModule
 from graphflow.graph.modules import END, AgentModule, FunctionModule, ModuleType
@@ -43,6 +44,7 @@ def _name_problems(name: str) -> Iterator[str]:
 
 
 def _config_problems(config: NodeConfig) -> Iterator[str]:
+    yield from problems(NODE_BOUNDS, {setting: getattr(config, setting) for setting in NODE_BOUNDS})
     if config.executor not in EXECUTORS:
         there = " and ".join(map(repr, EXECUTORS))
         yield f"executor {config.executor!r} {NOT_IN_THIS_VERSION}; there is {there}"
@@ -65,8 +67,6 @@ def _map_problems(config: NodeConfig) -> Iterator[str]:
                 yield f"{setting} is for the items of a map, but map_over is not set"
     if config.min_success is not None and config.on_item_error == "fail":
         yield "min_success counts items that may fail, but on_item_error='fail' lets none; drop one of the two"
-    if isinstance(config.min_success, float) and config.min_success >= 1:
-        yield f"min_success is {config.min_success}; give a number of items, or a share of all between 0 and 1"
     if config.reduce is not None and inspect.iscoroutinefunction(config.reduce):
         yield "reduce is async, but it is called without await; make it a plain function of two results"
 
@@ -95,6 +95,8 @@ def _shape_problems(node: Node) -> Iterator[str]:
 
 def _module_problems(module: AgentModule) -> Iterator[str]:
     called = f"module {module.name!r}"
+    for problem in problems(MODULE_BOUNDS, {"timeout": module.config.timeout}):
+        yield f"{called}: {problem}"
     if module.config.middlewares:
         yield f"{called}: middlewares {NOT_IN_THIS_VERSION}"
     if isinstance(module, FlowControlModule):

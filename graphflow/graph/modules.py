@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from pydantic._internal._model_construction import ModelMetaclass
 
+from graphflow.bounds import as_read, real_number
 from graphflow.settings import DEFAULT_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class ModuleConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     #: Seconds per attempt; waiting for a slot is not in it.
-    timeout: float = Field(default=DEFAULT_TIMEOUT_SECONDS, gt=0)
+    timeout: Annotated[float, PlainValidator(as_read(real_number))] = DEFAULT_TIMEOUT_SECONDS
     #: Handed through to the module, never read by the engine.
     context: dict[str, Any] = Field(default_factory=dict)
     middlewares: list[Any] = Field(default_factory=list)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SerializeAsAny
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PlainValidator, SerializeAsAny
 
+from graphflow.bounds import as_read, number_or_share, whole_number
 from graphflow.graph.modules import AgentModule, ModuleType
-from graphflow.settings import DEFAULT_MAX_CRASHES, DEFAULT_MAX_RETRIES
+from graphflow.settings import DEFAULT_MAX_CRASHES, DEFAULT_MAX_RETRIES, DEFAULT_MAX_VISITS
+
+#: What is no such number is left as it is: the graph that the node belongs to is refused with all its problems at once.
+Count = Annotated[int, PlainValidator(as_read(whole_number))]
+Share = Annotated[int | float, PlainValidator(as_read(number_or_share))]
 
 
 class SnapshotControl(StrEnum):
@@ -30,18 +35,18 @@ class NodeConfig(BaseModel):
     #: Evaluated each time the node is considered; false means skipped.
     condition: str | None = None
     #: Attempts in total, for each module run and each item of a map.
-    max_retries: int = Field(default=DEFAULT_MAX_RETRIES, ge=1)
+    max_retries: Count = DEFAULT_MAX_RETRIES
     retry_on_failure: bool = True
     #: Starts of this node in one run; 0 is no limit.
-    max_visits: int = Field(default=0, ge=0)
+    max_visits: Count = DEFAULT_MAX_VISITS
     #: Module runs of this node (items of a map) at a time; None leaves it to the agent's limit.
-    max_concurrency: int | None = Field(default=None, ge=1)
+    max_concurrency: Count | None = None
     #: Node that starts when this one has failed for good; asimov's `retry_from`.
     on_error: str | None = Field(default=None, validation_alias=AliasChoices("on_error", "retry_from"))
     #: "settled" runs the node although dependencies failed.
     run_when: Literal["succeeded", "settled"] = "succeeded"
     #: Deaths of the process, the last one with nothing else in flight, after which the node or item is failed.
-    max_crashes: int = Field(default=DEFAULT_MAX_CRASHES, ge=1)
+    max_crashes: Count = DEFAULT_MAX_CRASHES
     #: State keys that the functions of this node may name as parameters.
     inputs: list[str] = Field(default_factory=list)
     #: State keys that this node writes; a function's parameter of that name depends on this node.
@@ -54,9 +59,9 @@ class NodeConfig(BaseModel):
     #: that map is done.
     pipelined: bool = False
     #: Items that the module gets at a time, as a list; it returns a list with one result for each.
-    batch_size: int | None = Field(default=None, ge=1)
+    batch_size: Count | None = None
     #: Items that have to succeed, as a number or (below 1) as a share of all; with fewer the node fails.
-    min_success: int | float | None = Field(default=None, ge=0)
+    min_success: Share | None = None
     #: Folds the results, in input order, into one: the node's result instead of their list.
     reduce: Callable[[Any, Any], Any] | None = None
     #: Which items to process: an expression over `item` and `index`, or a function of the item.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from graphflow.errors import AccessDenied, StoreError, UnsafeStore
+from graphflow.settings import OnRisk
 from graphflow.store.address import Address
 from graphflow.store.patient_client import PatientClient
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 logger = logging.getLogger(__name__)
-
-#: What becomes of a store whose server breaks the promise.
-OnRisk = Literal["warn", "refuse", "ignore"]
 
 #: The oldest Redis with every command that the scripts use.
 OLDEST_VERSION = (6, 2)

@@ -37,10 +37,6 @@ class Retention:
     complete_seconds: float = KEEP_COMPLETE_SECONDS
     other_seconds: float = KEEP_OTHER_SECONDS
 
-    def __post_init__(self) -> None:
-        if not (self.complete_seconds >= 0 and self.other_seconds >= 0):
-            raise ValueError(f"{self} is negative; 0 keeps runs for ever")
-
 
 DEFAULT_RETENTION = Retention()
 

@@ -29,8 +29,9 @@ from graphflow.events import Event
 from graphflow.failpoints import failpoint
 from graphflow.ids import RunId
 from graphflow.run import Failure, NodeStatus, Place, Run
+from graphflow.settings import OnRisk
 from graphflow.store.address import Address
-from graphflow.store.checks import OnRisk, check_server
+from graphflow.store.checks import check_server
 from graphflow.store.contract import (
     DEFAULT_RETENTION,
     Batch,

@@ -214,7 +214,6 @@ def test_misspelt_parameter_that_means_a_given_state_key_is_filled_once_it_is_gi
         (lambda: Works(nmae="x"), "nmae"),
         (lambda: FlowDecision(next="x"), "next"),
         (lambda: agent_on("memory://unused", max_tasks=3), "max_tasks"),
-        (lambda: NodeConfig(max_retries=0), "max_retries"),
     ],
 )
 def test_unknown_keyword_is_an_error_that_names_it(build: Any, named: str) -> None:

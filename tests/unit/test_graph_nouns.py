@@ -125,8 +125,6 @@ def test_attempts_are_one_without_retries():
     assert NodeConfig().attempts == 3
     assert NodeConfig(max_retries=5).attempts == 5
     assert NodeConfig(max_retries=5, retry_on_failure=False).attempts == 1
-    with pytest.raises(ValidationError):
-        NodeConfig(max_retries=0)
 
 
 def test_node_keeps_the_very_modules_it_was_given():

@@ -1,5 +1,6 @@
 import dataclasses
 import os
+from typing import Any
 
 import pytest
 
@@ -29,8 +30,8 @@ def test_the_environment_of_the_process_is_read_by_default(monkeypatch: pytest.M
     assert load_settings().prefix == "mine"
 
 
-@pytest.mark.parametrize("prefix", ["{gf}", "a b", "g*", "x" * 101])
-def test_a_prefix_that_cannot_begin_a_key_is_refused(prefix: str) -> None:
+@pytest.mark.parametrize("prefix", ["{gf}", "a b", "g*", "x" * 101, 3, b"gf"])
+def test_a_prefix_that_cannot_begin_a_key_is_refused(prefix: Any) -> None:
     with pytest.raises(InvalidName, match="cannot be a prefix"):
         load_settings({"GRAPHFLOW_PREFIX": prefix})
 
