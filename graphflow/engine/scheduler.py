@@ -79,15 +79,12 @@ class Scheduler:
         *,
         stall_seconds: float = DEFAULT_STALL_SECONDS,
         on_commit: Callable[[], None] = lambda: None,
-        stall_seconds: float = DEFAULT_STALL_SECONDS,
     ) -> None:
         self.plan = plan
         self.run = run
         self.store = store
         self._lease = lease
         self._on_commit = on_commit
-        #: How long it may stand still.
-        self.stall_seconds = stall_seconds
         self._loop = asyncio.get_running_loop()
         self._executor = InlineExecutor()
         tickets = TicketLine()
