@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from graphflow.caches.view import Owner, StateView
+from graphflow.caches.view import Messages, Owner, Steps
 from graphflow.codec import decode, encode
 from graphflow.errors import InvalidSignal, NoMessage, StateError, UnstorableValue
 from graphflow.failpoints import failpoint
@@ -44,11 +44,12 @@ class Awaited:
 class Errands:
     """Those of one module run."""
 
-    __slots__ = ("_counts", "_owner", "_published", "_view", "awaits", "outgoing", "taken")
+    __slots__ = ("_counts", "_messages", "_owner", "_published", "_steps", "awaits", "outgoing", "taken")
 
-    def __init__(self, view: StateView, owner: Owner) -> None:
-        self._view = view
+    def __init__(self, owner: Owner, steps: Steps, messages: Messages) -> None:
         self._owner = owner
+        self._steps = steps
+        self._messages = messages
         self._counts: dict[str, int] = {}
         self._published = 0
         #: Messages that leave with the commit.
@@ -74,10 +75,10 @@ class Errands:
     ) -> Any:
         """The function's result, remembered or new. `encoded` makes the text of a value and may refuse it."""
         field = self._numbered(f"step:{_digest(_dependence(name, function, args, key))}", name)
-        text = await self._view.remembered(self._owner.place, field)
+        text = await self._steps.remembered(self._owner.place, field)
         if text is None:
-            result = await self._view.call(function, *args)
-            text = await self._view.remember(self._owner.place, field, encoded(result))
+            result = await self._steps.call(function, *args)
+            text = await self._steps.remember(self._owner.place, field, encoded(result))
             failpoint("step.after_store")
         return decode(text, name)
 
@@ -100,12 +101,12 @@ class Errands:
 
     async def next_message(self, mailboxes: Sequence[str], timeout: float | None) -> Any:
         """The value of the oldest free message of the first of these mailboxes that has one. NoMessage."""
-        found = self._view.mailboxes.reserve(mailboxes)
+        found = self._messages.mailboxes.reserve(mailboxes)
         if found is None:
             outgoing, self.outgoing = self.outgoing, []
             if outgoing:
-                await self._view.send_now(outgoing, self._owner)
-            found = await self._view.wait_for_message(mailboxes, timeout, self._owner)
+                await self._messages.send_now(outgoing, self._owner)
+            found = await self._messages.wait_for_message(mailboxes, timeout, self._owner)
         if found is None:
             raise NoMessage(mailboxes, timeout or 0)
         self.taken.append(found)
@@ -116,7 +117,7 @@ class Errands:
     async def answer(self, signal: str) -> Any:
         """The value that was sent under this name for this wait. Suspended if there is none yet."""
         field = self._numbered("signal", signal)
-        text = await self._view.remembered(self._owner.place, field)
+        text = await self._steps.remembered(self._owner.place, field)
         if text is None:
             self.awaits = Awaited(signal, field)
             raise Suspended
@@ -126,7 +127,7 @@ class Errands:
         """What was reserved is free again, unless it was committed."""
         taken, self.taken = self.taken, []
         for mailbox, text in taken:
-            self._view.mailboxes.release(mailbox, text)
+            self._messages.mailboxes.release(mailbox, text)
 
 
 def validated(signal: str, value: Any, schema: type[BaseModel]) -> BaseModel:

@@ -21,7 +21,7 @@ from graphflow.caches.isolation import IsolatedState
 from graphflow.caches.names import TASK_KEY, checked_name
 from graphflow.caches.operations import size_of
 from graphflow.caches.scopes import KeyScope, affixes_of
-from graphflow.caches.view import Owner, StateView
+from graphflow.caches.view import Messages, Owner, StateView, Steps
 from graphflow.codec import decode, decode_all, encode
 from graphflow.errors import (
     MissingKey,
@@ -50,8 +50,10 @@ class Transaction:
         "_item",
         "_max_transaction_bytes",
         "_max_value_bytes",
+        "_messages",
         "_owner",
         "_state",
+        "_steps",
         "_view",
     )
 
@@ -59,12 +61,16 @@ class Transaction:
         self,
         view: StateView,
         owner: Owner | None = None,
+        steps: Steps | None = None,
+        messages: Messages | None = None,
         *,
         max_value_bytes: int = MAX_VALUE_BYTES,
         max_transaction_bytes: int = MAX_TRANSACTION_BYTES,
     ) -> None:
         self._view = view
         self._owner = owner
+        self._steps = steps
+        self._messages = messages
         self._max_value_bytes = max_value_bytes
         self._max_transaction_bytes = max_transaction_bytes
         self._state: IsolatedState | None = None
@@ -170,7 +176,7 @@ class Transaction:
         if immediate:
             self._check_writable(name, name)
             self._my_state().note_immediate(name)
-            await self._view.set_now(name, text, self)
+            await self._view.set_now(name, text, self._owner)
         else:
             self._my_state().replace(name, text)
 
@@ -267,11 +273,11 @@ class Transaction:
 
     def _my_errands(self) -> Errands:
         if self._errands is None:
-            if self._owner is None:
+            if self._owner is None or self._steps is None or self._messages is None:
                 raise StateError(
                     "steps, messages and signals belong to module runs; this cache belongs to none"
                 )
-            self._errands = Errands(self._view, self._owner)
+            self._errands = Errands(self._owner, self._steps, self._messages)
         return self._errands
 
     def _mailboxes(self, mailbox: str | None) -> Sequence[str]:

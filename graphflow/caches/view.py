@@ -72,9 +72,13 @@ class StateView(Protocol):
     def task(self) -> Task:
         """A fresh copy."""
 
-    async def set_now(self, key: str, text: str, asker: object) -> None:
-        """Set a key in a transaction of its own; returns when it is committed. `asker` is the module run's own
-        transaction, whose place in the line counts."""
+    async def set_now(self, key: str, text: str, asker: Owner | None) -> None:
+        """Set a key in a transaction of its own; returns when it is committed. The place in the line of `asker`, who
+        asks for it, counts."""
+
+
+class Steps(Protocol):
+    """What the steps of module runs came to."""
 
     async def remembered(self, place: Place, field: str) -> str | None:
         """What is remembered in this field for this place."""
@@ -84,6 +88,10 @@ class StateView(Protocol):
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function where module bodies run: a sync one in a thread."""
+
+
+class Messages(Protocol):
+    """The mailboxes of a run, and the waiting for what comes into them."""
 
     @property
     def mailboxes(self) -> Mailboxes: ...

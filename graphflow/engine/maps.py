@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from graphflow.engine.attempt import Attempt
-from graphflow.engine.plain_items import plain_body
-from graphflow.engine.plan import PlanNode
+from graphflow.engine.body import Body
+from graphflow.engine.plain_items import PlainBody
 from graphflow.engine.stragglers import Durations
 from graphflow.run import Failure, ItemOutcomes, MapState, Pace
 
@@ -38,24 +38,23 @@ class MapItems:
 
     def __init__(
         self,
-        node: PlanNode,
+        body: Body,
         state: MapState,
         waiting: Collection[int] = (),
         fresh: Sequence[tuple[int, str]] = (),
     ) -> None:
         """`waiting` are the items that wait for a signal, `fresh` the texts of items that have just been stored."""
-        assert node.map is not None
-        self.node = node
+        assert body.node.map is not None
+        self.node = body.node
         self.visit = state.visit
-        #: Of items that can touch no state.
-        self.body = plain_body(node)
         self.is_loading = False
         #: More items of a generator are about to be stored.
         self.awaits_page = False
+        self._body = body
         self._state = state
-        self._batch_size = node.map.batch_size
-        self._limit = node.config.max_concurrency
-        self._in_flight = 0
+        self._batch_size = body.node.map.batch_size
+        #: No item takes a ticket.
+        self._is_plain = isinstance(body, PlainBody)
         self._durations = Durations()
         self._retried = 0
         self._queue: deque[tuple[int, str]] = deque()
@@ -125,7 +124,7 @@ class MapItems:
     def startable(
         self, may_start: Callable[[Attempt], bool], wanted: Collection[int] | None = None
     ) -> Iterator[Attempt]:
-        """The attempts that may start now, one at a time; each counts as in flight from here until `ended`.
+        """The attempts that may start now, one at a time.
 
         All that wait are asked, the oldest ticket first, before the queue is: a younger ticket may be waiting for an
         older one. `wanted` are the indexes of those that alone may run.
@@ -133,19 +132,16 @@ class MapItems:
         if self._holds_enough:
             return
         for attempt in self.waiting:
-            if not self.has_room:
-                return
-            if (wanted is None or any(index in wanted for index in attempt.indexes)) and may_start(attempt):
+            is_wanted = wanted is None or any(index in wanted for index in attempt.indexes)
+            if is_wanted and (self._is_plain or may_start(attempt)):
                 del self._waiting[attempt]
-                self._in_flight += 1
                 yield attempt
-        while self.has_room and (fresh := self._next(wanted)) is not None:
-            if fresh.body is None and not may_start(fresh):
+        while (fresh := self._next(wanted)) is not None:
+            if self._is_plain or may_start(fresh):
+                yield fresh
+            else:
                 self._waiting[fresh] = None
                 self._held_back = fresh
-                continue
-            self._in_flight += 1
-            yield fresh
 
     @property
     def _holds_enough(self) -> bool:
@@ -165,11 +161,6 @@ class MapItems:
     def _is_filling(self) -> bool:
         """Whether more will come into the queue."""
         return bool(self._pending) or self.is_loading or self.awaits_page or self._state.has_more
-
-    @property
-    def has_room(self) -> bool:
-        """Whether one more may be in flight."""
-        return self._limit is None or self._in_flight < self._limit
 
     def _next(self, wanted: Collection[int] | None) -> Attempt | None:
         """The next attempt from the queue, if one may be asked."""
@@ -196,23 +187,15 @@ class MapItems:
         return item
 
     def _single(self, index: int, text: str) -> Attempt:
-        return Attempt(self.node, 0, self.visit, index, text, body=self.body)
+        return Attempt(self._body, self.visit, index, text)
 
     def _batch(self, items: Sequence[tuple[int, str]]) -> Attempt:
         texts = ",".join(text for _, text in items)
         indexes = tuple(index for index, _ in items)
-        return Attempt(self.node, 0, self.visit, indexes[0], f"[{texts}]", indexes, body=self.body)
+        return Attempt(self._body, self.visit, indexes[0], f"[{texts}]", indexes)
 
-    def came_back(self) -> None:
-        """One that had waited for a message is in flight again."""
-        self._in_flight += 1
-
-    def stepped_aside(self) -> None:
-        """One that was in flight waits for a message."""
-        self._in_flight -= 1
-
-    def ended(self, attempt: Attempt) -> None:
-        self._in_flight -= 1
+    def note_time(self, attempt: Attempt) -> None:
+        """It is over, and has taken its time."""
         if attempt.index is not None:
             self._durations.note(attempt.index, attempt.seconds)
 
@@ -257,12 +240,14 @@ class MapItems:
     def has_finished(self) -> bool:
         return bool(self._done or self._failed)
 
-    def take_finished(self) -> ItemOutcomes:
-        """The next batch for a commit, cut by count and by size."""
+    def take_finished(self, in_flight: int) -> ItemOutcomes:
+        """The next outcomes for a commit, cut by count and by size; so many items are under way."""
         failed, self._failed = self._failed[:BATCH_ITEMS], self._failed[BATCH_ITEMS:]
         done = self._take_done(BATCH_ITEMS - len(failed))
         retried, self._retried = self._retried, 0
-        return ItemOutcomes(self.node.index, self.visit, done, failed, retried=retried, pace=self._pace())
+        return ItemOutcomes(
+            self.node.index, self.visit, done, failed, retried=retried, pace=self._pace(in_flight)
+        )
 
     def _take_done(self, count: int) -> list[tuple[int, str]]:
         done: list[tuple[int, str]] = []
@@ -274,8 +259,8 @@ class MapItems:
         self._done_size -= size
         return done
 
-    def _pace(self) -> Pace:
-        return Pace(self._in_flight, self._durations.median, self._durations.report())
+    def _pace(self, in_flight: int) -> Pace:
+        return Pace(in_flight, self._durations.median, self._durations.report())
 
 
 def _position(attempt: Attempt) -> float:

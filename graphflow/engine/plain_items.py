@@ -6,50 +6,92 @@ map may have a million of them, so everything that is the same for all is looked
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import Any
 
 from graphflow.caches.operations import value_text
 from graphflow.codec import decode
-from graphflow.engine.attempt import Attempt, Returned, raised, returned, unstorable
+from graphflow.engine.attempt import Attempt
+from graphflow.engine.body import CameTo, raised, reading_of
 from graphflow.engine.plan import PlanNode, Source
+from graphflow.engine.returned import Reading, Returned, failure_from, timed_out, unstorable
 from graphflow.errors import UnstorableValue, ValueTooLarge
 from graphflow.graph.modules import FunctionModule
 
-#: The text of an item's result; what a batch came to, or that the item failed; None if nobody waits for it any more.
-CameTo = str | Returned | None
+#: The index of an item, or those of a batch.
+Place = int | tuple[int, ...]
 
 
-class PlainBody:
-    """The function of a map whose items can touch no state."""
+@dataclass(frozen=True, slots=True)
+class PlainCall:
+    """The function of a map whose items can touch no state, and how it is called. Plain data but for the function, so
+    that it can be sent to wherever that can be."""
 
-    __slots__ = ("_decides", "_name", "call", "is_async", "seconds")
+    function: Any
+    #: The parameters for the item and for its index.
+    item: str
+    index: str | None
+    reading: Reading
 
-    def __init__(self, node: PlanNode) -> None:
-        module = node.modules[0]
-        self.is_async = module.is_async
-        #: For one attempt.
-        self.seconds = module.timeout
-        #: Calls the function with an attempt's parameters filled.
-        self.call = _caller(node)
-        self._name = node.name
-        self._decides = bool(module.module.to)
+    def __call__(self, text: str, place: Place) -> Any:
+        """What the function returns for an item, or for the list of a batch: of an async one a coroutine."""
+        if self.index is None:
+            return self.function(**{self.item: decode(text, "item")})
+        index = list(place) if isinstance(place, tuple) else place
+        return self.function(**{self.item: decode(text, "item"), self.index: index})
 
-    def came_to(self, attempt: Attempt, value: Any) -> CameTo:
-        """What the attempt came to, since its body has returned."""
-        if attempt.is_overdue or attempt.batch or self._decides:
-            return returned(attempt, value)
+    def read(self, value: Any, place: Place) -> str | Returned:
+        """What the item came to, since this was returned."""
+        if isinstance(place, tuple):
+            return self.reading.batch(value, len(place))
+        if self.reading.to:
+            return self.reading.one(value)
         try:
-            return value_text(self._name, value)
+            return value_text(self.reading.name, value)
         except (UnstorableValue, ValueTooLarge) as error:
             return unstorable(error)
 
-    def run(self, attempt: Attempt) -> CameTo:
-        """All of an item whose body is sync. In the thread that pulls it; raises nothing."""
+    def run(self, text: str, place: Place) -> str | Returned:
+        """All of an item whose function is sync; raises nothing."""
         try:
-            return self.came_to(attempt, self.call(attempt))
+            return self.read(self(text, place), place)
         except BaseException as error:
-            return raised(attempt, error)
+            return Returned(failure=failure_from(error))
+
+
+class PlainBody:
+    """The body of such an item."""
+
+    module = 0
+
+    def __init__(self, node: PlanNode) -> None:
+        self.node = node
+        self.seconds: float | None = node.modules[0].timeout
+        self.call = _call_of(node)
+        #: A thread pulls the items and does all of each; else each is a task of its own.
+        self.is_pulled = not node.modules[0].is_async
+
+    def open(self, attempt: Attempt) -> None:
+        """It needs nothing."""
+
+    def start(self, attempt: Attempt) -> Awaitable[Any]:
+        coroutine: Awaitable[Any] = self.call(attempt.text, place_of(attempt))
+        return coroutine
+
+    def came_to(self, attempt: Attempt, value: Any) -> CameTo:
+        if attempt.is_overdue:
+            return timed_out(attempt.timeout)
+        return self.call.read(value, place_of(attempt))
+
+    def raised(self, attempt: Attempt, error: BaseException) -> CameTo:
+        return raised(attempt, error)
+
+
+def place_of(attempt: Attempt) -> Place:
+    """The index of the item, or those of the batch."""
+    assert attempt.index is not None
+    return attempt.batch or attempt.index
 
 
 def plain_body(node: PlanNode) -> PlainBody | None:
@@ -57,22 +99,8 @@ def plain_body(node: PlanNode) -> PlainBody | None:
     return PlainBody(node) if node.map is not None and node.modules[0].is_plain else None
 
 
-def _caller(node: PlanNode) -> Callable[[Attempt], Any]:
-    module = node.modules[0].module
-    assert isinstance(module, FunctionModule)
-    function = module.function
-    names = {binding.source: binding.parameter for binding in node.modules[0].bindings or ()}
-    item, index = names[Source.ITEM], names.get(Source.INDEX)
-
-    def call(attempt: Attempt) -> Any:
-        return function(**{item: decode(attempt.text, "item")})
-
-    if index is None:
-        return call
-    with_index = index
-
-    def call_with_index(attempt: Attempt) -> Any:
-        place = list(attempt.batch) if attempt.batch else attempt.index
-        return function(**{item: decode(attempt.text, "item"), with_index: place})
-
-    return call_with_index
+def _call_of(node: PlanNode) -> PlainCall:
+    module = node.modules[0]
+    assert isinstance(module.module, FunctionModule)
+    names = {binding.source: binding.parameter for binding in module.bindings or ()}
+    return PlainCall(module.module.function, names[Source.ITEM], names.get(Source.INDEX), reading_of(node, 0))

@@ -121,19 +121,26 @@ async def _drive(
     """The run when it is over; None if it was given back, taken over, or the store lost what it had acknowledged."""
     # A sixth of the package's import time, which whoever only defines an agent does not need.
     from graphflow.engine.scheduler import Scheduler
+    from graphflow.executors.inline import InlineExecutor
 
     answers = True
     try:
         run = await session.store.load(lease.run_id, plan)
         if not run.status.is_final:
             scheduler = Scheduler(
-                plan, run, session.store, lease, stall_seconds=stall_seconds, on_commit=on_commit
+                plan,
+                run,
+                session.store,
+                lease,
+                InlineExecutor(),
+                stall_seconds=stall_seconds,
+                on_commit=on_commit,
             )
-            session.schedulers.add(scheduler)
+            session.drains.add(scheduler.drain)
             try:
                 await scheduler.drive(session.heartbeat)
             finally:
-                session.schedulers.discard(scheduler)
+                session.drains.discard(scheduler.drain)
         if run.status is RunStatus.SUSPENDED:
             return run
         if not run.status.is_final:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from graphflow.caches.operations import value_text
 from graphflow.codec import decode
-from graphflow.engine.attempt import failure_from
+from graphflow.engine.returned import failure_from
 from graphflow.errors import StoreError
 from graphflow.run import Failure, MapState
 

@@ -1,51 +1,54 @@
 """Drives one run while it holds the run's lease: admits attempts to slots, validates what they come to, commits.
 
-One turn of the loop: take the outcomes that have arrived, check each against those before it, fold it into the mirror,
-admit what is ready to free slots (with the fold itself where nothing can come between), and send everything as one
-commit. What was admitted starts when the commit is acknowledged. Outcomes that arrive meanwhile wait for the next turn,
-so that commits grow with the load (group commit).
+One turn of the loop: take what has arrived, check each outcome against those before it, fold it into the run, admit what
+is ready to free slots (with the fold itself where nothing can come between), and send everything as one commit. What was
+admitted starts when the commit is acknowledged. What arrives meanwhile waits for the next turn, so that commits grow
+with the load (group commit).
 
 Failure at each point: before the commit is sent, nothing has happened and a resume runs the attempt again; if the reply
 is lost, the store sends the same commit under the same operation id until it is answered; if the commit is refused, the
-mirror is worthless and so is every transaction over it: `drive` raises, and its caller loads the run anew.
+run in memory is worthless and so is every transaction over it: `drive` raises, and its caller loads the run anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from graphflow.engine.admission import Admission
-from graphflow.engine.attempt import Attempt, Returned
+from graphflow.engine.attempt import Attempt
 from graphflow.engine.backpressure import Backpressure
+from graphflow.engine.bodies import Bodies
+from graphflow.engine.body import CameTo
 from graphflow.engine.committer import Committer, now
+from graphflow.engine.drive import Arrival, Drive
 from graphflow.engine.heartbeat import Heartbeat
+from graphflow.engine.line import Line
 from graphflow.engine.map_driver import MapDriver
-from graphflow.engine.mirror import Mirror
-from graphflow.engine.notebook import Notebook
+from graphflow.engine.messages import Messages
 from graphflow.engine.plan import Plan, bits
-from graphflow.engine.post_office import PostOffice
-from graphflow.engine.slots import Ended, Slots
-from graphflow.engine.tickets import TicketLine
-from graphflow.engine.timers import Timers
+from graphflow.engine.returned import Returned
+from graphflow.engine.run_view import RunView
+from graphflow.engine.slots import Slots
+from graphflow.engine.steps import Steps
 from graphflow.engine.watchdog import Watchdog
 from graphflow.errors import LeaseLost, RunStalled
-from graphflow.executors.inline import InlineExecutor
+from graphflow.executors.executor import Executor
 from graphflow.failpoints import failpoint
 from graphflow.graph.tasks import RunStatus
 from graphflow.requests import input_from_request
 from graphflow.run import (
     Begin,
     Crashed,
+    Failure,
     Input,
+    NodeStatus,
     Outcome,
     RetryDue,
     Run,
-    StateSet,
+    Started,
     Stop,
     Transition,
 )
@@ -55,20 +58,9 @@ from graphflow.store.contract import Lease, Store
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Arrival:
-    """Something to fold. `outcome` is None for an attempt that found itself overtaken."""
-
-    outcome: Ended
-    attempt: Attempt | None = None
-    #: The attempt in whose name state is set at once: its place in the line counts.
-    asker: Attempt | None = None
-    #: Set when the outcome is committed.
-    committed: asyncio.Future[None] | None = None
-
-
 class Scheduler:
-    """Drives `run`, which was just loaded under `lease`, until it is over."""
+    """Drives `run`, which was just loaded under `lease`, until it is over. Bodies that do not run on the event loop run
+    in `executor`."""
 
     def __init__(
         self,
@@ -76,63 +68,50 @@ class Scheduler:
         run: Run,
         store: Store,
         lease: Lease,
+        executor: Executor,
         *,
         stall_seconds: float = DEFAULT_STALL_SECONDS,
         on_commit: Callable[[], None] = lambda: None,
     ) -> None:
-        self.plan = plan
-        self.run = run
-        self.store = store
-        self._lease = lease
+        self._plan = plan
+        self._run = run
+        self._executor = executor
         self._on_commit = on_commit
-        self._loop = asyncio.get_running_loop()
-        self._executor = InlineExecutor()
-        tickets = TicketLine()
-        self._notebook = Notebook(plan, run, store, lease, self._executor, self.break_off)
-        self._post = PostOffice(self)
-        self._mirror = Mirror(plan, run, store, self._set_now, self._notebook, self._post, self.break_off)
-        self.slots = Slots(plan, self._mirror, self._executor, self._ended, run.id)
-        self.committer = Committer(plan, run, store, lease, self._mirror, tickets, self._react)
-        self.timers = Timers(self.slots.context)
-        self._maps = MapDriver(self)
-        self.slots.item_ended = self._maps.item_ended
-        self.admission = Admission(self, self._maps, tickets)
-        self._memory = Backpressure(store, run.id, self.wake, self.break_off)
-        self._arrived: deque[Arrival] = deque()
-        #: Arrivals that would disturb an older running ticket; they come again when a ticket leaves.
-        self._parked: list[Arrival] = []
+        self._drive = drive = Drive(plan, run, store, lease)
+        self._line = Line(plan, run, on_left=drive.unpark)
+        self._view = RunView(drive)
+        self._slots = Slots(drive, executor, self._ended)
+        self._steps = Steps(drive, executor)
+        self._messages = Messages(drive, self._slots, self._line)
+        self._committer = Committer(drive, self._view, self._line)
+        bodies = Bodies(drive, self._view, self._steps, self._messages, executor)
+        self._maps = MapDriver(drive, self._line, self._slots, self._committer, bodies)
+        self._admission = Admission(drive, self._line, self._slots, bodies)
+        self._memory = Backpressure(drive)
+        self._watchdog = Watchdog(
+            drive,
+            stall_seconds,
+            stands_still=lambda: not drive.is_due and self._stands_still and not self._waits_for_others,
+            on_stall=self._stalled,
+        )
         self._committing: list[asyncio.Future[None]] = []
         #: The timer that does nothing for the run but end it.
         self._deadline = 0
-        self._broken: BaseException | None = None
-        #: Requests may wait in the inbox; some may have come before this process did.
-        self._has_requests = True
-        #: Nothing more is started.
-        self.is_draining = False
         self._gave_up = False
-        #: Turns so far, whether another one is due, and set when there is something new to look at.
-        self._turns = 0
-        self._is_due = False
-        self._news = asyncio.Event()
-        self._watchdog = Watchdog(
-            stall_seconds,
-            self.slots.context,
-            stands_still=lambda: not self._is_due and self._stands_still and not self._waits_for_others,
-            turns=lambda: self._turns,
-            on_stall=self._stalled,
-        )
 
     # The loop
 
     async def drive(self, heartbeat: Heartbeat) -> None:
-        """Until the run is over or only waits for signals. LeaseLost or another StoreError if this process may not go on with it."""
-        lost = LeaseLost(self.run.id, "its lease was not renewed")
+        """Until the run is over or only waits for signals. LeaseLost or another StoreError if this process may not go on
+        with it; RunStalled."""
+        lost = LeaseLost(self._run.id, "its lease was not renewed")
+        loop = self._drive.loop
         heartbeat.keep(
-            self._lease,
-            lost=lambda: _call_in(self._loop, self.break_off, lost),
-            inbox=lambda waiting: _call_in(self._loop, self._look_into_inbox),
-            call_in_loop=lambda function: _call_in(self._loop, function),
-            at_work=self.slots.at_work,
+            self._drive.lease,
+            lost=lambda: _call_in(loop, self._drive.break_off, lost),
+            inbox=lambda waiting: _call_in(loop, self._drive.look_into_inbox),
+            call_in_loop=lambda function: _call_in(loop, function),
+            at_work=self._slots.at_work,
         )
         try:
             with self._executor:
@@ -141,261 +120,303 @@ class Scheduler:
                 while not self._is_at_rest and not self._is_drained:
                     await self._turn()
         finally:
-            heartbeat.drop(self._lease)
+            heartbeat.drop(self._drive.lease)
             await self._stop_everything()
 
     def drain(self, grace_seconds: float) -> None:
         """Start nothing more; `drive` returns when what runs has been committed, or dropped after `grace_seconds`."""
         failpoint("drain.begun")
-        self.is_draining = True
-        self.slots.stop_generators()
-        self.timers.after(grace_seconds, self._give_up_draining)
-        self.wake()
-
-    @property
-    def is_held(self) -> bool:
-        """Nothing new is to be started now."""
-        return self.is_draining or self._memory.is_held
+        self._drive.is_draining = True
+        self._slots.stop_generators()
+        self._drive.timers.after(grace_seconds, self._give_up_draining)
+        self._drive.wake()
 
     @property
     def _is_at_rest(self) -> bool:
         """Nothing is left to do, for good or until somebody outside asks for something."""
-        if self.run.status is RunStatus.SUSPENDED:
-            return not self._has_requests and not self._arrived
-        return self.run.status.is_final
+        if self._run.status is RunStatus.SUSPENDED:
+            return not self._drive.has_requests and not self._drive.has_arrivals
+        return self._run.status.is_final
 
     @property
     def _is_drained(self) -> bool:
-        if not self.is_draining:
+        if not self._drive.is_draining:
             return False
-        return self._gave_up or (self.slots.is_idle and not self._arrived and not self._maps.has_finished)
+        is_idle = self._slots.is_idle and not self._drive.has_arrivals and not self._maps.has_finished
+        return self._gave_up or is_idle
 
     def _give_up_draining(self) -> None:
         self._gave_up = True
-        self.wake()
+        self._drive.wake()
 
     def _enter(self) -> None:
         """Put what the loaded run has in flight at the entrance that first-time work uses."""
-        if self.run.deaths > self.run.deaths_counted and self.run.status is not RunStatus.WAITING:
-            self.committer.fold(Crashed())
-        self.admission.enter_suspects()
-        if self.run.status is RunStatus.WAITING:
-            self.arrive(Begin())
-        for index in bits(self.run.active):
+        run = self._run
+        if run.deaths > run.deaths_counted and run.status is not RunStatus.WAITING:
+            self._fold(Crashed())
+        self._line.enter_suspects()
+        if run.status is RunStatus.WAITING:
+            self._drive.arrive(Begin())
+        for index in bits(run.active):
             if not self._maps.enter(index):
-                self.admission.enter_node(index)
-        if self.plan.deadline is not None:
+                self._admission.enter_node(index)
+        if self._plan.deadline is not None:
             # Whoever started the run may have had another clock.
-            spent = max(0.0, now() - self.run.started) / 1000 if self.run.started else 0
-            stop = Stop(RunStatus.FAILED, f"the run reached deadline={self.plan.deadline:g} s")
-            self._deadline = self.timers.after(self.plan.deadline - spent, self.arrive, stop)
-        self.wake()
+            spent = max(0.0, now() - run.started) / 1000 if run.started else 0
+            stop = Stop(RunStatus.FAILED, f"the run reached deadline={self._plan.deadline:g} s")
+            left = self._plan.deadline - spent
+            self._deadline = self._drive.timers.after(left, self._drive.arrive, stop)
+        self._drive.wake()
 
     async def _turn(self) -> None:
         await self._wait()
         await self._read_inbox()
         await self._fold_arrived()
-        launches = [] if self.run.status.is_final or self.is_held else self.admission.admit()
+        launches = [] if self._run.status.is_final or self._drive.is_held else self._admit()
         futures, self._committing = self._committing, []
-        if (reply := await self.committer.commit()) is not None:
+        if (reply := await self._committer.commit()) is not None:
             failpoint("commit.acknowledged")
             self._maps.stored()
             self._on_commit()
             self._memory.note(reply)
             if reply.inbox:
-                self._look_into_inbox()
-        if self.admission.look_at_suspects():
-            self.wake()
+                self._drive.look_into_inbox()
+        if self._line.look_at_suspects():
+            self._drive.wake()
         for future in futures:
             if not future.done():
                 future.set_result(None)
         for attempt in launches:
-            self.slots.launch(attempt)
+            self._slots.launch(attempt)
         self._maps.refill_soon()
+
+    def _admit(self) -> list[Attempt]:
+        """Attempts to be launched; that they start rides with this commit."""
+        admitted = self._admission.admit()
+        for attempt in admitted:
+            if self._run.nodes[attempt.node.index].modules[attempt.module].status is NodeStatus.READY:
+                self._fold(Started(attempt.node.index, attempt.module))
+        return admitted
+
+    # Standing still
 
     async def _wait(self) -> None:
         """Until a turn is due. Whenever there is news meanwhile, nothing may be left that could bring that turn about."""
-        while not self._is_due:
+        while not self._drive.is_due:
             if self._stands_still:
                 self._go_on_or_stall()
-            if not self._is_due:
-                self._news.clear()
-                await self._news.wait()
-        self._is_due = False
-        self._turns += 1
-        if self._broken is not None:
-            raise self._broken
+            if not self._drive.is_due:
+                await self._drive.wait_news()
+        self._drive.begin_turn()
 
     @property
     def _stands_still(self) -> bool:
         """Nothing will come but from outside."""
-        has_timers = len(self.timers) > (self._deadline in self.timers)
-        return self.slots.is_idle and self._maps.is_idle and not has_timers
+        timers = self._drive.timers
+        has_timers = len(timers) > (self._deadline in timers)
+        return self._slots.is_idle and self._maps.is_idle and not has_timers
 
     @property
     def _waits_for_others(self) -> bool:
         """Nothing goes on because nothing can: there is no room in the store, or all that is left waits for signals."""
-        waits_for_signals = bool(self.run.waits) and not self._waiting_here and not self._maps.has_waiting
-        return self._memory.is_held or waits_for_signals
+        waits_for_signals = bool(self._run.waits) and not self._waiting_here and not self._maps.has_waiting
+        return self._drive.is_full or waits_for_signals
 
     @property
     def _waiting_here(self) -> list[Attempt]:
         """The attempts that wait for a slot, for their ticket, or for the commit of an older one."""
-        parked = [arrival.attempt for arrival in self._parked if arrival.attempt is not None]
-        return [*self.admission.waiting, *self._maps.waiting, *parked]
+        return [*self._admission.waiting, *self._maps.waiting, *self._drive.parked]
 
     def _go_on_or_stall(self) -> None:
         """Nothing is in flight: let others than the suspects run, or end a run that waits for what nothing will send."""
-        if self._memory.is_held:
+        if self._drive.is_full:
             return
-        if self.admission.clear_suspects():
+        if self._line.clear_suspects():
             # A suspect waits for what may not run beside it.
-            self.wake()
-        elif not self.run.waits and (reason := self._post.stall_reason) is not None:
-            self.arrive(Stop(RunStatus.FAILED, reason))
+            self._drive.wake()
+        elif not self._run.waits and (reason := self._messages.stall_reason) is not None:
+            self._drive.arrive(Stop(RunStatus.FAILED, reason))
         elif not self._waits_for_others:
             failpoint("run.stands_still")
 
     def _stalled(self) -> None:
         """Nothing goes on, and nobody has seen to it: this process gives the run up, another may do better."""
         self._go_on_or_stall()
-        if not self._is_due:
-            waits = [self.admission.described_wait(attempt) for attempt in self._waiting_here]
-            error = RunStalled(self.run.id, waits)
+        if not self._drive.is_due:
+            waits = [self._line.described_wait(attempt) for attempt in self._waiting_here]
+            error = RunStalled(self._run.id, waits)
             logger.error("%s", error)
-            self.break_off(error)
+            self._drive.break_off(error)
+
+    # What has arrived
 
     async def _read_inbox(self) -> None:
         """Requests from outside go before what has arrived from within."""
-        if not self._has_requests:
+        drive = self._drive
+        if not drive.has_requests:
             return
-        self._has_requests = False
-        for text in reversed(await self.store.take_requests(self._lease)):
+        drive.has_requests = False
+        for text in reversed(await drive.store.take_requests(drive.lease)):
             failpoint("request.taken")
             request = input_from_request(text)
             if request is None:
-                logger.warning("run %s: a request that this version does not know is left out", self.run.id)
+                logger.warning("run %s: a request that this version does not know is left out", self._run.id)
             else:
-                self._arrived.appendleft(Arrival(request))
+                drive.arrive_first(request)
 
     async def _fold_arrived(self) -> None:
-        while not self.run.status.is_final:
-            if self.committer.is_full:
-                self.wake()
+        while not self._run.status.is_final:
+            if self._committer.is_full:
+                self._drive.wake()
                 return
-            if self._arrived:
-                await self._take(self._arrived.popleft())
-            elif not (await self._maps.fold_finished() or await self._maps.fold_page()):
+            if self._drive.has_arrivals:
+                await self._take(self._drive.next_arrival())
+            elif (incoming := await self._maps.next_input()) is not None:
+                self._take_input(Arrival(incoming))
+            else:
                 return
 
     async def _take(self, arrival: Arrival) -> None:
         """Validate against all outcomes before this one, then fold; what has lost is repeated."""
-        attempt, outcome = arrival.attempt, arrival.outcome
+        attempt = arrival.attempt
         if attempt is None:
-            self._take_from_outside(arrival)
+            self._take_input(arrival)
             return
         if attempt.stopping:
-            self.admission.leave(attempt)
+            self._line.leave(attempt)
             return
         assert attempt.transaction is not None
-        if outcome is None or not attempt.transaction.is_valid(self._mirror):
-            logger.debug("run %s: %s lost a conflict and is repeated", self.run.id, attempt.node.name)
-            self.admission.repeat(attempt)
-        elif isinstance(outcome, Returned):
-            if not await self._maps.take(attempt, outcome):
-                self._parked.append(arrival)
+        if arrival.came_to is None or not attempt.transaction.is_valid(self._view):
+            logger.debug("run %s: %s lost a conflict and is repeated", self._run.id, attempt.node.name)
+            self._repeat(attempt)
+            return
+        incoming = await self._resolved(attempt, arrival.came_to)
+        if incoming is None:
+            return
+        if self._fold(incoming, attempt, room=self._room):
+            self._maps.adopt(attempt)
+            self._line.leave(attempt)
         else:
-            if isinstance(outcome, Outcome):
-                outcome = self.committer.resolved_outcome(attempt, outcome)
-            if self.committer.fold(outcome, attempt, room=self.admission.room):
-                self._maps.adopt(attempt)
-                self.admission.leave(attempt)
-            else:
-                self._parked.append(arrival)
+            self._maps.parked(attempt)
+            self._drive.park(arrival)
 
-    def _take_from_outside(self, arrival: Arrival) -> None:
-        """What no attempt has come to: a start, a timer, state set at once."""
-        assert arrival.outcome is not None
-        assert not isinstance(arrival.outcome, Returned)
-        if not self.committer.fold(arrival.outcome, arrival.asker):
-            self._parked.append(arrival)
+    async def _resolved(self, attempt: Attempt, came_to: CameTo | Input) -> Input | None:
+        """What an attempt came to, with its writes, on the state as it is now. None if that is folded later, with a batch
+        of items. Parked, it is resolved again on another state."""
+        if not isinstance(came_to, Returned):
+            assert came_to is not None
+            assert not isinstance(came_to, str)
+            return came_to
+        writes = {} if came_to.failure is not None else self._committer.resolved(attempt)
+        if isinstance(writes, Failure):
+            came_to, writes = Returned(failure=writes), {}
+        if attempt.index is None:
+            return _outcome(attempt, came_to, writes)
+        if came_to.failure is None:
+            outcome = await self._maps.outcome_of(attempt, came_to, writes)
+            if outcome is not None:
+                return outcome
+        self._maps.conclude(attempt, came_to)
+        return None
+
+    def _take_input(self, arrival: Arrival) -> None:
+        """What no attempt has come to: a start, a timer, state set at once, a batch of items."""
+        incoming = arrival.came_to
+        assert incoming is not None
+        assert not isinstance(incoming, Returned | str)
+        if not self._fold(incoming, arrival.asker):
+            self._drive.park(arrival)
         elif arrival.committed is not None:
             self._committing.append(arrival.committed)
 
+    def _fold(self, incoming: Input, attempt: Attempt | None = None, *, room: int = 0) -> bool:
+        """False if it has to wait for an older ticket: then nothing has changed."""
+        transition = self._committer.fold(incoming, attempt, room=room)
+        if transition is not None:
+            self._react(transition)
+        return transition is not None
+
+    @property
+    def _room(self) -> int:
+        """Attempts that will be admitted in this turn if they become ready now; where others may come between, none."""
+        if self._line.has_suspects or not self._line.is_empty or self._maps.has_open or self._drive.is_held:
+            return 0
+        return max(0, self._slots.free - len(self._admission.waiting))
+
     def _react(self, transition: Transition) -> None:
-        """Do outside the mirror what a transition asks for."""
+        """Do outside the run what a transition asks for."""
         for index in bits(transition.stopped):
             self._maps.drop(index)
-            self.slots.stop_node(index)
-            self.admission.drop_node(index)
+            self._slots.stop_node(index)
+            self._admission.drop_node(index)
         if transition.maps or transition.items_ready:
             self._maps.react(transition)
         if transition.sent:
-            self._post.react(transition)
-        for index, place in transition.ready:
-            self.admission.add(Attempt(self.plan.nodes[index], place, self.run.nodes[index].visits))
-        for index, place, retry_at in transition.delayed:
+            self._messages.react(transition)
+        for index, module in transition.ready:
+            self._admission.add(index, module)
+        for index, module, retry_at in transition.delayed:
             failpoint("retry.scheduled")
-            self.timers.after((retry_at - now()) / 1000, self.arrive, RetryDue(index, place))
+            seconds = (retry_at - now()) / 1000
+            self._drive.timers.after(seconds, self._drive.arrive, RetryDue(index, module))
 
-    def _ended(self, attempt: Attempt, ended: Ended) -> None:
-        self._post.drop(attempt)
-        if not self._maps.ended(attempt, ended):
-            self.arrive(ended, attempt)
+    def _ended(self, attempt: Attempt, came_to: CameTo) -> None:
+        """An attempt is over. What touched no state need not be validated, nor wait for a turn of its own."""
+        if attempt.transaction is not None:
+            self._messages.drop(attempt)
+        if attempt.index is not None:
+            self._maps.ended(attempt)
+            if isinstance(came_to, Returned | str) and attempt.touches_nothing:
+                self._maps.conclude(attempt, came_to)
+                return
+            if attempt.transaction is None:
+                # Nobody waits for it any more.
+                attempt.close()
+                self._drive.wake()
+                return
+        self._drive.arrive(came_to, attempt)
 
-    def unpark(self) -> None:
-        """A ticket has left: what waited for it is looked at again."""
-        self._arrived.extendleft(reversed(self._parked))
-        self._parked.clear()
-        self.wake()
+    def _repeat(self, attempt: Attempt) -> None:
+        """It lost a conflict: again against fresh state, no attempt used, in its place in the line."""
+        again = self._line.lost(attempt)
+        if attempt.index is not None:
+            self._maps.put_back(again)
+        else:
+            self._admission.put_back(again)
 
-    # What comes and goes
-
-    def wake(self) -> None:
-        """Another turn is due."""
-        self._is_due = True
-        self._news.set()
-
-    def look_again(self) -> None:
-        """Something has ended that may have been the last thing to go on."""
-        self._news.set()
-
-    def arrive(self, outcome: Ended, attempt: Attempt | None = None) -> None:
-        self._arrived.append(Arrival(outcome, attempt))
-        self.wake()
-
-    def _look_into_inbox(self) -> None:
-        self._has_requests = True
-        self.wake()
-
-    def break_off(self, error: BaseException) -> None:
-        """End the driving with this error at the next turn."""
-        self._broken = self._broken or error
-        self.wake()
-
-    async def _set_now(self, key: str, text: str, asker: object) -> None:
-        await self.fold_now(StateSet({key: text}), self.slots.attempt_of(asker))
-
-    async def fold_now(self, outcome: Input, asker: Attempt | None) -> None:
-        """Fold something in an attempt's name before its outcome; returns when it is committed."""
-        committed = self._loop.create_future()
-        self._arrived.append(Arrival(outcome, asker=asker, committed=committed))
-        self.wake()
-        await committed
+    # The end
 
     async def _stop_everything(self) -> None:
         self._watchdog.close()
-        self.timers.close()
+        self._drive.timers.close()
         await self._maps.close()
         await self._memory.close()
-        await self.slots.stop_all()
-        await self._notebook.close()
-        for arrival in (*self._arrived, *self._parked):
+        await self._slots.stop_all()
+        await self._steps.close()
+        for arrival in self._drive.left():
             if arrival.committed is not None:
                 arrival.committed.cancel()
             if arrival.attempt is not None and arrival.attempt.feed is not None:
                 arrival.attempt.feed.close()
                 await arrival.attempt.feed.wait_closed()
+
+
+def _outcome(attempt: Attempt, returned: Returned, writes: dict[str, str | None]) -> Outcome:
+    """What a module run comes to. A function's result is also the state key with its node's name."""
+    place = attempt.node.index, attempt.module, attempt.visit
+    if returned.failure is not None:
+        return Outcome(*place, failure=returned.failure)
+    if attempt.is_function:
+        writes[attempt.node.name] = returned.result
+    assert attempt.transaction is not None
+    return Outcome(
+        *place,
+        returned.result,
+        decision=returned.decision,
+        writes=writes,
+        sent=attempt.transaction.sent,
+        taken=attempt.transaction.taken,
+    )
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object) -> None:

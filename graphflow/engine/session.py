@@ -5,31 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from graphflow.engine.closing import brought_to_its_end
 from graphflow.engine.heartbeat import Heartbeat
 from graphflow.store.contract import Store
 
-if TYPE_CHECKING:
-    from graphflow.engine.scheduler import Scheduler
-
 
 @dataclass(slots=True)
 class Session:
-    """A store that is open, with the heartbeat of the leases that were taken through it and the runs driven in it."""
+    """A store that is open, with the heartbeat of the leases that were taken through it."""
 
     store: Store
     heartbeat: Heartbeat
-    schedulers: set[Scheduler] = field(default_factory=set)
+    #: What drains the runs that are driven in it, given the seconds that what runs gets to end.
+    drains: set[Callable[[float], None]] = field(default_factory=set)
     #: Seconds that what runs gets to end; None while runs are started.
     draining: float | None = None
 
     def drain(self, grace_seconds: float) -> None:
         """Start nothing more in any run; each is given back when what runs in it has been committed."""
         self.draining = grace_seconds
-        for scheduler in self.schedulers:
-            scheduler.drain(grace_seconds)
+        for drain in self.drains:
+            drain(grace_seconds)
 
 
 @dataclass(slots=True)

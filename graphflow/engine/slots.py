@@ -1,69 +1,43 @@
-"""The places in which attempts run: so many at a time, and all of them gone at the end.
+"""The places in which attempts run: so many at a time, so many of each node, and all of them gone at the end.
 
-Each is a task of its own, but for the plain items of a sync function: a thread pulls them and does all of it, and no
-task waits for it.
+Each attempt is a task of its own, or work for an executor that nobody awaits; both end in one place. What an attempt
+does is its body's affair.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 
-from graphflow.caches.errands import Suspended
-from graphflow.caches.isolation import Overtaken
-from graphflow.caches.transaction import Transaction
-from graphflow.engine.attempt import (
-    Attempt,
-    Returned,
-    failure_from,
-    raised,
-    returned,
-    start_body,
-    timed_out,
-)
+from graphflow.engine.attempt import Attempt
+from graphflow.engine.body import CameTo
 from graphflow.engine.deadlines import Deadlines
-from graphflow.engine.mirror import Mirror
-from graphflow.engine.plain_items import CameTo, PlainBody
-from graphflow.engine.plan import Plan
-from graphflow.engine.sources import read_source
+from graphflow.engine.drive import Drive
+from graphflow.engine.returned import timed_out
 from graphflow.engine.teardown import GRACE_SECONDS, STOP_SECONDS, tear_down
-from graphflow.executors.inline import InlineExecutor, watch_for_stop
+from graphflow.executors.executor import Executor, Work
 from graphflow.failpoints import failpoint
-from graphflow.run import Input, ItemsStored, Outcome, SignalAwaited
 
 logger = logging.getLogger(__name__)
 
-#: What an attempt came to: of a module run or a source what is to be folded, of an item what its body returned; None
-#: if it found itself overtaken or was stopped.
-Ended = Input | Returned | None
-
 
 class Slots:
-    """Runs attempts. `ended` is called with what an attempt came to, `item_ended` with what a plain item did."""
+    """Runs attempts. `ended` is called with what an attempt came to."""
 
-    #: Set by whoever launches such items.
-    item_ended: Callable[[Attempt, CameTo], None]
-
-    def __init__(
-        self,
-        plan: Plan,
-        mirror: Mirror,
-        executor: InlineExecutor,
-        ended: Callable[[Attempt, Ended], None],
-        run_id: str,
-    ) -> None:
-        self.free = plan.max_concurrent_tasks
-        self.context = contextvars.copy_context()
-        self._mirror = mirror
+    def __init__(self, drive: Drive, executor: Executor, ended: Callable[[Attempt, CameTo], None]) -> None:
+        self.free = drive.plan.max_concurrent_tasks
+        #: Attempts that stepped aside and want to go on, the next one first.
+        self.returning: deque[Attempt] = deque()
+        self._drive = drive
         self._executor = executor
         self._ended = ended
-        self._run_id = run_id
-        self._names = [f"{run_id}/{node.name}" for node in plan.nodes]
-        self._deadlines = Deadlines(self.context, self._time_out)
-        self._semaphore = asyncio.Semaphore(plan.max_concurrent_tasks)
-        self._loop = asyncio.get_running_loop()
+        self._names = [f"{drive.run.id}/{node.name}" for node in drive.plan.nodes]
+        #: Attempts by node that hold a slot.
+        self._held = [0] * len(drive.plan.nodes)
+        self._deadlines = Deadlines(drive.context, self._time_out)
         self._running: set[Attempt] = set()
         #: Attempts that were cancelled by the last look and have not ended.
         self._late: set[Attempt] = set()
@@ -71,72 +45,147 @@ class Slots:
         self._abandoned: set[asyncio.Task[None]] = set()
         self._next_look: asyncio.TimerHandle | None = None
 
+    # Who has one
+
     @property
     def is_idle(self) -> bool:
         """Nothing runs; something may wait for a message."""
         return not any(attempt.holds_slot for attempt in self._running)
 
+    def has_room(self, attempt: Attempt) -> bool:
+        """Whether there is a slot for it, and as few of its node under way as its max_concurrency wants."""
+        if self.free <= 0:
+            return False
+        limit = attempt.node.config.max_concurrency
+        # Of a map the items are limited, not the reading of its source.
+        return limit is None or attempt.reads_source or self._held[attempt.node.index] < limit
+
+    def room_for_items(self, index: int, limit: int | None) -> int:
+        """How many items of the map node may start now."""
+        return self.free if limit is None else min(self.free, limit - self._held[index])
+
     def running(self, index: int) -> int:
-        """How many attempts of the node are under way, those that wait for a message left out."""
-        return sum(attempt.node.index == index and attempt.holds_slot for attempt in self._running)
+        """How many attempts of the node hold a slot."""
+        return self._held[index]
+
+    def take(self, attempt: Attempt) -> None:
+        """The attempt has a slot from here on. The caller sees to it that there is a free one, unless the attempt cannot
+        wait."""
+        if not attempt.holds_slot:
+            attempt.holds_slot = True
+            self.free -= 1
+            self._held[attempt.node.index] += 1
 
     def give_back(self, attempt: Attempt) -> None:
         """Its slot is free for others; it has none any more."""
         if attempt.holds_slot:
             attempt.holds_slot = False
             self.free += 1
+            self._held[attempt.node.index] -= 1
 
-    def take_back(self, attempt: Attempt) -> None:
-        """It has a slot again. The caller sees to it that there is a free one, unless the attempt cannot wait."""
-        if not attempt.holds_slot and attempt in self._running:
-            attempt.holds_slot = True
-            self.free -= 1
+    # Waiting without a slot
 
-    def attempt_of(self, transaction: object) -> Attempt | None:
-        return next((attempt for attempt in self._running if attempt.transaction is transaction), None)
+    def step_aside(self, attempt: Attempt) -> None:
+        """It waits for a message: its slot is free for others, and its time stands still."""
+        attempt.is_aside = True
+        attempt.seconds_left = self._stop_clock(attempt)
+        self.give_back(attempt)
 
-    def at_work(self) -> str:
-        """What the event loop is running at this moment, for people. Called from other threads."""
-        task = asyncio.current_task(self._loop)
-        found = next((attempt for attempt in list(self._running) if attempt.task is task), None)
-        return found.description if task is not None and found is not None else "something outside the run"
+    async def come_back(self, attempt: Attempt) -> None:
+        """Returns when it has a slot again; it stands in `returning` until then."""
+        if not attempt.is_aside:
+            return
+        if attempt.comeback is None:
+            attempt.comeback = asyncio.Event()
+            self.returning.append(attempt)
+            self._drive.wake()
+        await attempt.comeback.wait()
+
+    def let_come_back(self, attempt: Attempt) -> None:
+        """It goes on now; if it was interrupted while it waited, for a moment beyond the limit."""
+        if not attempt.is_aside:
+            return
+        attempt.is_aside = False
+        if attempt in self._running:
+            self.take(attempt)
+            if attempt.seconds_left is not None:
+                self._deadlines.resume(attempt, attempt.seconds_left)
+                attempt.seconds_left = None
+        if attempt.comeback is not None:
+            attempt.comeback.set()
+            attempt.comeback = None
+
+    # Attempts begin
 
     def launch(self, attempt: Attempt) -> None:
-        """Run the attempt, for which the caller has taken a slot out of `free`; the slot is free again at its end."""
-        failpoint("attempt.launched")
-        attempt.holds_slot = True
-        self._running.add(attempt)
-        if self._next_look is None:
-            self._next_look = self._loop.call_later(GRACE_SECONDS, self._look_for_late, context=self.context)
-        if (body := attempt.body) is not None:
-            self._deadlines.start(attempt, body.seconds)
-            if not body.is_async:
-                self._executor.start(self._pull, attempt, self._pulled_ended)
-                return
-            work = self._run_item(attempt, body)
-        else:
-            attempt.transaction = Transaction(self._mirror, attempt)
-            if attempt.index is not None:
-                attempt.transaction.set_item(attempt.batch or attempt.index, attempt.text)
-            if not attempt.reads_generator:
-                self._deadlines.start(attempt, attempt.timeout)
-            work = self._execute(attempt)
+        """Run the attempt, which has a slot, as a task; the slot is free again at its end."""
+        self._begin(attempt)
+        attempt.body.open(attempt)
         # A context of its own: the caller's is that of whichever attempt has just ended.
-        attempt.task = self._loop.create_task(
-            work, name=self._names[attempt.node.index], context=self.context.copy()
+        attempt.task = self._drive.loop.create_task(
+            self._execute(attempt), name=self._names[attempt.node.index], context=self._drive.context.copy()
         )
 
-    def stop_clock(self, attempt: Attempt) -> None:
-        """It waits for a message: that is not in its timeout."""
-        attempt.seconds_left = self._deadlines.stop(attempt, attempt.timeout)
+    def delegate(self, attempt: Attempt, call: Callable[..., CameTo], *arguments: object) -> None:
+        """Have the attempt, which has a slot, done by the executor: all of it is this call."""
+        self._begin(attempt)
+        work = Work(call, arguments, self._names[attempt.node.index])
+        self._executor.start(work, attempt.is_unwanted, partial(self._work_ended, attempt))
 
-    def start_clock(self, attempt: Attempt) -> None:
-        if attempt.seconds_left is not None and attempt in self._running:
-            self._deadlines.resume(attempt, attempt.seconds_left)
-            attempt.seconds_left = None
+    def _begin(self, attempt: Attempt) -> None:
+        failpoint("attempt.launched")
+        self._running.add(attempt)
+        if self._next_look is None:
+            self._look_for_late_soon()
+        if (seconds := attempt.body.seconds) is not None:
+            self._deadlines.start(attempt, seconds)
+
+    async def _execute(self, attempt: Attempt) -> None:
+        body = attempt.body
+        came_to: CameTo = None
+        try:
+            came_to = body.came_to(attempt, await body.start(attempt))
+        except BaseException as error:
+            if not (attempt.stopping and isinstance(error, asyncio.CancelledError)):
+                came_to = body.raised(attempt, error)
+        finally:
+            self._leave(attempt)
+        if not attempt.is_abandoned:
+            self._end(attempt, came_to)
+
+    def _work_ended(self, attempt: Attempt, came_to: CameTo) -> None:
+        """The executor, or the clock, is done with it; what comes second comes too late."""
+        if attempt in self._running:
+            self._leave(attempt)
+            self._end(attempt, came_to)
+
+    def _end(self, attempt: Attempt, came_to: CameTo) -> None:
+        failpoint("attempt.returned")
+        self._ended(attempt, came_to)
+
+    def _leave(self, attempt: Attempt) -> None:
+        self.give_back(attempt)
+        self._running.discard(attempt)
+        left = self._stop_clock(attempt)
+        if left is not None:
+            attempt.seconds = attempt.timeout - left
+        if attempt.transaction is not None:
+            attempt.transaction.end()
+
+    def _stop_clock(self, attempt: Attempt) -> float | None:
+        """What it had left of its time; None if it had none running."""
+        seconds = attempt.body.seconds
+        return None if seconds is None else self._deadlines.stop(attempt, seconds)
+
+    # Attempts are ended
 
     def stop_node(self, index: int) -> None:
         for attempt in [attempt for attempt in self._running if attempt.node.index == index]:
+            self._stop(attempt)
+
+    def stop_generators(self) -> None:
+        """Those that have yielded nothing: it costs nothing to begin them again."""
+        for attempt in [attempt for attempt in self._running if attempt.reads_generator]:
             self._stop(attempt)
 
     def _stop(self, attempt: Attempt) -> None:
@@ -155,12 +204,12 @@ class Slots:
             attempt.task.cancel()
         else:
             # Nothing interrupts a thread: the run goes on without it, and another takes its place.
-            self._pulled_ended(attempt, None if attempt.stopping else timed_out(attempt))
+            self._work_ended(attempt, None if attempt.stopping else timed_out(attempt.timeout))
 
-    def stop_generators(self) -> None:
-        """Those that have yielded nothing: it costs nothing to begin them again."""
-        for attempt in [attempt for attempt in self._running if attempt.reads_generator]:
-            self._stop(attempt)
+    def _look_for_late_soon(self) -> None:
+        self._next_look = self._drive.loop.call_later(
+            GRACE_SECONDS, self._look_for_late, context=self._drive.context
+        )
 
     def _look_for_late(self) -> None:
         """Abandon what was cancelled before the last look and still runs: a body may catch its cancellation."""
@@ -170,13 +219,13 @@ class Slots:
         self._late = cancelled
         self._next_look = None
         if self._running:
-            self._next_look = self._loop.call_later(GRACE_SECONDS, self._look_for_late, context=self.context)
+            self._look_for_late_soon()
 
     def _abandon(self, attempt: Attempt) -> None:
         """Let the run go on as if the attempt had ended; nothing that it still does reaches the run."""
         logger.warning(
             "run %s: %s ignores its cancellation and is left behind; let CancelledError pass in its body",
-            self._run_id,
+            self._drive.run.id,
             attempt.description,
         )
         attempt.is_abandoned = True
@@ -184,11 +233,7 @@ class Slots:
             self._abandoned.add(attempt.task)
             attempt.task.add_done_callback(self._abandoned.discard)
         self._leave(attempt)
-        late = None if attempt.stopping else timed_out(attempt)
-        if attempt.body is not None:
-            self.item_ended(attempt, late)
-        else:
-            self._ended(attempt, None if late is None else _outcome(attempt, late))
+        self._ended(attempt, None if attempt.stopping else timed_out(attempt.timeout))
 
     async def stop_all(self) -> None:
         """Cancel everything and wait for its end, though not for ever."""
@@ -205,92 +250,8 @@ class Slots:
         for task in tasks | self._abandoned:
             tear_down(task)
 
-    async def _execute(self, attempt: Attempt) -> None:
-        ended: Ended = None
-        if not attempt.node.modules[attempt.module].is_async or attempt.reads_source:
-            watch_for_stop(attempt.is_unwanted)
-        try:
-            if attempt.reads_source:
-                ended = await self._read_source(attempt)
-            else:
-                value = await start_body(attempt, self._semaphore, self._executor)
-                ended = _outcome(attempt, returned(attempt, value))
-        except (Overtaken, Suspended):
-            pass
-        except BaseException as error:
-            if not (attempt.stopping and isinstance(error, asyncio.CancelledError)):
-                ended = _outcome(attempt, raised(attempt, error))
-        finally:
-            self._leave(attempt)
-        # The wait for a signal may have come out in a group of exceptions, or not at all.
-        transaction = attempt.transaction
-        if transaction is not None and (awaited := transaction.awaits) is not None:
-            ended = SignalAwaited(attempt.place, awaited.signal, awaited.field)
-        if not attempt.is_abandoned:
-            failpoint("attempt.returned")
-            self._ended(attempt, ended)
-
-    async def _run_item(self, attempt: Attempt, body: PlainBody) -> None:
-        came_to: CameTo = None
-        try:
-            came_to = body.came_to(attempt, await body.call(attempt))
-        except BaseException as error:
-            if not (attempt.stopping and isinstance(error, asyncio.CancelledError)):
-                came_to = raised(attempt, error)
-        finally:
-            self._leave(attempt)
-        if not attempt.is_abandoned:
-            failpoint("attempt.returned")
-            self.item_ended(attempt, came_to)
-
-    def _pull(self, attempt: Attempt) -> CameTo:
-        """Run an item in the thread that calls this; None if nobody waits for it any more."""
-        return None if attempt.is_unwanted() else self.context.copy().run(_run_watched, attempt)
-
-    def _pulled_ended(self, attempt: Attempt, came_to: CameTo) -> None:
-        """A thread, or the clock, is done with an item; what comes second comes too late."""
-        if attempt in self._running:
-            self._leave(attempt)
-            failpoint("attempt.returned")
-            self.item_ended(attempt, came_to)
-
-    def _leave(self, attempt: Attempt) -> None:
-        self.give_back(attempt)
-        self._running.discard(attempt)
-        timeout = attempt.timeout
-        left = self._deadlines.stop(attempt, timeout)
-        if left is not None:
-            attempt.seconds = timeout - left
-        if attempt.transaction is not None:
-            attempt.transaction.end()
-
-    async def _read_source(self, attempt: Attempt) -> ItemsStored:
-        try:
-            return await read_source(attempt, self._mirror, self._semaphore, self._executor, self.context)
-        except Overtaken:
-            raise
-        except BaseException as error:
-            if attempt.stopping:
-                raise
-            failure = timed_out(attempt).failure if attempt.is_overdue else failure_from(error)
-            start = self._mirror.taken_from_source(attempt.node.index, attempt.visit)
-            return ItemsStored(attempt.node.index, attempt.visit, [], failure, start)
-
-
-def _outcome(attempt: Attempt, came_to: Returned) -> Outcome | Returned:
-    if attempt.index is not None:
-        return came_to
-    return Outcome(
-        attempt.node.index,
-        attempt.module,
-        attempt.visit,
-        came_to.result,
-        came_to.failure,
-        came_to.decision,
-    )
-
-
-def _run_watched(attempt: Attempt) -> CameTo:
-    assert attempt.body is not None
-    watch_for_stop(attempt.is_unwanted)
-    return attempt.body.run(attempt)
+    def at_work(self) -> str:
+        """What the event loop is running at this moment, for people. Called from other threads."""
+        task = asyncio.current_task(self._drive.loop)
+        found = next((attempt for attempt in list(self._running) if attempt.task is task), None)
+        return found.description if task is not None and found is not None else "something outside the run"

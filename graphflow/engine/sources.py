@@ -15,20 +15,23 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from graphflow.caches.isolation import Overtaken
 from graphflow.caches.operations import value_text
 from graphflow.caches.transaction import Transaction
 from graphflow.codec import decode, encode
-from graphflow.engine.attempt import Attempt, argument, failure_from
-from graphflow.engine.plan import PlanGenerator, PlanNode, Source
+from graphflow.engine.arguments import arguments_of
+from graphflow.engine.attempt import Attempt
+from graphflow.engine.body import CameTo, raised
+from graphflow.engine.plan import PlanGenerator, PlanNode
+from graphflow.engine.returned import failure_from
+from graphflow.engine.run_view import RunView
 from graphflow.engine.teardown import GRACE_SECONDS, STOP_SECONDS, tear_down
-from graphflow.executors.inline import InlineExecutor
+from graphflow.executors.executor import Executor
+from graphflow.executors.inline import watch_for_stop
 from graphflow.expressions import Expression
 from graphflow.run import Failure, ItemsStored
-
-if TYPE_CHECKING:
-    from graphflow.engine.mirror import Mirror
 
 logger = logging.getLogger(__name__)
 
@@ -45,36 +48,63 @@ CHUNK_SECONDS = 0.02
 Filter = Callable[[Any, int], bool]
 
 
-async def read_source(
-    attempt: Attempt,
-    mirror: Mirror,
-    semaphore: asyncio.Semaphore,
-    executor: InlineExecutor,
-    context: contextvars.Context,
-) -> ItemsStored:
-    """All items of a map node, or the first page of what its generator yields; then `attempt.feed` has the rest."""
-    node, transaction = attempt.node, attempt.transaction
-    assert node.map is not None
-    assert transaction is not None
-    keeps = _filter(node, transaction, mirror)
-    start = mirror.taken_from_source(node.index, attempt.visit)
-    if node.map.over_map:
-        transaction.note_node_read(node.map.source)
-        if node.map.pipelined and mirror.is_streaming(node):
-            borrowed = mirror.borrowed_visit(node)
-            return ItemsStored(node.index, attempt.visit, [], has_more=True, borrowed=borrowed, follows=True)
-        elements: AsyncGenerator[Any, None] = _records(node, mirror, start)
-    elif node.map.generator is None:
-        items = await _read_list(node, transaction, keeps)
-        return ItemsStored(node.index, attempt.visit, items)
-    else:
-        arguments = {
-            binding.parameter: await argument(binding, transaction, semaphore)
-            for binding in node.map.generator.bindings
-            if binding.source not in (Source.DEFAULT, Source.START)
-        }
-        elements = _elements(node.map.generator, arguments, start, executor)
-    return await _begin_feed(attempt, Feed(attempt, start, keeps, mirror), elements, context)
+class SourceBody:
+    """Reads all items of a map, or the first page of what its generator yields; then the attempt's `feed` has the rest."""
+
+    module = 0
+
+    def __init__(
+        self,
+        node: PlanNode,
+        view: RunView,
+        executor: Executor,
+        semaphore: asyncio.Semaphore,
+        context: contextvars.Context,
+    ) -> None:
+        assert node.map is not None
+        self.node = node
+        self._map = node.map
+        #: What a generator takes for one element is limited, and the feed sees to that.
+        self.seconds: float | None = None if node.map.is_fed else node.modules[0].timeout
+        self._view = view
+        self._executor = executor
+        self._semaphore = semaphore
+        self._context = context
+
+    def open(self, attempt: Attempt) -> None:
+        attempt.transaction = Transaction(self._view, attempt)
+
+    async def start(self, attempt: Attempt) -> ItemsStored:
+        watch_for_stop(attempt.is_unwanted)
+        node, transaction = self.node, attempt.transaction
+        assert transaction is not None
+        keeps = _filter(node, transaction, self._view)
+        start = self._view.taken_from_source(node.index, attempt.visit)
+        if self._map.over_map:
+            transaction.note_node_read(self._map.source)
+            if self._map.pipelined and self._view.is_streaming(node):
+                borrowed = self._view.borrowed_visit(node)
+                return ItemsStored(
+                    node.index, attempt.visit, [], has_more=True, borrowed=borrowed, follows=True
+                )
+            elements: AsyncGenerator[Any, None] = _records(node, self._view, start)
+        elif self._map.generator is None:
+            return ItemsStored(node.index, attempt.visit, await _read_list(node, transaction, keeps))
+        else:
+            bindings = self._map.generator.bindings
+            arguments = await arguments_of(bindings, transaction, self._semaphore)
+            elements = _elements(self._map.generator, arguments, start, self._executor)
+        return await _begin_feed(attempt, Feed(attempt, start, keeps, self._view), elements, self._context)
+
+    def came_to(self, attempt: Attempt, value: ItemsStored) -> CameTo:
+        return value
+
+    def raised(self, attempt: Attempt, error: BaseException) -> CameTo:
+        if isinstance(error, Overtaken):
+            return None
+        failure = raised(attempt, error).failure
+        start = self._view.taken_from_source(self.node.index, attempt.visit)
+        return ItemsStored(self.node.index, attempt.visit, [], failure, start)
 
 
 async def _begin_feed(
@@ -91,11 +121,11 @@ async def _begin_feed(
     return feed.page()
 
 
-async def _records(node: PlanNode, mirror: Mirror, start: int) -> AsyncGenerator[tuple[int, str], None]:
+async def _records(node: PlanNode, view: RunView, start: int) -> AsyncGenerator[tuple[int, str], None]:
     """The records of the map that is gone through, from index `start` on."""
     assert node.map is not None
-    if mirror.has_map_results(node.map.source):
-        async for page in mirror.map_pages(node.map.source, start):
+    if view.has_map_results(node.map.source):
+        async for page in view.map_pages(node.map.source, start):
             for record in page:
                 yield record
 
@@ -114,7 +144,7 @@ async def _read_list(node: PlanNode, transaction: Transaction, keeps: Filter) ->
     return [(index, encode(item, name)) for index, item in enumerate(source) if keeps(item, index)]
 
 
-def _filter(node: PlanNode, transaction: Transaction, mirror: Mirror) -> Filter:
+def _filter(node: PlanNode, transaction: Transaction, view: RunView) -> Filter:
     where = node.map.where if node.map is not None else None
     if where is None:
         return lambda item, index: True
@@ -122,18 +152,18 @@ def _filter(node: PlanNode, transaction: Transaction, mirror: Mirror) -> Filter:
         return lambda item, index: bool(where(item))
     for name in where.names:
         transaction.note_read(name)
-        if mirror.is_node(name):
+        if view.is_node(name):
             transaction.note_node_read(name)
     for name in where.node_names:
         transaction.note_node_read(name)
-    draft = mirror.draft()
+    draft = view.draft()
     return lambda item, index: draft.holds_for(where, item, index)
 
 
 class Feed:
     """A generator at work: what it has yielded waits here, as texts, until the map takes it as a page."""
 
-    def __init__(self, attempt: Attempt, start: int, keeps: Filter, mirror: Mirror) -> None:
+    def __init__(self, attempt: Attempt, start: int, keeps: Filter, view: RunView) -> None:
         self.node = attempt.node
         self.visit = attempt.visit
         #: Called when there is something to take.
@@ -142,7 +172,7 @@ class Feed:
         generator = attempt.node.map.generator if attempt.node.map is not None else None
         self._left_out = start if generator is not None and not generator.seeks else 0
         self._is_over_map = attempt.node.map is not None and attempt.node.map.over_map
-        self._borrowed = mirror.borrowed_visit(attempt.node)
+        self._borrowed = view.borrowed_visit(attempt.node)
         self._keeps = keeps
         #: Elements that the pages so far hold, and those that the generator has yielded.
         self._paged = self._taken = start
@@ -303,7 +333,7 @@ class Feed:
 
 
 def _elements(
-    generator: PlanGenerator, arguments: dict[str, Any], start: int, executor: InlineExecutor
+    generator: PlanGenerator, arguments: dict[str, Any], start: int, executor: Executor
 ) -> AsyncGenerator[Any, None]:
     if generator.seeks:
         arguments["start"] = start
@@ -319,7 +349,7 @@ class _Chunk:
 
 
 async def _from_threads(
-    generator: Generator[Any, None, None], executor: InlineExecutor
+    generator: Generator[Any, None, None], executor: Executor
 ) -> AsyncGenerator[Any, None]:
     """What a sync generator yields. It runs in a thread, for a chunk of elements at a time."""
     chunk = _Chunk([])

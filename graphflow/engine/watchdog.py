@@ -8,47 +8,39 @@ clock, so that it does not depend on anybody who forgot to look.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import Callable
+
+from graphflow.engine.drive import Drive
 
 #: Looks in the seconds for which a run may stand still.
 LOOKS = 4
 
 
 class Watchdog:
-    """Looks after one run while it is driven; `on_stall` is called once.
-
-    `stands_still` says whether nothing goes on, `turns` how many turns there have been.
-    """
+    """Looks after one run while it is driven; `on_stall` is called once. `stands_still` says whether nothing goes on."""
 
     def __init__(
-        self,
-        seconds: float,
-        context: contextvars.Context,
-        *,
-        stands_still: Callable[[], bool],
-        turns: Callable[[], int],
-        on_stall: Callable[[], None],
+        self, drive: Drive, seconds: float, *, stands_still: Callable[[], bool], on_stall: Callable[[], None]
     ) -> None:
+        self._drive = drive
         self._seconds = seconds
-        self._context = context
         self._stands_still = stands_still
-        self._turns = turns
         self._on_stall = on_stall
-        self._loop = asyncio.get_running_loop()
         #: The turns, and the time, when it was first seen to stand still; None while it goes on.
         self._seen: tuple[int, float] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        self._timer = self._loop.call_later(self._seconds / LOOKS, self._look, context=self._context)
+        self._timer = self._drive.loop.call_later(
+            self._seconds / LOOKS, self._look, context=self._drive.context
+        )
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
     def _look(self) -> None:
-        turns, time = self._turns(), self._loop.time()
+        turns, time = self._drive.turns, self._drive.loop.time()
         if not self._stands_still():
             self._seen = None
         elif self._seen is None or self._seen[0] != turns:

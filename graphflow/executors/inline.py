@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
+from graphflow.executors.executor import Work
 from graphflow.executors.threads import Threads
 from graphflow.graph.functions import is_async
-
-A = TypeVar("A")
-R = TypeVar("R")
 
 _stop_requested: contextvars.ContextVar[Callable[[], bool]] = contextvars.ContextVar(
     "graphflow_stop_requested"
@@ -44,6 +42,7 @@ class InlineExecutor:
 
     def __init__(self) -> None:
         self._threads = Threads()
+        self._context = contextvars.copy_context()
 
     def __enter__(self) -> InlineExecutor:
         return self
@@ -51,17 +50,32 @@ class InlineExecutor:
     def __exit__(self, *exc_info: object) -> None:
         self._threads.close()
 
-    async def execute(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    async def execute(self, function: Callable[..., Any], *args: Any) -> Any:
         """The function's return value; what it raises is raised here."""
         if is_async(function):
-            return await function(*args, **kwargs)
-        return await self._threads.run(function, args, kwargs)
+            return await function(*args)
+        return await self._threads.run(function, args, {})
 
     async def in_thread(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         """The same for a function that is known to be sync."""
         return await self._threads.run(function, (), arguments)
 
-    def start(self, function: Callable[[A], R], argument: A, ended: Callable[[A, R], None]) -> None:
-        """Call `function(argument)` in a thread without a task that waits for it: `ended(argument, result)` is called
-        in the event loop. The function sees to its context, and raises nothing."""
-        self._threads.start(function, argument, ended)
+    def start(self, work: Work, is_unwanted: Callable[[], bool], ended: Callable[[Any], None]) -> None:
+        """Have work done in a thread, without a task that waits for it."""
+        self._threads.start(self._do, (work, is_unwanted, ended), _tell)
+
+    def _do(self, asked: _Asked) -> Any:
+        work, is_unwanted, _ = asked
+        return None if is_unwanted() else self._context.copy().run(_watched, work, is_unwanted)
+
+
+_Asked = tuple[Work, Callable[[], bool], Callable[[Any], None]]
+
+
+def _watched(work: Work, is_unwanted: Callable[[], bool]) -> Any:
+    watch_for_stop(is_unwanted)
+    return work.call(*work.arguments)
+
+
+def _tell(asked: _Asked, result: Any) -> None:
+    asked[2](result)

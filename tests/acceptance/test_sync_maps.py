@@ -17,7 +17,8 @@ import pytest
 
 from graphflow import Agent, NodeStatus, NonRetryableException, RunStatus, is_cancelled
 from graphflow.engine import slots
-from graphflow.engine.attempt import Attempt, Returned
+from graphflow.engine.attempt import Attempt
+from graphflow.engine.body import CameTo
 from graphflow.executors.threads import Threads
 from tests.acceptance.support import agent_on, task, until
 from tests.helpers import run, wait_until
@@ -303,13 +304,13 @@ def test_item_over_its_timeout_is_tried_again_and_what_its_first_try_returns_lat
     let_go = threading.Event()
     calls: Counter[int] = Counter()
     reported: Counter[int | None] = Counter()
-    take_report = slots.Slots._pulled_ended
+    take_report = slots.Slots._work_ended
 
-    def note_report(self: slots.Slots, attempt: Attempt, returned: Returned | None) -> None:
-        take_report(self, attempt, returned)
+    def note_report(self: slots.Slots, attempt: Attempt, came_to: CameTo) -> None:
+        take_report(self, attempt, came_to)
         reported[attempt.index] += 1
 
-    monkeypatch.setattr(slots.Slots, "_pulled_ended", note_report)
+    monkeypatch.setattr(slots.Slots, "_work_ended", note_report)
 
     @agent.node(map_over="items", max_retries=2, timeout=0.5)
     def work(item: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,18 +96,15 @@ def test_run_that_waits_for_longer_than_it_may_stand_still_is_left_alone_if_ther
 def test_watchdog_counts_only_time_in_which_there_was_no_turn() -> None:
     async def watch() -> tuple[int, int]:
         calls: list[int] = []
-        turns = [0]
-        still = [True]
+        drive: Any = SimpleNamespace(
+            turns=0, loop=asyncio.get_running_loop(), context=contextvars.copy_context()
+        )
         watchdog = Watchdog(
-            0.05,
-            contextvars.copy_context(),
-            stands_still=lambda: still[0],
-            turns=lambda: turns[0],
-            on_stall=lambda: calls.append(turns[0]),
+            drive, 0.05, stands_still=lambda: True, on_stall=lambda: calls.append(drive.turns)
         )
         watchdog.start()
         for _ in range(30):
-            turns[0] += 1
+            drive.turns += 1
             await asyncio.sleep(0.01)
         while_it_turned = len(calls)
         await until(lambda: calls)

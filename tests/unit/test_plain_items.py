@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
 
 from graphflow import Agent
-from graphflow.engine.attempt import Attempt, Returned
-from graphflow.engine.plain_items import PlainBody, plain_body
+from graphflow.engine.attempt import Attempt
+from graphflow.engine.plain_items import PlainBody, place_of, plain_body
 from graphflow.engine.plan import PlanNode
+from graphflow.engine.returned import Returned
 from graphflow.errors import NonRetryableException
 
 
@@ -20,12 +22,14 @@ def node_of(function: Any, **config: Any) -> PlanNode:
 
 
 def item_of(node: PlanNode, text: str, index: int = 7, batch: tuple[int, ...] = ()) -> Attempt:
-    return Attempt(node, 0, 1, index, text, batch, body=plain_body(node))
+    body = plain_body(node)
+    assert body is not None
+    return Attempt(body, 1, index, text, batch)
 
 
 def run(node: PlanNode, attempt: Attempt) -> Any:
-    assert attempt.body is not None
-    return attempt.body.run(attempt)
+    assert isinstance(attempt.body, PlainBody)
+    return attempt.body.call.run(attempt.text, place_of(attempt))
 
 
 def test_only_what_takes_nothing_but_the_item_and_its_index_goes_the_short_path() -> None:
@@ -79,8 +83,27 @@ def test_what_the_body_raises_is_the_items_failure() -> None:
 
 
 def test_what_comes_after_its_time_is_not_looked_at() -> None:
-    node = node_of(lambda item: item)
-    attempt = item_of(node, "1")
+    async def work(item: int) -> int:
+        return item
+
+    attempt = item_of(node_of(work), "1")
     attempt.is_overdue = True
 
-    assert run(node, attempt).failure.type == "ModuleTimeout"
+    came_to = attempt.body.came_to(attempt, 1)
+
+    assert isinstance(came_to, Returned)
+    assert came_to.failure is not None
+    assert came_to.failure.type == "ModuleTimeout"
+
+
+def test_call_of_an_item_can_be_sent_elsewhere() -> None:
+    body = plain_body(node_of(scaled))
+    assert body is not None
+
+    call = pickle.loads(pickle.dumps(body.call))
+
+    assert call.run("3", 0) == "30"
+
+
+def scaled(item: int) -> int:
+    return item * 10

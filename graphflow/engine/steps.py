@@ -7,34 +7,21 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from graphflow.engine.plan import Plan
+from graphflow.engine.drive import Drive
 from graphflow.errors import GraphflowError
-from graphflow.executors.inline import InlineExecutor
-from graphflow.run import Place, Run
-from graphflow.store.contract import Lease, Store
+from graphflow.executors.executor import Executor
+from graphflow.run import Place
 
 #: Seconds that results under way to the store get at the end.
 CLOSE_SECONDS = 5.0
 
 
-class Notebook:
-    """What is remembered of one run's module runs. `break_off` is told why nothing can be remembered any more."""
+class Steps:
+    """What is remembered of one run's module runs."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        run: Run,
-        store: Store,
-        lease: Lease,
-        executor: InlineExecutor,
-        break_off: Callable[[BaseException], None],
-    ) -> None:
-        self._plan = plan
-        self._run = run
-        self._store = store
-        self._lease = lease
+    def __init__(self, drive: Drive, executor: Executor) -> None:
+        self._drive = drive
         self._executor = executor
-        self._break_off = break_off
         #: Under way to the store. Who looks for one of these waits for it, so that nothing is called twice.
         self._storing: dict[tuple[Place, str], asyncio.Task[str]] = {}
         #: Could not be stored: whoever waits for these waits for the end of the driving.
@@ -49,7 +36,7 @@ class Notebook:
         storing = self._storing.get((place, field))
         if storing is not None:
             return await asyncio.shield(storing)
-        return self._run.steps.get(place, {}).get(field)
+        return self._drive.run.steps.get(place, {}).get(field)
 
     async def remember(self, place: Place, field: str, text: str) -> str:
         """Store it; goes on if the caller is cancelled meanwhile. What stands there: the first that was stored."""
@@ -58,16 +45,15 @@ class Notebook:
 
     async def _keep(self, place: Place, field: str, text: str) -> str:
         try:
-            stored = await self._store.step(
-                self._lease, self._plan.nodes[place.node].name, place, field, text
-            )
+            node = self._drive.plan.nodes[place.node].name
+            stored = await self._drive.store.step(self._drive.lease, node, place, field, text)
         except GraphflowError as error:
             # That is not the module's failure: it sees nothing of it, and ends with the driving.
-            self._break_off(error)
+            self._drive.break_off(error)
             self._in_vain.add(self._storing.pop((place, field)))
             await asyncio.get_running_loop().create_future()
             raise
-        self._run.steps.setdefault(place, {})[field] = stored
+        self._drive.run.steps.setdefault(place, {})[field] = stored
         del self._storing[place, field]
         return stored
 

@@ -6,15 +6,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from graphflow.caches.mailboxes import Mailboxes
 from graphflow.caches.view import Owner
 from graphflow.engine.attempt import Attempt
+from graphflow.engine.drive import Drive
+from graphflow.engine.line import Line
+from graphflow.engine.slots import Slots
 from graphflow.run import Message, MessagesSent, Transition
-
-if TYPE_CHECKING:
-    from graphflow.engine.scheduler import Scheduler
 
 Found = tuple[str, str]
 
@@ -28,19 +27,21 @@ class _Waiting:
     found: asyncio.Future[Found | None]
 
 
-class PostOffice:
+class Messages:
     """The messages of one run, and who waits for them here."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
-        self.mailboxes = Mailboxes(scheduler.run.mailboxes, on_free=self._deliver)
+    def __init__(self, drive: Drive, slots: Slots, line: Line) -> None:
+        self._drive = drive
+        self._slots = slots
+        self._line = line
+        self.mailboxes = Mailboxes(drive.run.mailboxes, on_free=self._deliver)
         #: Who came first is served first.
         self._waiting: list[_Waiting] = []
 
     async def send_now(self, messages: Sequence[Message], owner: Owner) -> None:
         """Deliver before the sender's commit; returns when they are stored."""
         assert isinstance(owner, Attempt)
-        await self._scheduler.fold_now(MessagesSent(messages), owner)
+        await self._drive.fold_now(MessagesSent(messages), owner)
 
     async def wait_for_message(
         self, mailboxes: Sequence[str], timeout: float | None, owner: Owner
@@ -52,23 +53,30 @@ class PostOffice:
             return found
         waiting = _Waiting(owner, mailboxes, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
-        self._scheduler.admission.step_aside(owner)
-        timer = None if timeout is None else self._scheduler.timers.after(timeout, _give_up, waiting)
+        self._step_aside(owner)
+        timer = None if timeout is None else self._drive.timers.after(timeout, _give_up, waiting)
         try:
             found = await waiting.found
-            await self._scheduler.admission.come_back(owner)
+            await self._slots.come_back(owner)
         except BaseException:
             if found is not None:
                 self.mailboxes.release(*found)
             elif waiting.found.done() and not waiting.found.cancelled() and (late := waiting.found.result()):
                 self.mailboxes.release(*late)
-            self._scheduler.admission.come_back_at_once(owner)
+            self._slots.let_come_back(owner)
             raise
         finally:
             self._waiting.remove(waiting)
             if timer is not None:
-                self._scheduler.timers.cancel(timer)
+                self._drive.timers.cancel(timer)
         return found
+
+    def _step_aside(self, attempt: Attempt) -> None:
+        """Its slot and its place in the line are free for others."""
+        if not attempt.is_aside:
+            self._slots.step_aside(attempt)
+            self._line.step_aside(attempt)
+            self._drive.wake()
 
     def react(self, transition: Transition) -> None:
         for mailbox in dict.fromkeys(message.mailbox for message in transition.sent):

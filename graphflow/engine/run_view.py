@@ -1,45 +1,27 @@
-"""What a module run reads from: the run's mirror in this process, with the records of maps behind it in the store."""
+"""What a module run reads from: the run in this process, with the records of maps behind it in the store."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Collection
 
 from graphflow.caches.claims import Claims
-from graphflow.caches.mailboxes import Mailboxes
 from graphflow.caches.view import Owner
+from graphflow.engine.attempt import Attempt
 from graphflow.engine.draft import Draft
-from graphflow.engine.plan import Plan, PlanNode
+from graphflow.engine.drive import Drive
+from graphflow.engine.plan import PlanNode
 from graphflow.errors import StoreError
 from graphflow.graph.tasks import Task
-from graphflow.run import Message, NodeStatus, Place, Run
-from graphflow.store.contract import Store
-
-if TYPE_CHECKING:
-    from graphflow.engine.notebook import Notebook
-    from graphflow.engine.post_office import PostOffice
+from graphflow.run import NodeStatus
 
 
-class Mirror:
+class RunView:
     """Answers the reads of the module runs of one run, each a look-up in memory."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        run: Run,
-        store: Store,
-        set_now: Callable[[str, str, object], Awaitable[None]],
-        notebook: Notebook,
-        post: PostOffice,
-        break_off: Callable[[BaseException], None],
-    ) -> None:
-        self._plan = plan
-        self._run = run
-        self._store = store
-        self._set_now = set_now
-        self._notebook = notebook
-        self._post = post
-        self._break_off = break_off
+    def __init__(self, drive: Drive) -> None:
+        self._drive = drive
+        self._plan = drive.plan
+        self._run = drive.run
         self.claims = Claims()
 
     @property
@@ -84,11 +66,11 @@ class Mirror:
 
     async def map_pages(self, name: str, start: int = 0) -> AsyncIterator[list[tuple[int, str]]]:
         try:
-            async for page in self._store.result_pages(self._run.id, name, start):
+            async for page in self._drive.store.result_pages(self._run.id, name, start):
                 yield page
         except StoreError as error:
             # The store's trouble is no failure of the module that met it.
-            self._break_off(error)
+            self._drive.break_off(error)
             raise
 
     def taken_from_source(self, index: int, visit: int) -> int:
@@ -113,29 +95,9 @@ class Mirror:
     def task(self) -> Task:
         return self._run.task.model_copy(deep=True)
 
-    async def set_now(self, key: str, text: str, asker: object) -> None:
-        await self._set_now(key, text, asker)
-
-    async def remembered(self, place: Place, field: str) -> str | None:
-        return await self._notebook.remembered(place, field)
-
-    async def remember(self, place: Place, field: str, text: str) -> str:
-        return await self._notebook.remember(place, field, text)
-
-    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await self._notebook.call(function, *args)
-
-    @property
-    def mailboxes(self) -> Mailboxes:
-        return self._post.mailboxes
-
-    async def send_now(self, messages: Sequence[Message], owner: Owner) -> None:
-        await self._post.send_now(messages, owner)
-
-    async def wait_for_message(
-        self, mailboxes: Sequence[str], timeout: float | None, owner: Owner
-    ) -> tuple[str, str] | None:
-        return await self._post.wait_for_message(mailboxes, timeout, owner)
+    async def set_now(self, key: str, text: str, asker: Owner | None) -> None:
+        assert asker is None or isinstance(asker, Attempt)
+        await self._drive.set_now(key, text, asker)
 
     def draft(self) -> Draft:
         """The run as expressions see it."""

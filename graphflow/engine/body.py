@@ -1,0 +1,135 @@
+"""What is done in an attempt? A module run, an item that touches no state, the reading of a map's source: each a body.
+
+Slots know only this. A body is made once for a node and serves all attempts of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+from graphflow.caches.errands import Suspended
+from graphflow.caches.isolation import Overtaken
+from graphflow.caches.transaction import Transaction
+from graphflow.caches.view import Messages, StateView, Steps
+from graphflow.engine.arguments import arguments_of
+from graphflow.engine.attempt import Attempt
+from graphflow.engine.plan import PlanNode
+from graphflow.engine.returned import Reading, Returned, failure_from, timed_out
+from graphflow.executors.executor import Executor
+from graphflow.executors.inline import watch_for_stop
+from graphflow.graph.modules import FunctionModule
+from graphflow.run import ItemsStored, SignalAwaited
+
+#: What an attempt came to: what its body returned or raised, for a plain item the text of its result alone; what a
+#: source yielded; the signal that it waits for. None if it found itself overtaken, or nobody waits for it any more.
+CameTo = Returned | str | ItemsStored | SignalAwaited | None
+
+
+class Body(Protocol):
+    """The body of one module of a node, or of a map's source or items."""
+
+    node: PlanNode
+    #: The number of its module in the node.
+    module: int
+    #: For one attempt; None if it sees to its time by itself.
+    seconds: float | None
+
+    def open(self, attempt: Attempt) -> None:
+        """Give a new attempt what it needs, before it starts."""
+
+    def start(self, attempt: Attempt) -> Awaitable[Any]:
+        """Call it, in the attempt's own task; what is awaited is the user's coroutine itself wherever that can be."""
+
+    def came_to(self, attempt: Attempt, value: Any) -> CameTo:
+        """What the attempt came to, since this was returned."""
+
+    def raised(self, attempt: Attempt, error: BaseException) -> CameTo:
+        """What the attempt came to, since this was raised. The cancellation that the engine asked for does not come
+        here."""
+
+
+class ModuleBody:
+    """A module that sees the state, by a transaction of its own."""
+
+    def __init__(
+        self,
+        node: PlanNode,
+        module: int,
+        view: StateView,
+        steps: Steps,
+        messages: Messages,
+        executor: Executor,
+        semaphore: asyncio.Semaphore,
+    ) -> None:
+        self.node = node
+        self.module = module
+        self._module = node.modules[module]
+        self.seconds: float | None = self._module.timeout
+        self._view = view
+        self._steps = steps
+        self._messages = messages
+        self._executor = executor
+        self._semaphore = semaphore
+        self._reading = reading_of(node, module)
+
+    def open(self, attempt: Attempt) -> None:
+        attempt.transaction = Transaction(self._view, attempt, self._steps, self._messages)
+        if attempt.index is not None:
+            attempt.transaction.set_item(attempt.batch or attempt.index, attempt.text)
+
+    def start(self, attempt: Attempt) -> Awaitable[Any]:
+        transaction = attempt.transaction
+        assert transaction is not None
+        if not self._module.is_async:
+            watch_for_stop(attempt.is_unwanted)
+        if self._module.bindings is None:
+            return self._module.module.process(transaction, self._semaphore)
+        return self._read_and_call(transaction)
+
+    async def _read_and_call(self, transaction: Transaction) -> Any:
+        module = self._module.module
+        assert isinstance(module, FunctionModule)
+        arguments = await arguments_of(self._module.bindings or (), transaction, self._semaphore)
+        if self._module.is_async:
+            return await module.function(**arguments)
+        return await self._executor.in_thread(module.function, arguments)
+
+    def came_to(self, attempt: Attempt, value: Any) -> CameTo:
+        if (awaited := _awaited(attempt)) is not None:
+            # The wait for a signal has come to nothing in the body's hands.
+            return awaited
+        if attempt.is_overdue:
+            # It took the cancellation for itself; what it returns comes too late all the same.
+            return timed_out(attempt.timeout)
+        if attempt.batch:
+            return self._reading.batch(value, len(attempt.batch))
+        return self._reading.one(value)
+
+    def raised(self, attempt: Attempt, error: BaseException) -> CameTo:
+        # The wait for a signal may have come out in a group of exceptions.
+        if (awaited := _awaited(attempt)) is not None:
+            return awaited
+        if isinstance(error, Overtaken | Suspended):
+            return None
+        return raised(attempt, error)
+
+
+def reading_of(node: PlanNode, module: int) -> Reading:
+    """How what a module returns is read."""
+    found = node.modules[module]
+    return Reading(node.name, found.bindings is not None, tuple(found.module.to))
+
+
+def raised(attempt: Attempt, error: BaseException) -> Returned:
+    """What an attempt came to, since its body has raised."""
+    if attempt.is_overdue and isinstance(error, asyncio.CancelledError):
+        return timed_out(attempt.timeout)
+    return Returned(failure=failure_from(error))
+
+
+def _awaited(attempt: Attempt) -> SignalAwaited | None:
+    assert attempt.transaction is not None
+    awaits = attempt.transaction.awaits
+    return None if awaits is None else SignalAwaited(attempt.place, awaits.signal, awaits.field)

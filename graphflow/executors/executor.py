@@ -1,0 +1,38 @@
+"""Where does a body run that must not run on the event loop? Behind one protocol, whatever the place.
+
+What an executor is handed can be sent elsewhere as far as what it consists of can: functions by reference, arguments
+as values, a name for logs and traces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A call of a sync function that sees to everything itself: it raises nothing, and what it returns is data."""
+
+    call: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    #: `RUN/NODE`, for logs and traces.
+    name: str
+
+
+class Executor(AbstractContextManager["Executor"], Protocol):
+    """Runs bodies while the block lasts; it does not wait for those that hang."""
+
+    async def execute(self, function: Callable[..., Any], *args: Any) -> Any:
+        """The function's return value; what it raises is raised here. A coroutine function runs on the loop."""
+
+    async def in_thread(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        """The same for a function that is known to be sync, with arguments by name."""
+
+    def start(self, work: Work, is_unwanted: Callable[[], bool], ended: Callable[[Any], None]) -> None:
+        """Have work done that nobody awaits: `ended(what it returned)` is called in the event loop.
+
+        Work that `is_unwanted` when its turn comes is not begun, and ends with None.
+        """
