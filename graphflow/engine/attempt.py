@@ -129,11 +129,6 @@ class Attempt:
         """Whether it was told to end: by the engine, or because its time is up."""
         return self.stopping or self.is_overdue
 
-    @property
-    def touches_nothing(self) -> bool:
-        """Nothing that it read, wrote, sent or took has to be looked at before it is folded."""
-        return self.transaction is None or self.transaction.is_empty
-
     def is_unwanted(self) -> bool:
         """Whether nobody waits for what it comes to any more. Called from threads."""
         return self.is_cancelled or (self.transaction is not None and self.transaction.has_ended)

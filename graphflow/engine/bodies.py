@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from graphflow.caches.view import Messages, Steps
 from graphflow.engine.body import Body, ModuleBody
@@ -11,19 +12,25 @@ from graphflow.engine.plain_items import PlainBody, plain_body
 from graphflow.engine.run_view import RunView
 from graphflow.engine.sources import SourceBody
 from graphflow.executors.executor import Executor
+from graphflow.executors.table import LOCAL
 
 
 class Bodies:
     """The bodies of one run."""
 
     def __init__(
-        self, drive: Drive, view: RunView, steps: Steps, messages: Messages, executor: Executor
+        self,
+        drive: Drive,
+        view: RunView,
+        steps: Steps,
+        messages: Messages,
+        executors: Mapping[str, Executor],
     ) -> None:
         self._drive = drive
         self._view = view
         self._steps = steps
         self._messages = messages
-        self._executor = executor
+        self._executors = executors
         self._semaphore = asyncio.Semaphore(drive.plan.max_concurrent_tasks)
         self._made: dict[tuple[int, int], Body] = {}
 
@@ -36,16 +43,17 @@ class Bodies:
 
     def of_items(self, index: int) -> PlainBody | ModuleBody:
         """That of the items of a map node."""
-        return plain_body(self._drive.plan.nodes[index]) or self._module_body(index, 0)
+        node = self._drive.plan.nodes[index]
+        return plain_body(node, self._executors[node.config.executor]) or self._module_body(index, 0)
 
     def _make(self, index: int, module: int) -> Body:
         node = self._drive.plan.nodes[index]
         if node.map is None:
             return self._module_body(index, module)
-        return SourceBody(node, self._view, self._executor, self._semaphore, self._drive.context)
+        local = self._executors[LOCAL]
+        return SourceBody(node, self._view, local, self._semaphore, self._drive.context)
 
     def _module_body(self, index: int, module: int) -> ModuleBody:
         node = self._drive.plan.nodes[index]
-        return ModuleBody(
-            node, module, self._view, self._steps, self._messages, self._executor, self._semaphore
-        )
+        executor = self._executors[node.config.executor]
+        return ModuleBody(node, module, self._view, self._steps, self._messages, executor, self._semaphore)

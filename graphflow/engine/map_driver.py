@@ -10,16 +10,17 @@ import asyncio
 import random
 import time
 from collections.abc import Coroutine, Mapping
+from itertools import islice
 from typing import Any
 
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.bodies import Bodies
+from graphflow.engine.body import CameTo
 from graphflow.engine.committer import Committer
 from graphflow.engine.drive import Drive
 from graphflow.engine.line import Line
 from graphflow.engine.maps import MapItems
 from graphflow.engine.one_map import OneMap
-from graphflow.engine.plain_items import PlainBody, place_of
 from graphflow.engine.plan import borrowed_from
 from graphflow.engine.returned import Returned
 from graphflow.engine.slots import Slots
@@ -90,7 +91,12 @@ class MapDriver:
     def _map_of(self, attempt: Attempt) -> OneMap | None:
         """The map that an item belongs to; None if its visit is over."""
         one = self._maps.get(attempt.node.index)
-        return one if one is not None and one.visit == attempt.visit and one.items is not None else None
+        return one if one is not None and one.visit == attempt.visit else None
+
+    def _items_of(self, attempt: Attempt) -> MapItems | None:
+        """The items that an item is one of; None if their visit is over."""
+        one = self._maps.get(attempt.node.index)
+        return one.items if one is not None and one.visit == attempt.visit else None
 
     # Maps come and go
 
@@ -242,23 +248,17 @@ class MapDriver:
             self._drive.look_again()
 
     def _start_items(self, items: MapItems) -> None:
-        node = items.node
-        room = min(
-            self._slots.room_for_items(node.index, node.config.max_concurrency), self._burst - self._started
-        )
+        node, slots = items.node, self._slots
+        room = slots.room_for_items(node.index, node.config.max_concurrency)
         startable = items.startable(self._line.may_start, self._line.items_to_run(node))
-        while room > 0 and (attempt := next(startable, None)) is not None:
-            room -= 1
+        for attempt in islice(startable, max(0, min(room, self._burst - self._started))):
             self._started += 1
-            self._launch(attempt)
-
-    def _launch(self, attempt: Attempt) -> None:
-        self._slots.take(attempt)
-        body = attempt.body
-        if isinstance(body, PlainBody) and body.is_pulled:
-            self._slots.delegate(attempt, body.call.run, attempt.text, place_of(attempt))
-        else:
-            self._slots.launch(attempt)
+            slots.take(attempt)
+            if (body := items.delegated) is None:
+                slots.launch(attempt)
+            else:
+                place = attempt.batch or attempt.index
+                slots.delegate(attempt, body.executor, body.call.run, attempt.text, place)
 
     def _measure(self) -> None:
         """Fit the burst to what an item takes of the processor before it first waits."""
@@ -270,8 +270,8 @@ class MapDriver:
 
     def put_back(self, attempt: Attempt) -> None:
         """An item that runs again, before the others."""
-        if (one := self._map_of(attempt)) is not None and one.items is not None:
-            one.items.put_back(attempt)
+        if (items := self._items_of(attempt)) is not None:
+            items.put_back(attempt)
             self.refill_soon()
 
     def _load_page(self, items: MapItems) -> None:
@@ -297,26 +297,39 @@ class MapDriver:
 
     # Items end
 
-    def ended(self, attempt: Attempt) -> None:
-        """An item is over, and others may run in its place."""
+    def plain_ended(self, attempt: Attempt, came_to: CameTo) -> None:
+        """An item that can touch no state is over: it is folded with its batch."""
+        attempt.task = None
         self.refill_soon()
-        if (one := self._map_of(attempt)) is not None and one.items is not None and not attempt.is_aside:
-            one.items.note_time(attempt)
+        self._drive.wake()
+        if (items := self._items_of(attempt)) is not None:
+            items.note_time(attempt)
+            if isinstance(came_to, str | Returned):
+                self._conclude(attempt, items, came_to)
 
-    def conclude(self, attempt: Attempt, came_to: Returned | str) -> None:
-        """What an item came to, which is folded with its batch: it touched no state, or nothing of that counts."""
+    def ended(self, attempt: Attempt) -> None:
+        """Another item is over: others may run in its place."""
+        self.refill_soon()
+        items = self._items_of(attempt)
+        if items is not None and not attempt.is_aside:
+            items.note_time(attempt)
+
+    def conclude(self, attempt: Attempt, returned: Returned) -> None:
+        """What such an item came to, if that is folded with its batch: it touched no state, or nothing of that counts."""
         self._line.leave(attempt)
         self._drive.wake()
-        one = self._map_of(attempt)
-        if one is None or one.items is None or attempt.index is None:
-            return
+        if (items := self._items_of(attempt)) is not None:
+            self._conclude(attempt, items, returned)
+
+    def _conclude(self, attempt: Attempt, items: MapItems, came_to: Returned | str) -> None:
         if isinstance(came_to, str):
-            one.items.succeeded(attempt.index, came_to)
+            assert attempt.index is not None
+            items.succeeded(attempt.index, came_to)
         elif came_to.failure is not None:
-            self._failed(attempt, one.items, came_to.failure)
+            self._failed(attempt, items, came_to.failure)
         else:
             for index, text in _results(attempt, came_to):
-                one.items.succeeded(index, text)
+                items.succeeded(index, text)
 
     def _failed(self, attempt: Attempt, items: MapItems, failure: Failure) -> None:
         attempts = items.failed(attempt.indexes, failure)

@@ -55,6 +55,8 @@ class MapItems:
         self._batch_size = body.node.map.batch_size
         #: No item takes a ticket.
         self._is_plain = isinstance(body, PlainBody)
+        #: The body of items that an executor does as a whole; None where each is a task.
+        self.delegated = body if isinstance(body, PlainBody) and body.is_delegated else None
         self._durations = Durations()
         self._retried = 0
         self._queue: deque[tuple[int, str]] = deque()

@@ -17,10 +17,11 @@ from graphflow.engine.body import CameTo, raised, reading_of
 from graphflow.engine.plan import PlanNode, Source
 from graphflow.engine.returned import Reading, Returned, failure_from, timed_out, unstorable
 from graphflow.errors import UnstorableValue, ValueTooLarge
+from graphflow.executors.executor import Executor
 from graphflow.graph.modules import FunctionModule
 
-#: The index of an item, or those of a batch.
-Place = int | tuple[int, ...]
+#: The index of an item, or those of a batch. (None is never one: an attempt that is no item has no such body.)
+Place = int | tuple[int, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,38 +66,34 @@ class PlainBody:
 
     module = 0
 
-    def __init__(self, node: PlanNode) -> None:
+    def __init__(self, node: PlanNode, executor: Executor) -> None:
         self.node = node
+        #: Where it runs if it is sync.
+        self.executor = executor
         self.seconds: float | None = node.modules[0].timeout
         self.call = _call_of(node)
-        #: A thread pulls the items and does all of each; else each is a task of its own.
-        self.is_pulled = not node.modules[0].is_async
+        #: The executor does all of an item; else each is a task of its own.
+        self.is_delegated = not node.modules[0].is_async
 
     def open(self, attempt: Attempt) -> None:
         """It needs nothing."""
 
     def start(self, attempt: Attempt) -> Awaitable[Any]:
-        coroutine: Awaitable[Any] = self.call(attempt.text, place_of(attempt))
+        coroutine: Awaitable[Any] = self.call(attempt.text, attempt.batch or attempt.index)
         return coroutine
 
     def came_to(self, attempt: Attempt, value: Any) -> CameTo:
         if attempt.is_overdue:
             return timed_out(attempt.timeout)
-        return self.call.read(value, place_of(attempt))
+        return self.call.read(value, attempt.batch or attempt.index)
 
     def raised(self, attempt: Attempt, error: BaseException) -> CameTo:
         return raised(attempt, error)
 
 
-def place_of(attempt: Attempt) -> Place:
-    """The index of the item, or those of the batch."""
-    assert attempt.index is not None
-    return attempt.batch or attempt.index
-
-
-def plain_body(node: PlanNode) -> PlainBody | None:
+def plain_body(node: PlanNode, executor: Executor) -> PlainBody | None:
     """None if the node's items may touch state."""
-    return PlainBody(node) if node.map is not None and node.modules[0].is_plain else None
+    return PlainBody(node, executor) if node.map is not None and node.modules[0].is_plain else None
 
 
 def _call_of(node: PlanNode) -> PlainCall:

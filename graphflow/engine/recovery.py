@@ -26,6 +26,7 @@ from graphflow.errors import (
     StoreUnreachable,
     StoreWentBack,
 )
+from graphflow.executors.table import open_executors
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
 from graphflow.run import Run
@@ -121,26 +122,26 @@ async def _drive(
     """The run when it is over; None if it was given back, taken over, or the store lost what it had acknowledged."""
     # A sixth of the package's import time, which whoever only defines an agent does not need.
     from graphflow.engine.scheduler import Scheduler
-    from graphflow.executors.inline import InlineExecutor
 
     answers = True
     try:
         run = await session.store.load(lease.run_id, plan)
         if not run.status.is_final:
-            scheduler = Scheduler(
-                plan,
-                run,
-                session.store,
-                lease,
-                InlineExecutor(),
-                stall_seconds=stall_seconds,
-                on_commit=on_commit,
-            )
-            session.drains.add(scheduler.drain)
-            try:
-                await scheduler.drive(session.heartbeat)
-            finally:
-                session.drains.discard(scheduler.drain)
+            with open_executors({node.config.executor for node in plan.nodes}) as executors:
+                scheduler = Scheduler(
+                    plan,
+                    run,
+                    session.store,
+                    lease,
+                    executors,
+                    stall_seconds=stall_seconds,
+                    on_commit=on_commit,
+                )
+                session.drains.add(scheduler.drain)
+                try:
+                    await scheduler.drive(session.heartbeat)
+                finally:
+                    session.drains.discard(scheduler.drain)
         if run.status is RunStatus.SUSPENDED:
             return run
         if not run.status.is_final:

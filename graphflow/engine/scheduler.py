@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from graphflow.engine.admission import Admission
@@ -36,6 +36,7 @@ from graphflow.engine.steps import Steps
 from graphflow.engine.watchdog import Watchdog
 from graphflow.errors import LeaseLost, RunStalled
 from graphflow.executors.executor import Executor
+from graphflow.executors.table import LOCAL
 from graphflow.failpoints import failpoint
 from graphflow.graph.tasks import RunStatus
 from graphflow.requests import input_from_request
@@ -60,7 +61,7 @@ logger = logging.getLogger(__name__)
 
 class Scheduler:
     """Drives `run`, which was just loaded under `lease`, until it is over. Bodies that do not run on the event loop run
-    in `executor`."""
+    in `executors`, by the names that their nodes give."""
 
     def __init__(
         self,
@@ -68,23 +69,22 @@ class Scheduler:
         run: Run,
         store: Store,
         lease: Lease,
-        executor: Executor,
+        executors: Mapping[str, Executor],
         *,
         stall_seconds: float = DEFAULT_STALL_SECONDS,
         on_commit: Callable[[], None] = lambda: None,
     ) -> None:
         self._plan = plan
         self._run = run
-        self._executor = executor
         self._on_commit = on_commit
         self._drive = drive = Drive(plan, run, store, lease)
         self._line = Line(plan, run, on_left=drive.unpark)
         self._view = RunView(drive)
-        self._slots = Slots(drive, executor, self._ended)
-        self._steps = Steps(drive, executor)
+        self._slots = Slots(drive, self._ended)
+        self._steps = Steps(drive, executors[LOCAL])
         self._messages = Messages(drive, self._slots, self._line)
         self._committer = Committer(drive, self._view, self._line)
-        bodies = Bodies(drive, self._view, self._steps, self._messages, executor)
+        bodies = Bodies(drive, self._view, self._steps, self._messages, executors)
         self._maps = MapDriver(drive, self._line, self._slots, self._committer, bodies)
         self._admission = Admission(drive, self._line, self._slots, bodies)
         self._memory = Backpressure(drive)
@@ -114,11 +114,10 @@ class Scheduler:
             at_work=self._slots.at_work,
         )
         try:
-            with self._executor:
-                self._watchdog.start()
-                self._enter()
-                while not self._is_at_rest and not self._is_drained:
-                    await self._turn()
+            self._watchdog.start()
+            self._enter()
+            while not self._is_at_rest and not self._is_drained:
+                await self._turn()
         finally:
             heartbeat.drop(self._drive.lease)
             await self._stop_everything()
@@ -361,18 +360,15 @@ class Scheduler:
             self._drive.timers.after(seconds, self._drive.arrive, RetryDue(index, module))
 
     def _ended(self, attempt: Attempt, came_to: CameTo) -> None:
-        """An attempt is over. What touched no state need not be validated, nor wait for a turn of its own."""
-        if attempt.transaction is not None:
-            self._messages.drop(attempt)
+        """An attempt is over. An item that touched no state need not be validated, nor wait for its turn."""
+        if attempt.transaction is None:
+            self._maps.plain_ended(attempt, came_to)
+            return
+        self._messages.drop(attempt)
         if attempt.index is not None:
             self._maps.ended(attempt)
-            if isinstance(came_to, Returned | str) and attempt.touches_nothing:
+            if isinstance(came_to, Returned) and attempt.transaction.is_empty:
                 self._maps.conclude(attempt, came_to)
-                return
-            if attempt.transaction is None:
-                # Nobody waits for it any more.
-                attempt.close()
-                self._drive.wake()
                 return
         self._drive.arrive(came_to, attempt)
 

@@ -10,10 +10,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 
 from graphflow.engine.attempt import Attempt
-from graphflow.engine.body import CameTo
+from graphflow.engine.body import Body, CameTo
 from graphflow.engine.deadlines import Deadlines
 from graphflow.engine.drive import Drive
 from graphflow.engine.returned import timed_out
@@ -27,12 +26,11 @@ logger = logging.getLogger(__name__)
 class Slots:
     """Runs attempts. `ended` is called with what an attempt came to."""
 
-    def __init__(self, drive: Drive, executor: Executor, ended: Callable[[Attempt, CameTo], None]) -> None:
+    def __init__(self, drive: Drive, ended: Callable[[Attempt, CameTo], None]) -> None:
         self.free = drive.plan.max_concurrent_tasks
         #: Attempts that stepped aside and want to go on, the next one first.
         self.returning: deque[Attempt] = deque()
         self._drive = drive
-        self._executor = executor
         self._ended = ended
         self._names = [f"{drive.run.id}/{node.name}" for node in drive.plan.nodes]
         #: Attempts by node that hold a slot.
@@ -88,7 +86,8 @@ class Slots:
     def step_aside(self, attempt: Attempt) -> None:
         """It waits for a message: its slot is free for others, and its time stands still."""
         attempt.is_aside = True
-        attempt.seconds_left = self._stop_clock(attempt)
+        seconds = attempt.body.seconds
+        attempt.seconds_left = None if seconds is None else self._deadlines.stop(attempt, seconds)
         self.give_back(attempt)
 
     async def come_back(self, attempt: Attempt) -> None:
@@ -119,29 +118,33 @@ class Slots:
 
     def launch(self, attempt: Attempt) -> None:
         """Run the attempt, which has a slot, as a task; the slot is free again at its end."""
-        self._begin(attempt)
-        attempt.body.open(attempt)
+        body = attempt.body
+        self._begin(attempt, body.seconds)
+        body.open(attempt)
         # A context of its own: the caller's is that of whichever attempt has just ended.
         attempt.task = self._drive.loop.create_task(
-            self._execute(attempt), name=self._names[attempt.node.index], context=self._drive.context.copy()
+            self._execute(attempt, body),
+            name=self._names[attempt.node.index],
+            context=self._drive.context.copy(),
         )
 
-    def delegate(self, attempt: Attempt, call: Callable[..., CameTo], *arguments: object) -> None:
-        """Have the attempt, which has a slot, done by the executor: all of it is this call."""
-        self._begin(attempt)
+    def delegate(
+        self, attempt: Attempt, executor: Executor, call: Callable[..., CameTo], *arguments: object
+    ) -> None:
+        """Have the attempt, which has a slot, done by an executor: all of it is this call."""
+        self._begin(attempt, attempt.body.seconds)
         work = Work(call, arguments, self._names[attempt.node.index])
-        self._executor.start(work, attempt.is_unwanted, partial(self._work_ended, attempt))
+        executor.start(work, attempt, self._work_ended)
 
-    def _begin(self, attempt: Attempt) -> None:
+    def _begin(self, attempt: Attempt, seconds: float | None) -> None:
         failpoint("attempt.launched")
         self._running.add(attempt)
         if self._next_look is None:
             self._look_for_late_soon()
-        if (seconds := attempt.body.seconds) is not None:
+        if seconds is not None:
             self._deadlines.start(attempt, seconds)
 
-    async def _execute(self, attempt: Attempt) -> None:
-        body = attempt.body
+    async def _execute(self, attempt: Attempt, body: Body) -> None:
         came_to: CameTo = None
         try:
             came_to = body.came_to(attempt, await body.start(attempt))
@@ -151,31 +154,24 @@ class Slots:
         finally:
             self._leave(attempt)
         if not attempt.is_abandoned:
-            self._end(attempt, came_to)
+            failpoint("attempt.returned")
+            self._ended(attempt, came_to)
 
     def _work_ended(self, attempt: Attempt, came_to: CameTo) -> None:
         """The executor, or the clock, is done with it; what comes second comes too late."""
         if attempt in self._running:
             self._leave(attempt)
-            self._end(attempt, came_to)
-
-    def _end(self, attempt: Attempt, came_to: CameTo) -> None:
-        failpoint("attempt.returned")
-        self._ended(attempt, came_to)
+            failpoint("attempt.returned")
+            self._ended(attempt, came_to)
 
     def _leave(self, attempt: Attempt) -> None:
         self.give_back(attempt)
         self._running.discard(attempt)
-        left = self._stop_clock(attempt)
-        if left is not None:
-            attempt.seconds = attempt.timeout - left
+        seconds = attempt.body.seconds
+        if seconds is not None and (left := self._deadlines.stop(attempt, seconds)) is not None:
+            attempt.seconds = seconds - left
         if attempt.transaction is not None:
             attempt.transaction.end()
-
-    def _stop_clock(self, attempt: Attempt) -> float | None:
-        """What it had left of its time; None if it had none running."""
-        seconds = attempt.body.seconds
-        return None if seconds is None else self._deadlines.stop(attempt, seconds)
 
     # Attempts are ended
 

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Iterator
 
 from graphflow.bounds import MODULE_BOUNDS, NODE_BOUNDS, problems
+from graphflow.executors.table import EXECUTORS
 from graphflow.expressions import EXPRESSION_WORDS
 from graphflow.graph.flow import FlowControlModule
 from graphflow.graph.modules import END, AgentModule, FunctionModule, ModuleType
@@ -19,8 +20,6 @@ from graphflow.ids import NAME_PATTERN
 RESERVED_NAMES = (
     frozenset({END, "task", "cache", "item", "index", "semaphore", "nodes", "errors"}) | EXPRESSION_WORDS
 )
-
-EXECUTORS = ("inline",)
 
 NOT_IN_THIS_VERSION = "is not in this version"
 

@@ -8,18 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """A call of a sync function that sees to everything itself: it raises nothing, and what it returns is data."""
 
     call: Callable[..., Any]
     arguments: tuple[Any, ...]
     #: `RUN/NODE`, for logs and traces.
     name: str
+
+
+class Asker(Protocol):
+    """Who has work done, and may want it no more."""
+
+    def is_unwanted(self) -> bool:
+        """Called from wherever the work is done in this process."""
+
+
+A = TypeVar("A", bound=Asker)
 
 
 class Executor(AbstractContextManager["Executor"], Protocol):
@@ -31,8 +39,8 @@ class Executor(AbstractContextManager["Executor"], Protocol):
     async def in_thread(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         """The same for a function that is known to be sync, with arguments by name."""
 
-    def start(self, work: Work, is_unwanted: Callable[[], bool], ended: Callable[[Any], None]) -> None:
-        """Have work done that nobody awaits: `ended(what it returned)` is called in the event loop.
+    def start(self, work: Work, asker: A, ended: Callable[[A, Any], None]) -> None:
+        """Have work done that nobody awaits: `ended(asker, what it returned)` is called in the event loop.
 
-        Work that `is_unwanted` when its turn comes is not begun, and ends with None.
+        Work that is unwanted when its turn comes is not begun, and ends with None.
         """

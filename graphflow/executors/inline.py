@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import Callable
 from typing import Any
 
-from graphflow.executors.executor import Work
+from graphflow.executors.executor import A, Asker, Work
 from graphflow.executors.threads import Threads
 from graphflow.graph.functions import is_async
 
@@ -60,22 +60,23 @@ class InlineExecutor:
         """The same for a function that is known to be sync."""
         return await self._threads.run(function, (), arguments)
 
-    def start(self, work: Work, is_unwanted: Callable[[], bool], ended: Callable[[Any], None]) -> None:
+    def start(self, work: Work, asker: A, ended: Callable[[A, Any], None]) -> None:
         """Have work done in a thread, without a task that waits for it."""
-        self._threads.start(self._do, (work, is_unwanted, ended), _tell)
+        self._threads.start(self._do, (work, asker, ended), _tell)
 
     def _do(self, asked: _Asked) -> Any:
-        work, is_unwanted, _ = asked
-        return None if is_unwanted() else self._context.copy().run(_watched, work, is_unwanted)
+        work, asker, _ = asked
+        return None if asker.is_unwanted() else self._context.copy().run(_watched, work, asker)
 
 
-_Asked = tuple[Work, Callable[[], bool], Callable[[Any], None]]
+_Asked = tuple[Work, Asker, Callable[[Any, Any], None]]
 
 
-def _watched(work: Work, is_unwanted: Callable[[], bool]) -> Any:
-    watch_for_stop(is_unwanted)
+def _watched(work: Work, asker: Asker) -> Any:
+    watch_for_stop(asker.is_unwanted)
     return work.call(*work.arguments)
 
 
 def _tell(asked: _Asked, result: Any) -> None:
-    asked[2](result)
+    _, asker, ended = asked
+    ended(asker, result)

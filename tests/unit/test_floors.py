@@ -20,6 +20,7 @@ PACKAGE = Path(graphflow.__file__).parent
 FLOORS = [
     ["errors", "ids", "settings", "bounds", "failpoints", "expressions", "codec"],
     ["graph.tasks", "graph.modules", "graph.flow", "graph.nodes", "graph.cache", "graph.functions", "events"],
+    ["executors"],
     ["engine.plan", "run", "requests"],
     [
         "engine.binding",
@@ -43,7 +44,7 @@ FLOORS = [
         "engine.advance",
         "engine.waiting",
     ],
-    ["caches", "store", "executors"],
+    ["caches", "store"],
     ["engine"],
     ["builder", "result", "map_results", "origin", "agent"],
     ["cli", "__main__"],

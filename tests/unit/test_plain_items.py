@@ -9,10 +9,13 @@ import pytest
 
 from graphflow import Agent
 from graphflow.engine.attempt import Attempt
-from graphflow.engine.plain_items import PlainBody, place_of, plain_body
+from graphflow.engine.plain_items import PlainBody, plain_body
 from graphflow.engine.plan import PlanNode
 from graphflow.engine.returned import Returned
 from graphflow.errors import NonRetryableException
+
+#: Nothing is delegated here.
+NOWHERE: Any = None
 
 
 def node_of(function: Any, **config: Any) -> PlanNode:
@@ -22,24 +25,24 @@ def node_of(function: Any, **config: Any) -> PlanNode:
 
 
 def item_of(node: PlanNode, text: str, index: int = 7, batch: tuple[int, ...] = ()) -> Attempt:
-    body = plain_body(node)
+    body = plain_body(node, NOWHERE)
     assert body is not None
     return Attempt(body, 1, index, text, batch)
 
 
 def run(node: PlanNode, attempt: Attempt) -> Any:
     assert isinstance(attempt.body, PlainBody)
-    return attempt.body.call.run(attempt.text, place_of(attempt))
+    return attempt.body.call.run(attempt.text, attempt.batch or attempt.index)
 
 
 def test_only_what_takes_nothing_but_the_item_and_its_index_goes_the_short_path() -> None:
     async def reads_state(item: int, cache: Any) -> None: ...
     async def reads_a_key(item: int, items: list[int]) -> None: ...
 
-    assert isinstance(plain_body(node_of(lambda item: item)), PlainBody)
-    assert isinstance(plain_body(node_of(lambda item, index: item)), PlainBody)
-    assert plain_body(node_of(reads_state)) is None
-    assert plain_body(node_of(reads_a_key)) is None
+    assert isinstance(plain_body(node_of(lambda item: item), NOWHERE), PlainBody)
+    assert isinstance(plain_body(node_of(lambda item, index: item), NOWHERE), PlainBody)
+    assert plain_body(node_of(reads_state), NOWHERE) is None
+    assert plain_body(node_of(reads_a_key), NOWHERE) is None
 
 
 def test_item_and_index_are_given_by_name() -> None:
@@ -97,7 +100,7 @@ def test_what_comes_after_its_time_is_not_looked_at() -> None:
 
 
 def test_call_of_an_item_can_be_sent_elsewhere() -> None:
-    body = plain_body(node_of(scaled))
+    body = plain_body(node_of(scaled), NOWHERE)
     assert body is not None
 
     call = pickle.loads(pickle.dumps(body.call))
