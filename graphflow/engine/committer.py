@@ -36,7 +36,7 @@ class Committer:
         self._view = view
         self._line = line
         self._random = random.Random()
-        self._batch: Batch = drive.store.batch(drive.plan, drive.run.id)
+        self._batch: Batch = drive.held.batch(drive.plan)
         self._expected = self._acknowledged = drive.run.revision
 
     @property
@@ -67,11 +67,11 @@ class Committer:
         batch, expected = self._batch, self._expected
         if batch.is_empty:
             return None
-        store = self._drive.store
-        self._batch = store.batch(self._plan, self._run.id)
+        held = self._drive.held
+        self._batch = held.batch(self._plan)
         self._expected = self._run.revision
         failpoint("commit.before")
-        reply = await store.commit(self._drive.lease, batch, expected=expected, revision=self._expected)
+        reply = await held.commit(batch, expected=expected, revision=self._expected)
         self._acknowledged = self._expected
         return reply
 

@@ -17,7 +17,7 @@ from graphflow.engine.body import CameTo
 from graphflow.engine.plan import Plan
 from graphflow.engine.timers import Timers
 from graphflow.run import Input, Run, StateSet
-from graphflow.store.contract import Lease, Store
+from graphflow.store.contract import HeldRun, Store
 
 
 @dataclass(slots=True)
@@ -33,13 +33,13 @@ class Arrival:
 
 
 class Drive:
-    """A run, driven under `lease` by this process."""
+    """A run, which was just loaded, as this process drives it."""
 
-    def __init__(self, plan: Plan, run: Run, store: Store, lease: Lease) -> None:
+    def __init__(self, plan: Plan, run: Run, store: Store, held: HeldRun) -> None:
         self.plan = plan
         self.run = run
         self.store = store
-        self.lease = lease
+        self.held = held
         self.loop = asyncio.get_running_loop()
         #: That of whoever drives; attempts, timers and tasks get copies of it.
         self.context = contextvars.copy_context()

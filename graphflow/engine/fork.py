@@ -80,13 +80,13 @@ async def _last_content(store: Store, plan: Plan, parent: RunHead, lease_seconds
     if parent.status.is_final:
         return await store.content(parent.id, plan)
     try:
-        lease = await take_lease(store, parent.id, lease_seconds)
+        held = await take_lease(store, parent.id, lease_seconds)
     except RunOver:
         return await _last_content(store, plan, await store.head(parent.id), lease_seconds)
     try:
         return await store.content(parent.id, plan)
     finally:
-        await give_lease_back(store, lease)
+        await give_lease_back(held)
 
 
 def _reopen(plan: Plan, content: RunContent) -> None:

@@ -11,7 +11,7 @@ import logging
 from graphflow.engine.closing import brought_to_its_end
 from graphflow.errors import StoreError
 from graphflow.ids import RunId
-from graphflow.store.contract import Lease, Store
+from graphflow.store.contract import HeldRun, Store
 
 logger = logging.getLogger(__name__)
 
@@ -19,35 +19,35 @@ logger = logging.getLogger(__name__)
 RELEASE_SECONDS = 2.0
 
 
-async def take_lease(store: Store, run_id: RunId, seconds: float) -> Lease:
+async def take_lease(store: Store, run_id: RunId, seconds: float) -> HeldRun:
     """LeaseHeld, RunOver, RunNotFound."""
     taking = asyncio.ensure_future(store.acquire(run_id, seconds))
     try:
         return await asyncio.shield(taking)
     except asyncio.CancelledError:
-        await brought_to_its_end(_give_back_if_taken(store, taking))
+        await brought_to_its_end(_give_back_if_taken(taking))
         raise
 
 
-async def give_lease_back(store: Store, lease: Lease) -> None:
+async def give_lease_back(held: HeldRun) -> None:
     """If the store does not answer, the lease expires by itself."""
-    await brought_to_its_end(_release(store, lease))
+    await brought_to_its_end(_release(held))
 
 
-async def _give_back_if_taken(store: Store, taking: asyncio.Future[Lease]) -> None:
+async def _give_back_if_taken(taking: asyncio.Future[HeldRun]) -> None:
     done, _ = await asyncio.wait([taking], timeout=RELEASE_SECONDS)
     if not done:
         taking.cancel()
         await asyncio.wait([taking])
     if not taking.cancelled() and taking.exception() is None:
-        await _release(store, taking.result())
+        await _release(taking.result())
 
 
-async def _release(store: Store, lease: Lease) -> None:
+async def _release(held: HeldRun) -> None:
     try:
         async with asyncio.timeout(RELEASE_SECONDS):
-            await store.release(lease)
+            await held.release()
     except (StoreError, TimeoutError) as error:
         logger.warning(
-            "run %s: lease not given back: %s", lease.run_id, str(error) or "the store does not answer"
+            "run %s: lease not given back: %s", held.lease.run_id, str(error) or "the store does not answer"
         )

@@ -30,7 +30,7 @@ from graphflow.executors.table import open_executors
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
 from graphflow.run import Run
-from graphflow.store.contract import Lease, RunHead, Store
+from graphflow.store.contract import HeldRun, RunHead, Store
 
 logger = logging.getLogger(__name__)
 
@@ -55,18 +55,18 @@ async def finish_run(
     reported = ""
     while session.draining is None:
         try:
-            lease = await take_lease(session.store, run_id, lease_seconds)
-        except LeaseHeld as held:
+            held = await take_lease(session.store, run_id, lease_seconds)
+        except LeaseHeld as other:
             if not waits:
                 raise
-            if reported != held.owner:
-                reported = held.owner
-                logger.info("run %s is driven by %s; waiting for it", run_id, held.owner)
-            run = await _wait_for_other(session.store, plan, run_id, held)
+            if reported != other.owner:
+                reported = other.owner
+                logger.info("run %s is driven by %s; waiting for it", run_id, other.owner)
+            run = await _wait_for_other(session.store, plan, run_id, other)
         except RunOver:
             run = await _over(session.store, plan, run_id)
         else:
-            run = await _drive(session, plan, lease, stall_seconds, on_commit)
+            run = await _drive(session, plan, held, stall_seconds, on_commit)
             run = run or await _over(session.store, plan, run_id)
         if run is not None:
             return run
@@ -85,18 +85,18 @@ async def replan(session: Session, plan: Plan, run_id: RunId, *, lease_seconds: 
     """Make `plan` the graph of a run that nobody drives; one that is over keeps its own. LeaseHeld; PlanMismatch with its
     obstacles."""
     try:
-        lease = await take_lease(session.store, run_id, lease_seconds)
+        held = await take_lease(session.store, run_id, lease_seconds)
     except RunOver:
         return
     try:
-        await session.store.replan(lease, plan)
+        await held.replan(plan)
     finally:
-        await give_lease_back(session.store, lease)
+        await give_lease_back(held)
 
 
-async def _wait_for_other(store: Store, plan: Plan, run_id: RunId, held: LeaseHeld) -> Run | None:
+async def _wait_for_other(store: Store, plan: Plan, run_id: RunId, other: LeaseHeld) -> Run | None:
     """The run if it is over, or None when it is time to try for its lease again."""
-    await asyncio.sleep(min(POLL_SECONDS, max(0.02, held.seconds_left)))
+    await asyncio.sleep(min(POLL_SECONDS, max(0.02, other.seconds_left)))
     return await _over(store, plan, run_id)
 
 
@@ -117,7 +117,7 @@ async def setting_aside(store: Store, run_id: RunId) -> AsyncIterator[None]:
 
 
 async def _drive(
-    session: Session, plan: Plan, lease: Lease, stall_seconds: float, on_commit: Callable[[], None]
+    session: Session, plan: Plan, held: HeldRun, stall_seconds: float, on_commit: Callable[[], None]
 ) -> Run | None:
     """The run when it is over; None if it was given back, taken over, or the store lost what it had acknowledged."""
     # A sixth of the package's import time, which whoever only defines an agent does not need.
@@ -125,14 +125,14 @@ async def _drive(
 
     answers = True
     try:
-        run = await session.store.load(lease.run_id, plan)
+        run = await held.load(plan)
         if not run.status.is_final:
             with open_executors({node.config.executor for node in plan.nodes}) as executors:
                 scheduler = Scheduler(
                     plan,
                     run,
                     session.store,
-                    lease,
+                    held,
                     executors,
                     stall_seconds=stall_seconds,
                     on_commit=on_commit,
@@ -149,7 +149,7 @@ async def _drive(
         await _expire(session.store, plan, run.id)
         return run
     except CorruptState as error:
-        await session.store.quarantine(lease.run_id, error)
+        await session.store.quarantine(held.lease.run_id, error)
         raise
     except (LeaseLost, StoreWentBack) as error:
         logger.warning("%s", error)
@@ -159,7 +159,7 @@ async def _drive(
         raise
     finally:
         if answers:
-            await give_lease_back(session.store, lease)
+            await give_lease_back(held)
 
 
 async def _expire(store: Store, plan: Plan, run_id: RunId) -> None:

@@ -54,13 +54,13 @@ from graphflow.run import (
     Transition,
 )
 from graphflow.settings import DEFAULT_STALL_SECONDS
-from graphflow.store.contract import Lease, Store
+from graphflow.store.contract import HeldRun, Store
 
 logger = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """Drives `run`, which was just loaded under `lease`, until it is over. Bodies that do not run on the event loop run
+    """Drives `run`, which was just loaded, until it is over. Bodies that do not run on the event loop run
     in `executors`, by the names that their nodes give."""
 
     def __init__(
@@ -68,7 +68,7 @@ class Scheduler:
         plan: Plan,
         run: Run,
         store: Store,
-        lease: Lease,
+        held: HeldRun,
         executors: Mapping[str, Executor],
         *,
         stall_seconds: float = DEFAULT_STALL_SECONDS,
@@ -77,7 +77,7 @@ class Scheduler:
         self._plan = plan
         self._run = run
         self._on_commit = on_commit
-        self._drive = drive = Drive(plan, run, store, lease)
+        self._drive = drive = Drive(plan, run, store, held)
         self._line = Line(plan, run, on_left=drive.unpark)
         self._view = RunView(drive)
         self._slots = Slots(drive, self._ended)
@@ -107,7 +107,7 @@ class Scheduler:
         lost = LeaseLost(self._run.id, "its lease was not renewed")
         loop = self._drive.loop
         heartbeat.keep(
-            self._drive.lease,
+            self._drive.held.lease,
             lost=lambda: _call_in(loop, self._drive.break_off, lost),
             inbox=lambda waiting: _call_in(loop, self._drive.look_into_inbox),
             call_in_loop=lambda function: _call_in(loop, function),
@@ -119,7 +119,7 @@ class Scheduler:
             while not self._is_at_rest and not self._is_drained:
                 await self._turn()
         finally:
-            heartbeat.drop(self._drive.lease)
+            heartbeat.drop(self._drive.held.lease)
             await self._stop_everything()
 
     def drain(self, grace_seconds: float) -> None:
@@ -255,7 +255,7 @@ class Scheduler:
         if not drive.has_requests:
             return
         drive.has_requests = False
-        for text in reversed(await drive.store.take_requests(drive.lease)):
+        for text in reversed(await drive.held.take_requests()):
             failpoint("request.taken")
             request = input_from_request(text)
             if request is None:

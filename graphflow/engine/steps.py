@@ -46,7 +46,7 @@ class Steps:
     async def _keep(self, place: Place, field: str, text: str) -> str:
         try:
             node = self._drive.plan.nodes[place.node].name
-            stored = await self._drive.store.step(self._drive.lease, node, place, field, text)
+            stored = await self._drive.held.step(node, place, field, text)
         except GraphflowError as error:
             # That is not the module's failure: it sees nothing of it, and ends with the driving.
             self._drive.break_off(error)

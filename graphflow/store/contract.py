@@ -1,6 +1,7 @@
 """What the engine knows of a store: the protocol that `redis_store.py` fulfils and the plain data that it returns.
 
-A store holds runs. One process at a time drives a run, under a lease; whatever it changes goes through `commit`.
+A store holds runs. One process at a time drives a run, under a lease; it holds a `HeldRun`, and whatever it
+changes goes through its `commit`.
 Every method raises `StoreUnreachable`, `StoreFull` or another `StoreError` where the store does not do its part, and
 `CorruptState` where what it holds cannot be read.
 """
@@ -184,8 +185,42 @@ class Renewer(Protocol):
     def close(self) -> None: ...
 
 
+class HeldRun(Protocol):
+    """A run whose lease this process holds: what only its driver may do. LeaseLost when that is another's by now."""
+
+    @property
+    def lease(self) -> Lease: ...
+
+    async def load(self, plan: Plan) -> Run:
+        """The run as it was last committed. PlanMismatch."""
+
+    def batch(self, plan: Plan) -> Batch: ...
+
+    async def commit(self, batch: Batch, *, expected: int, revision: int) -> CommitReply:
+        """Store the batch, all or nothing, if the run is at revision `expected`; it is at `revision` afterwards.
+
+        Lasts until it is known what became of it, or StoreUnreachable after the store's patience. LeaseLost if another
+        process took the run over, StoreWentBack if the store lost what it had acknowledged, RunNotFound if the run is
+        gone: after each of these the run in memory is worthless.
+        """
+
+    async def step(self, node_name: str, place: Place, field: str, text: str) -> str:
+        """Remember what a step came to, unless this field is remembered already; what is remembered. LeaseLost."""
+
+    async def take_requests(self) -> list[str]:
+        """Requests not yet taken under this lease. They leave the inbox with the next commit that is sent: fold what
+        they ask for before it."""
+
+    async def replan(self, plan: Plan) -> None:
+        """Make `plan` the graph of the run, whose nodes keep what they came to by their names. Before anything is taken
+        or committed under the lease. PlanMismatch with its obstacles where that cannot be."""
+
+    async def release(self) -> None:
+        """Give the lease back; nothing if it is no longer ours."""
+
+
 class Store(Protocol):
-    """Where runs are kept."""
+    """Where runs are kept. All but taking one to drive it is looking, or housekeeping."""
 
     @property
     def masked_url(self) -> str:
@@ -209,7 +244,7 @@ class Store(Protocol):
         """Store a run that has not begun, which may begin with the `content` of another. RunExists if there is one of
         this id, whatever became of it."""
 
-    async def acquire(self, run_id: RunId, seconds: float) -> Lease:
+    async def acquire(self, run_id: RunId, seconds: float) -> HeldRun:
         """Take the lease of a run that nobody drives: free, expired, or its owner was a process of this host and died.
 
         LeaseHeld, RunNotFound; RunOver if there is nothing to drive any more.
@@ -217,21 +252,8 @@ class Store(Protocol):
 
     def renewer(self) -> Renewer: ...
 
-    async def release(self, lease: Lease) -> None:
-        """Give the lease back; nothing if it is no longer ours."""
-
     async def load(self, run_id: RunId, plan: Plan) -> Run:
-        """The run as it was last committed. RunNotFound, PlanMismatch."""
-
-    def batch(self, plan: Plan, run_id: RunId) -> Batch: ...
-
-    async def commit(self, lease: Lease, batch: Batch, *, expected: int, revision: int) -> CommitReply:
-        """Store the batch, all or nothing, if the run is at revision `expected`; it is at `revision` afterwards.
-
-        Lasts until it is known what became of it, or StoreUnreachable after the store's patience. LeaseLost if another
-        process took the run over, StoreWentBack if the store lost what it had acknowledged, RunNotFound if the run is
-        gone: after each of these the mirror is worthless.
-        """
+        """The run as it was last committed, to be looked at. RunNotFound, PlanMismatch."""
 
     async def expire(self, run_id: RunId, plan: Plan) -> None:
         """Give every key of a run that is over the time of its end, as its retention says."""
@@ -253,10 +275,6 @@ class Store(Protocol):
 
     async def graph(self, run_id: RunId) -> dict[str, dict[str, Any]]:
         """The nodes of the graph that the run goes by, as plain data by name (see `engine/describe.py`)."""
-
-    async def replan(self, lease: Lease, plan: Plan) -> None:
-        """Make `plan` the graph of the run, whose nodes keep what they came to by their names. Before anything is taken
-        or committed under the lease. PlanMismatch with its obstacles where that cannot be."""
 
     async def open_runs(self) -> list[RunId]:
         """The runs that are not over, the oldest first; some may be over or gone."""
@@ -306,15 +324,8 @@ class Store(Protocol):
     async def post(self, run_id: RunId, request: str) -> bool:
         """Put a request into the run's inbox; False if the run is over. RunNotFound."""
 
-    async def step(self, lease: Lease, node_name: str, place: Place, field: str, text: str) -> str:
-        """Remember what a step came to, unless this field is remembered already; what is remembered. LeaseLost."""
-
     async def wait_for_memory(self, run_id: RunId) -> None:
         """Until the store takes what is new again; StoreFull after its patience."""
 
     async def waiting_requests(self, run_id: RunId) -> int:
         """How many requests of a run have not been answered yet."""
-
-    async def take_requests(self, lease: Lease) -> list[str]:
-        """Requests not yet taken under this lease. They leave the inbox with the next commit that is sent: fold what
-        they ask for before it."""

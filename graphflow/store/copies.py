@@ -6,9 +6,9 @@ Keys of two runs may lie on two servers of a cluster, so what one run takes from
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from graphflow.engine.plan import Plan, bits
+from graphflow.engine.plan import Plan, bits, borrowed_from
 from graphflow.errors import RunNotFound, SnapshotNotFound
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
@@ -17,9 +17,12 @@ from graphflow.store.contract import MapRecords, RunContent
 from graphflow.store.errands import ErrandWrites, load_errands, mailboxes_text
 from graphflow.store.fields import Changes, node_changes, task_text
 from graphflow.store.keys import RunKeys
-from graphflow.store.loading import Fields, StoredRun, run_from
+from graphflow.store.loading import Fields, StoredRun, marked, run_from
+from graphflow.store.records import read_result_pages, read_unfinished
+from graphflow.store.replan import graph_from
 from graphflow.store.snapshots import StoredSnapshot, read_snapshots
-from graphflow.store.writes import SETTLED, WriteList
+from graphflow.store.write_list import WriteList
+from graphflow.store.writes import SETTLED
 
 if TYPE_CHECKING:
     from graphflow.store.patient_client import PatientClient
@@ -41,6 +44,42 @@ async def read_stored(
     return StoredRun(
         run, state, revisions, statuses, dict(enumerate(nodes)), dict(zip(maps, map_hashes, strict=True))
     )
+
+
+async def read_run(
+    redis: PatientClient, store: str, run_id: RunId, keys: RunKeys, plan: Plan, *, has_begun: bool = True
+) -> tuple[Run, Fields]:
+    """The run as it was last committed, for who drives it or looks at it once it is over, with the fields of its hash.
+
+    RunNotFound, PlanMismatch.
+    """
+    stored = await read_stored(redis, keys, plan, has_begun=has_begun)
+    if not stored.run:
+        raise RunNotFound(run_id, store)
+    run = run_from(run_id, keys, stored, plan)
+    if not run.status.is_final or "mailboxes" in stored.run:
+        await load_errands(redis, keys, plan, run, stored.run)
+    for index, state in run.maps.items():
+        name = plan.nodes[index].name
+        if state.done + state.failed < state.total:
+            lender = borrowed_from(plan, state, index)
+            state.unfinished = await read_unfinished(redis, keys, name, lender, stored.maps[index])
+        if plan.nodes[index].streams_to:
+            names = await redis.field_names(keys.map_out(name))
+            state.recorded = marked(keys.map_out(name), state.span, names)
+    for index in bits(plan.maps_in_expressions):
+        current = run.maps.get(index)
+        if current is None or current.unfinished:
+            continue
+        if run.nodes[index].settled_as is NodeStatus.SUCCEEDED:
+            pages = read_result_pages(redis, keys, plan.nodes[index].name, 0, None)
+            run.map_results[index] = f"[{','.join([text async for page in pages for _, text in page])}]"
+    return run, stored.run
+
+
+async def read_graph(redis: PatientClient, keys: RunKeys) -> dict[str, dict[str, Any]]:
+    """The nodes of the graph that the run goes by, as plain data by name."""
+    return graph_from(keys.plan, await redis.command(lambda client: client.get(keys.plan), keys.plan))
 
 
 async def read_content(

@@ -11,31 +11,26 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from graphflow.engine.plan import Plan, bits, borrowed_from
+from graphflow.engine.plan import Plan
 from graphflow.errors import (
     CorruptState,
     LeaseHeld,
-    LeaseLost,
     RunExists,
     RunNotFound,
     RunOver,
     SchemaTooNew,
-    StoreWentBack,
 )
 from graphflow.events import Event
 from graphflow.failpoints import failpoint
 from graphflow.ids import RunId
-from graphflow.run import Failure, NodeStatus, Place, Run
+from graphflow.run import Failure, Run
 from graphflow.settings import OnRisk
 from graphflow.store.address import Address
 from graphflow.store.checks import check_server
 from graphflow.store.contract import (
     DEFAULT_RETENTION,
-    Batch,
-    CommitReply,
     Lease,
     MapLook,
     MapProgress,
@@ -44,13 +39,13 @@ from graphflow.store.contract import (
     RunHead,
     Snapshot,
 )
-from graphflow.store.copies import creation, read_content, read_stored
+from graphflow.store.copies import creation, read_content, read_graph, read_run
 from graphflow.store.embedded import EmbeddedServer
-from graphflow.store.errands import load_errands
 from graphflow.store.event_log import read_events
 from graphflow.store.fields import Changes, time_text
-from graphflow.store.keys import RunKeys, StoreKeys
-from graphflow.store.loading import head_from, marked, run_from
+from graphflow.store.held_run import EVENTS_KEPT, RedisHeldRun
+from graphflow.store.keys import StoreKeys
+from graphflow.store.loading import head_from
 from graphflow.store.owner import current_owner, is_gone
 from graphflow.store.patient_client import PatientClient
 from graphflow.store.progress import look_at_map, read_progress
@@ -58,45 +53,21 @@ from graphflow.store.records import (
     read_failures,
     read_items,
     read_result_pages,
-    read_unfinished,
     read_visit_results,
 )
 from graphflow.store.renewer import RedisRenewer
-from graphflow.store.replan import StoredGraph, graph_from, replan_writes
 from graphflow.store.retention import delete_run, expire_keys, keys_but_hash, quarantine, retention_fields
-from graphflow.store.scripts import Argument
-from graphflow.store.snapshots import KeptSnapshots, kept_snapshots, read_snapshots
+from graphflow.store.snapshots import read_snapshots
 from graphflow.store.upkeep import GRACE_SECONDS, Upkeep
-from graphflow.store.writes import Tally, WriteBatch, WriteList
 
 #: The layout that this file reads and writes.
 SCHEMA = 1
-#: Entries that an event stream is cut to, about.
-EVENTS_KEPT = 100_000
 #: Seconds for which a call goes on asking a store that does not answer or takes no writes.
 PATIENCE_SECONDS = 30.0
 #: Runs read at a time.
 PAGE = 500
 #: Milliseconds that one read waits for new events at most.
 MAX_BLOCK_MS = 2_000
-
-
-@dataclass(slots=True)
-class _Drive:
-    """What this process knows of a run whose lease it holds."""
-
-    token: str
-    #: Operation id of the last commit.
-    op: str
-    #: There were outcomes when the lease was taken.
-    has_begun: bool
-    commits: int = 0
-    #: Requests taken from the inbox that still stand there.
-    taken: int = 0
-    tally: Tally = field(default_factory=Tally)
-    snapshots: KeptSnapshots = field(default_factory=KeptSnapshots)
-    #: Held by what moves the head of the inbox, or counts on its place.
-    inbox_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class RedisStore:
@@ -118,7 +89,6 @@ class RedisStore:
         self._server = server
         self._keys = StoreKeys(prefix)
         self._redis = PatientClient(address, patience_seconds)
-        self._drives: dict[RunId, _Drive] = {}
 
     # Opening and closing
 
@@ -134,7 +104,6 @@ class RedisStore:
             raise
 
     async def aclose(self) -> None:
-        self._drives.clear()
         await self._redis.aclose()
 
     async def __aenter__(self) -> RedisStore:
@@ -197,7 +166,7 @@ class RedisStore:
                 lambda client: client.zrem(self._keys.open_runs, run_id), self._keys.open_runs
             )
 
-    async def acquire(self, run_id: RunId, seconds: float) -> Lease:
+    async def acquire(self, run_id: RunId, seconds: float) -> RedisHeldRun:
         keys, owner = self._keys.run(run_id), current_owner()
         nonce = secrets.token_hex(4)
         length = max(1, round(seconds * 1000))
@@ -215,117 +184,12 @@ class RedisStore:
         if answer[0] == "gone":
             raise RunNotFound(run_id, self.masked_url)
         _, token, op, revision = answer
-        self._drives[run_id] = _Drive(token, op, has_begun=revision != "0")
         failpoint("lease.acquired")
-        return Lease(run_id, token, owner, seconds)
+        lease = Lease(run_id, token, owner, seconds)
+        return RedisHeldRun(self._redis, self._keys, self.masked_url, lease, op=op, has_begun=revision != "0")
 
     def renewer(self) -> RedisRenewer:
         return RedisRenewer(self._address, self._keys)
-
-    async def release(self, lease: Lease) -> None:
-        failpoint("lease.release")
-        keys = self._keys.run(lease.run_id)
-        drive = self._drives.get(lease.run_id)
-        if drive is not None and drive.token == lease.token:
-            del self._drives[lease.run_id]
-        await self._redis.script("release", [keys.run, keys.lease], [lease.token])
-
-    # Driving a run
-
-    async def load(self, run_id: RunId, plan: Plan) -> Run:
-        keys = self._keys.run(run_id)
-        drive = self._drives.get(run_id)
-        stored = await read_stored(self._redis, keys, plan, has_begun=drive is None or drive.has_begun)
-        if not stored.run:
-            raise RunNotFound(run_id, self.masked_url)
-        run = run_from(run_id, keys, stored, plan)
-        if not run.status.is_final or "mailboxes" in stored.run:
-            await load_errands(self._redis, keys, plan, run, stored.run)
-        for index, state in run.maps.items():
-            name = plan.nodes[index].name
-            if state.done + state.failed < state.total:
-                lender = borrowed_from(plan, state, index)
-                state.unfinished = await read_unfinished(self._redis, keys, name, lender, stored.maps[index])
-            if plan.nodes[index].streams_to:
-                names = await self._redis.field_names(keys.map_out(name))
-                state.recorded = marked(keys.map_out(name), state.span, names)
-        for index in bits(plan.maps_in_expressions):
-            current = run.maps.get(index)
-            if (
-                current is not None
-                and not current.unfinished
-                and run.nodes[index].settled_as is NodeStatus.SUCCEEDED
-            ):
-                pages = self.result_pages(run_id, plan.nodes[index].name)
-                run.map_results[index] = f"[{','.join([text async for page in pages for _, text in page])}]"
-        if drive is not None:
-            drive.has_begun = True
-            drive.tally = Tally()
-            drive.snapshots = kept_snapshots(
-                await read_snapshots(self._redis, keys) if "snapshots" in stored.run else ()
-            )
-        return run
-
-    def batch(self, plan: Plan, run_id: RunId) -> WriteBatch:
-        drive = self._drives.get(run_id)
-        if drive is None:
-            return WriteBatch(plan, self._keys.run(run_id), Tally())
-        return WriteBatch(plan, self._keys.run(run_id), drive.tally, drive.snapshots)
-
-    async def commit(self, lease: Lease, batch: Batch, *, expected: int, revision: int) -> CommitReply:
-        assert isinstance(batch, WriteBatch)
-        drive = self._driven(lease)
-        writes = batch.writes(lease.token, _now())
-        async with drive.inbox_lock:
-            if drive.taken and not batch.ends_run:
-                writes.put("LTRIM", writes.keys[2], [drive.taken])
-            is_large = batch.opens_map or batch.takes_snapshot
-            reply = await self._send(lease, drive, writes, expected, revision, is_large=is_large)
-            drive.taken = 0
-        if batch.ends_run:
-            failpoint("run.ended")
-            await self._redis.command(
-                lambda client: client.zrem(self._keys.open_runs, lease.run_id), self._keys.open_runs
-            )
-        return reply
-
-    def _driven(self, lease: Lease) -> _Drive:
-        drive = self._drives.get(lease.run_id)
-        if drive is None or drive.token != lease.token:
-            raise LeaseLost(lease.run_id)
-        return drive
-
-    async def _send(
-        self, lease: Lease, drive: _Drive, writes: WriteList, expected: int, revision: int, *, is_large: bool
-    ) -> CommitReply:
-        """Make the writes as one commit."""
-        drive.commits += 1
-        op = f"{lease.token}.{drive.commits}"
-        large = "1" if is_large else "0"
-        fixed: list[Argument] = [lease.token, expected, revision, drive.op, op, large, EVENTS_KEPT]
-        failpoint("commit.before_send")
-        answer = await self._redis.script("commit", writes.keys, fixed + writes.arguments)
-        failpoint("commit.after_reply")
-        if answer[0] != "ok":
-            raise self._refusal(lease, expected, answer)
-        drive.op = op
-        return CommitReply(inbox=answer[1], is_full=bool(answer[2]))
-
-    def _refusal(self, lease: Lease, expected: int, answer: list[Any]) -> Exception:
-        if answer[0] == "gone":
-            return RunNotFound(lease.run_id, self.masked_url)
-        if answer[0] == "lost":
-            return LeaseLost(lease.run_id, "its lease was taken" if answer[1] else "its lease is gone")
-        return StoreWentBack(lease.run_id, expected, int(answer[1]))
-
-    async def step(self, lease: Lease, node_name: str, place: Place, field: str, text: str) -> str:
-        keys = self._keys.run(lease.run_id)
-        arguments = [lease.token, f"{place.text(node_name)}:{field}", text]
-        failpoint("step.before_send")
-        answer = await self._redis.script("step", [keys.lease, keys.steps], arguments)
-        if answer[0] == "lost":
-            raise LeaseLost(lease.run_id, "its lease was taken" if answer[1] else "its lease is gone")
-        return str(answer[1])
 
     async def wait_for_memory(self, run_id: RunId) -> None:
         plan = self._keys.run(run_id).plan
@@ -336,30 +200,6 @@ class RedisStore:
         key = self._keys.run(run_id).inbox
         waiting: int = await self._redis.command(lambda client: client.llen(key), key)
         return waiting
-
-    async def take_requests(self, lease: Lease) -> list[str]:
-        drive = self._driven(lease)
-        key = self._keys.run(lease.run_id).inbox
-        async with drive.inbox_lock:
-            requests: list[str] = await self._redis.command(
-                lambda client: client.lrange(key, drive.taken, -1), key
-            )
-            drive.taken += len(requests)
-        return requests
-
-    async def replan(self, lease: Lease, plan: Plan) -> None:
-        drive, keys = self._driven(lease), self._keys.run(lease.run_id)
-        stored = await self._stored_graph(lease.run_id, keys)
-        writes = replan_writes(lease.run_id, keys, stored, plan)
-        revision = int(stored.run["revision"])
-        await self._send(lease, drive, writes, revision, revision, is_large=True)
-
-    async def _stored_graph(self, run_id: RunId, keys: RunKeys) -> StoredGraph:
-        graph = await self.graph(run_id)
-        run, statuses = await self._redis.hashes([keys.run, keys.nodes])
-        nodes = await self._redis.hashes([keys.node(name) for name in statuses])
-        snapshots = await read_snapshots(self._redis, keys)
-        return StoredGraph(graph, run, statuses, dict(zip(statuses, nodes, strict=True)), snapshots)
 
     # Keeping and removing runs
 
@@ -380,6 +220,10 @@ class RedisStore:
 
     # Looking at runs
 
+    async def load(self, run_id: RunId, plan: Plan) -> Run:
+        run, _ = await read_run(self._redis, self.masked_url, run_id, self._keys.run(run_id), plan)
+        return run
+
     async def snapshots(self, run_id: RunId) -> list[Snapshot]:
         keys = self._keys.run(run_id)
         found = await read_snapshots(self._redis, keys)
@@ -398,8 +242,7 @@ class RedisStore:
         return head_from(run_id, keys, fields)
 
     async def graph(self, run_id: RunId) -> dict[str, dict[str, Any]]:
-        key = self._keys.run(run_id).plan
-        return graph_from(key, await self._redis.command(lambda client: client.get(key), key))
+        return await read_graph(self._redis, self._keys.run(run_id))
 
     async def open_runs(self) -> list[RunId]:
         key = self._keys.open_runs

@@ -23,7 +23,7 @@ from graphflow.store.fields import chosen_among
 from graphflow.store.keys import RunKeys
 from graphflow.store.loading import Fields
 from graphflow.store.snapshots import StoredSnapshot, drop_all
-from graphflow.store.writes import WriteList
+from graphflow.store.write_list import WriteList
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from graphflow.store.keys import RunKeys
 
 if TYPE_CHECKING:
     from graphflow.store.patient_client import PatientClient
-    from graphflow.store.writes import WriteList
+    from graphflow.store.write_list import WriteList
 
 #: The last so many of a run are kept.
 SNAPSHOTS_KEPT = 10

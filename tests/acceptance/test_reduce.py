@@ -11,7 +11,7 @@ import pytest
 
 from graphflow import Agent, AgentModule, NodeStatus, RunStatus
 from graphflow.errors import InvalidGraph
-from graphflow.store.redis_store import RedisStore
+from graphflow.store.held_run import RedisHeldRun
 from tests.acceptance.support import agent_on, cancel, client, module_node, task, until
 from tests.helpers import run
 
@@ -89,13 +89,13 @@ def test_each_result_is_folded_once(agent: Agent) -> None:
 
 def test_results_are_folded_when_they_are_stored(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store takes its time: what a commit is about to store is done to the run, and not yet to be read."""
-    commit = RedisStore.commit
+    commit = RedisHeldRun.commit
 
-    async def slow(self: RedisStore, *args: Any, **options: Any) -> Any:
+    async def slow(self: RedisHeldRun, *args: Any, **options: Any) -> Any:
         await asyncio.sleep(0.01)
         return await commit(self, *args, **options)
 
-    monkeypatch.setattr(RedisStore, "commit", slow)
+    monkeypatch.setattr(RedisHeldRun, "commit", slow)
 
     @agent.node(map_over="items", reduce=lambda left, right: left + right, max_concurrency=100)
     async def work(item: int) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from graphflow import Agent, MapNotFound, NodeStatus, RedisCache, RunNotFound, RunStatus
-from graphflow.store import redis_store
+from graphflow.store import held_run
 from tests.acceptance.support import agent_on, cancel, task
 
 #: Items of the map that most tests read, and those that wait until they are let go.
@@ -220,7 +220,7 @@ def test_failed_items_are_left_out_and_a_map_that_never_ran_has_none(redis_url: 
 @pytest.fixture
 def short_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis cuts a stream by whole nodes of 100 entries."""
-    monkeypatch.setattr(redis_store, "EVENTS_KEPT", 100)
+    monkeypatch.setattr(held_run, "EVENTS_KEPT", 100)
 
 
 def counting(url: str, gates: dict[range, asyncio.Event]) -> Agent:

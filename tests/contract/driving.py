@@ -35,7 +35,7 @@ from graphflow.run import (
 )
 from graphflow.store.address import parse_address
 from graphflow.store.connection import open_client
-from graphflow.store.contract import Lease
+from graphflow.store.contract import HeldRun
 from graphflow.store.redis_store import RedisStore
 
 NOW = 1_795_000_000_000.0
@@ -118,30 +118,30 @@ async def raw(url: str):
 class Driver:
     """Folds inputs into the mirror and commits each as the scheduler does, one or several to a commit."""
 
-    def __init__(self, store: RedisStore, plan: Plan, run: Run, lease: Lease) -> None:
-        self.store, self.plan, self.run, self.lease = store, plan, run, lease
+    def __init__(self, store: RedisStore, plan: Plan, run: Run, held: HeldRun) -> None:
+        self.store, self.plan, self.run, self.held = store, plan, run, held
         self.now = NOW
 
     @classmethod
     async def start(cls, store: RedisStore, plan: Plan, run: Run | None = None) -> Driver:
         run = run or new_run(plan)
         await store.create(run, plan, agent="numbers", code="pkg.mod:agent")
-        lease = await store.acquire(run.id, 10)
-        return cls(store, plan, await store.load(run.id, plan), lease)
+        held = await store.acquire(run.id, 10)
+        return cls(store, plan, await held.load(plan), held)
 
     async def commit(self, *inputs: Input):
         return await self.commit_all(inputs)
 
     async def commit_all(self, inputs: Iterable[Input]):
         """One commit; each input is asked for when the one before it is in the mirror."""
-        batch = self.store.batch(self.plan, self.run.id)
+        batch = self.held.batch(self.plan)
         expected = self.run.revision
         for each in inputs:
             self.now += 7
             transition = advance(self.plan, self.run, each, self.now, 0.5)
             batch.add(self.run, transition)
             apply(self.run, transition, self.plan)
-        return await self.store.commit(self.lease, batch, expected=expected, revision=self.run.revision)
+        return await self.held.commit(batch, expected=expected, revision=self.run.revision)
 
     async def open_map(self, name: str, items: list[tuple[int, str]]):
         node = self.plan.node(name).index

@@ -22,7 +22,7 @@ from graphflow.run import (
 )
 from graphflow.store.address import parse_address
 from graphflow.store.connection import open_sync_client
-from graphflow.store.writes import WriteList
+from graphflow.store.write_list import WriteList
 from tests.contract.driving import Driver, chain_plan, keys_of, map_plan, new_run, raw, succeeded
 from tests.contract.test_scripts import Redis, nothing_written
 
@@ -115,7 +115,7 @@ def test_what_a_run_remembers_waits_for_and_has_received_comes_back_with_it(with
         place = Place(driver.plan.by_name["first"], 1, 0)
         await driver.commit(Begin())
         await driver.commit(Started(*place[:1], 0))
-        await store.step(driver.lease, "first", place, "step:aa:0:ask: why?", '{"n":1}')
+        await driver.held.step("first", place, "step:aa:0:ask: why?", '{"n":1}')
         early = Message("box: 1", '{"id":"1","from":"first","value":1}', place, "sent:0:aa")
         await driver.commit(
             MessagesSent([early, Message("box: 1", '{"id":"2","from":"","value":2}')]),
@@ -147,8 +147,8 @@ def test_the_end_of_a_visit_removes_its_fields_and_the_end_of_a_run_the_keys(wit
         await driver.commit(Started(index, 0))
         await driver.commit(SignalAwaited(place, "go", "signal:0:go"))
         await driver.commit(SignalArrived("go", "1"))
-        driver.run.steps[place]["step:aa:0:ask"] = await store.step(
-            driver.lease, "first", place, "step:aa:0:ask", '"answer"'
+        driver.run.steps[place]["step:aa:0:ask"] = await driver.held.step(
+            "first", place, "step:aa:0:ask", '"answer"'
         )
         assert (await driver.loaded()).steps == driver.run.steps
         await driver.commit(Started(index, 0))
@@ -191,7 +191,7 @@ def test_items_of_a_map_are_remembered_each_by_itself(with_store):
         await driver.commit(Begin())
         await driver.open_map("double", [(0, "1"), (1, "2")])
         for item in (0, 1):
-            await store.step(driver.lease, "double", Place(index, 1, 0, item), "step:aa:0:ask", str(item))
+            await driver.held.step("double", Place(index, 1, 0, item), "step:aa:0:ask", str(item))
         await driver.commit(SignalAwaited(Place(index, 1, 0, 1), "go", "signal:0:go"))
 
         run = await driver.loaded()
@@ -205,10 +205,10 @@ def test_items_of_a_map_are_remembered_each_by_itself(with_store):
 def test_a_step_under_a_lease_that_was_taken_is_refused(with_store):
     async def body(store):
         driver = await Driver.start(store, chain_plan())
-        await store.release(driver.lease)
+        await driver.held.release()
 
         with pytest.raises(LeaseLost):
-            await store.step(driver.lease, "first", Place(0, 1, 0), "step:aa:0:ask", "1")
+            await driver.held.step("first", Place(0, 1, 0), "step:aa:0:ask", "1")
 
     with_store(body)
 

@@ -17,7 +17,7 @@ from graphflow.graph.tasks import Task
 from graphflow.ids import RunId
 from graphflow.run import NodeState, NodeStatus, Run
 from graphflow.store.address import parse_address
-from graphflow.store.contract import Lease
+from graphflow.store.contract import HeldRun
 from graphflow.store.redis_store import RedisStore
 from tests.helpers import run
 from tests.servers import RealServer
@@ -32,7 +32,7 @@ def plan_of(*names: str, retries: int = 3) -> Plan:
     return compile_plan(nodes, name="test", max_concurrent_tasks=1, max_total_iterations=None, deadline=None)
 
 
-async def created(store: RedisStore, plan: Plan) -> Lease:
+async def created(store: RedisStore, plan: Plan) -> HeldRun:
     run_id = RunId(f"replan-{uuid.uuid4().hex[:8]}")
     task = Task(type="test", objective="change the graph")
     await store.create(Run(run_id, task, [NodeState() for _ in plan.nodes]), plan, agent="test", code="")
@@ -44,22 +44,22 @@ def test_graph_is_replaced_and_said_in_the_inbox(any_redis_url: str) -> None:
 
     async def main() -> None:
         async with RedisStore(parse_address(any_redis_url)) as store:
-            lease = await created(store, old)
+            held = await created(store, old)
 
-            await store.replan(lease, new)
+            await held.replan(new)
 
-            assert list(await store.graph(lease.run_id)) == ["a", "c"]
-            assert (await store.head(lease.run_id)).plan_hash == new.hash
-            loaded = await store.load(lease.run_id, new)
+            assert list(await store.graph(held.lease.run_id)) == ["a", "c"]
+            assert (await store.head(held.lease.run_id)).plan_hash == new.hash
+            loaded = await store.load(held.lease.run_id, new)
             assert [state.status for state in loaded.nodes] == [NodeStatus.PENDING] * 2
-            (request,) = await store.take_requests(lease)
+            (request,) = await held.take_requests()
             assert json.loads(request) == {
                 "request": "graph_changed",
                 "changes": ["node 'b' was removed", "node 'c' was added"],
             }
             with pytest.raises(PlanMismatch):
-                await store.load(lease.run_id, old)
-            await store.release(lease)
+                await store.load(held.lease.run_id, old)
+            await held.release()
 
     run(main())
 
@@ -69,14 +69,14 @@ def test_run_is_driven_on_under_the_same_lease(any_redis_url: str) -> None:
 
     async def main() -> None:
         async with RedisStore(parse_address(any_redis_url)) as store:
-            lease = await created(store, old)
+            held = await created(store, old)
 
-            await store.replan(lease, new)
-            await store.replan(lease, old)
+            await held.replan(new)
+            await held.replan(old)
 
-            assert (await store.head(lease.run_id)).plan_hash == old.hash
-            assert len(await store.take_requests(lease)) == 2
-            await store.release(lease)
+            assert (await store.head(held.lease.run_id)).plan_hash == old.hash
+            assert len(await held.take_requests()) == 2
+            await held.release()
 
     run(main())
 
@@ -86,13 +86,13 @@ def test_who_has_lost_the_lease_changes_nothing(any_redis_url: str) -> None:
 
     async def main() -> None:
         async with RedisStore(parse_address(any_redis_url)) as store:
-            lease = await created(store, old)
-            await store.release(lease)
+            held = await created(store, old)
+            await held.release()
 
             with pytest.raises(LeaseLost):
-                await store.replan(lease, new)
+                await held.replan(new)
 
-            assert (await store.head(lease.run_id)).plan_hash == old.hash
+            assert (await store.head(held.lease.run_id)).plan_hash == old.hash
 
     run(main())
 
@@ -109,15 +109,15 @@ def test_stored_graph_that_cannot_be_read_is_a_corrupt_state(
 ) -> None:
     async def main() -> None:
         async with RedisStore(parse_address(redis_server.url)) as store:
-            lease = await created(store, plan_of("a"))
-            key = f"gf:run:{{{lease.run_id}}}:plan"
+            held = await created(store, plan_of("a"))
+            key = f"gf:run:{{{held.lease.run_id}}}:plan"
             _spoil(redis_server, key, command)
 
             with pytest.raises(CorruptState, match=":plan"):
-                await store.replan(lease, plan_of("b"))
+                await held.replan(plan_of("b"))
             with pytest.raises(CorruptState, match=":plan"):
-                await store.graph(lease.run_id)
-            await store.release(lease)
+                await store.graph(held.lease.run_id)
+            await held.release()
 
     run(main())
 
@@ -125,12 +125,12 @@ def test_stored_graph_that_cannot_be_read_is_a_corrupt_state(
 def test_open_runs_are_listed_oldest_first(any_redis_url: str) -> None:
     async def main() -> None:
         async with RedisStore(parse_address(any_redis_url)) as store:
-            leases = [await created(store, plan_of("a")) for _ in range(3)]
+            runs = [await created(store, plan_of("a")) for _ in range(3)]
 
             found = await store.open_runs()
 
             # Ids are indexed before their runs are created: others may be listed whose creation was refused.
-            ids = [lease.run_id for lease in leases]
+            ids = [held.lease.run_id for held in runs]
             listed = [each for each in found if each in ids]
             assert sorted(listed) == sorted(ids)
             created_at = [(await store.head(each)).created for each in listed]

@@ -51,8 +51,8 @@ async def started(store: RedisStore, plan, kept: Retention = DEFAULT_RETENTION, 
     run = new_run(plan, state={"numbers": "[1,2]"})
     run.id = RunId(run_id) if run_id else run.id
     await store.create(run, plan, agent="numbers", code="pkg.mod:agent", kept=kept)
-    lease = await store.acquire(run.id, 10)
-    driver = Driver(store, plan, await store.load(run.id, plan), lease)
+    held = await store.acquire(run.id, 10)
+    driver = Driver(store, plan, await held.load(plan), held)
     await driver.commit(Begin())
     return driver
 
@@ -283,7 +283,7 @@ def test_deleted_run_leaves_nothing(with_client) -> None:
         other = await started(store, chain_plan())
         driver = await started(store, map_plan())
         await fill_map(driver, 5)
-        await store.release(driver.lease)
+        await driver.held.release()
         await client.set(f"gf:run:{{{driver.run.id}}}:mailbox:anything", "1")
         before = await keys_of(client, other.run.id)
 
@@ -332,7 +332,7 @@ def test_deletion_that_was_interrupted_is_finished_by_a_sweep_or_another_deletio
         for finish in ("sweep", "delete"):
             driver = await started(store, map_plan())
             await fill_map(driver, 5)
-            await store.release(driver.lease)
+            await driver.held.release()
             # What a process has done that died after its first batch.
             run = store._keys.run(driver.run.id)
             assert await retention._end(store._redis, run, driver.run.id)
@@ -354,7 +354,7 @@ def test_deletion_that_was_interrupted_is_finished_by_a_sweep_or_another_deletio
 def test_run_whose_hash_was_overwritten_can_be_deleted(with_client) -> None:
     async def body(store: RedisStore, client) -> None:
         driver = await started(store, chain_plan())
-        await store.release(driver.lease)
+        await driver.held.release()
         await client.set(f"gf:run:{{{driver.run.id}}}", "nonsense")
         with pytest.raises(CorruptState):
             await store.head(driver.run.id)
@@ -393,7 +393,7 @@ def test_indexes_are_rebuilt_from_the_runs(with_client) -> None:
 def test_run_in_quarantine_is_in_no_index_of_open_runs_until_it_is_looked_after(with_client) -> None:
     async def body(store: RedisStore, client) -> None:
         driver = await started(store, chain_plan())
-        await store.release(driver.lease)
+        await driver.held.release()
         run_id = driver.run.id
 
         await store.quarantine(run_id, CorruptState("a key", "it is torn"))

@@ -14,7 +14,7 @@ from graphflow.store.address import parse_address
 from graphflow.store.connection import open_client, open_sync_client
 from graphflow.store.keys import RunKeys, StoreKeys
 from graphflow.store.scripts import script
-from graphflow.store.writes import MAX_ARGUMENTS, WriteList
+from graphflow.store.write_list import MAX_ARGUMENTS, WriteList
 from tests.helpers import run as run_async
 
 SCRIPTS = ("acquire", "commit", "create", "post", "release", "renew")

@@ -16,7 +16,7 @@ from graphflow.store.keys import StoreKeys
 from graphflow.store.retention import keys_but_hash
 from graphflow.store.scripts import script
 from graphflow.store.snapshots import SNAPSHOTS_KEPT
-from graphflow.store.writes import WriteList
+from graphflow.store.write_list import WriteList
 from tests.contract.driving import Driver, assert_same, keys_of, new_run, raw, succeeded, work
 
 
@@ -207,9 +207,9 @@ def test_who_takes_the_run_over_goes_on_counting_and_keeping(with_store):
     async def body(store):
         driver = await started(store)
         await go_round(driver)
-        await store.release(driver.lease)
-        driver.lease = await store.acquire(driver.run.id, 10)
-        driver.run = await driver.loaded()
+        await driver.held.release()
+        driver.held = await store.acquire(driver.run.id, 10)
+        driver.run = await driver.held.load(driver.plan)
         await go_round(driver)
 
         first = await store.content(driver.run.id, driver.plan, 1)

@@ -149,9 +149,9 @@ def test_run_that_is_driven_names_its_driver(with_store):
         with pytest.raises(LeaseHeld) as held:
             await store.acquire(driver.run.id, 10)
 
-        assert held.value.owner == driver.lease.owner
+        assert held.value.owner == driver.held.lease.owner
         assert 0 < held.value.seconds_left <= 10
-        assert (await store.head(driver.run.id)).owner == driver.lease.owner
+        assert (await store.head(driver.run.id)).owner == driver.held.lease.owner
 
     with_store(body)
 
@@ -166,11 +166,11 @@ def test_run_of_a_dead_process_of_this_host_is_taken_at_once(with_store, monkeyp
         with monkeypatch.context() as patch:
             patch.setattr(redis_store, "current_owner", lambda: dead)
             driver = await Driver.start(store, chain_plan())
-        assert driver.lease.owner == dead
+        assert driver.held.lease.owner == dead
 
-        lease = await store.acquire(driver.run.id, 10)
+        again = await store.acquire(driver.run.id, 10)
 
-        assert lease.token != driver.lease.token
+        assert again.lease.token != driver.held.lease.token
 
     with_store(body)
 
@@ -205,11 +205,11 @@ def test_released_run_is_free(with_store):
     async def body(store: RedisStore) -> None:
         driver = await Driver.start(store, chain_plan())
 
-        await store.release(driver.lease)
-        await store.release(driver.lease)
+        await driver.held.release()
+        await driver.held.release()
 
         assert (await store.head(driver.run.id)).owner == ""
-        assert (await store.acquire(driver.run.id, 10)).token != driver.lease.token
+        assert (await store.acquire(driver.run.id, 10)).lease.token != driver.held.lease.token
 
     with_store(body)
 
@@ -220,11 +220,11 @@ def test_renewer_tells_the_inbox_and_a_lost_lease(with_store):
         renewer = store.renewer()
         try:
             await store.post(driver.run.id, "stop")
-            assert await asyncio.to_thread(renewer.renew, driver.lease) == 1
+            assert await asyncio.to_thread(renewer.renew, driver.held.lease) == 1
 
-            await store.release(driver.lease)
+            await driver.held.release()
 
-            assert await asyncio.to_thread(renewer.renew, driver.lease) is None
+            assert await asyncio.to_thread(renewer.renew, driver.held.lease) is None
         finally:
             renewer.close()
 
@@ -328,7 +328,7 @@ def test_events_come_in_order_and_from_where_one_left_off(with_store):
 
         new = [event for _, event in await store.events(driver.run.id, after=seen[-1][0])]
         assert isinstance(new[0], ItemsFinished)
-        assert (new[0].indexes, new[0].token) == ("0-1", driver.lease.token)
+        assert (new[0].indexes, new[0].token) == ("0-1", driver.held.lease.token)
         assert isinstance(new[1], ItemFailed)
         assert [event for _, event in await store.events(driver.run.id)] == [event for _, event in seen] + new
 
@@ -355,19 +355,19 @@ def test_request_leaves_the_inbox_with_the_commit_that_answers_it(with_store):
         driver = await Driver.start(store, chain_plan())
         await store.post(driver.run.id, "one")
         await store.post(driver.run.id, "two")
-        assert await store.take_requests(driver.lease) == ["one", "two"]
+        assert await driver.held.take_requests() == ["one", "two"]
         await store.post(driver.run.id, "three")
-        assert await store.take_requests(driver.lease) == ["three"]
-        assert await store.take_requests(driver.lease) == []
+        assert await driver.held.take_requests() == ["three"]
+        assert await driver.held.take_requests() == []
         await store.post(driver.run.id, "four")
 
         reply = await driver.commit(Begin())
 
         assert reply.inbox == 1
-        assert await store.take_requests(driver.lease) == ["four"]
-        await store.release(driver.lease)
-        driver.lease = await store.acquire(driver.run.id, 10)
-        assert await store.take_requests(driver.lease) == ["four"]
+        assert await driver.held.take_requests() == ["four"]
+        await driver.held.release()
+        driver.held = await store.acquire(driver.run.id, 10)
+        assert await driver.held.take_requests() == ["four"]
 
     with_store(body)
 
@@ -377,9 +377,9 @@ def test_run_that_is_over_takes_no_requests_and_keeps_no_lease(with_store, any_r
         driver = await Driver.start(store, plan_of(work("only")))
         await driver.commit(Begin(), Started(0, 0))
         await store.post(driver.run.id, "stop")
-        await store.take_requests(driver.lease)
+        await driver.held.take_requests()
         await driver.commit(succeeded(driver, "only", only="1"))
-        await store.release(driver.lease)
+        await driver.held.release()
 
         assert not await store.post(driver.run.id, "stop")
 

@@ -65,10 +65,10 @@ def test_every_write_whose_reply_is_lost_takes_effect_once(with_store, monkeypat
         reply = await driver.commit(Begin())
 
         assert reply.inbox == 1
-        assert await store.take_requests(driver.lease) == ["stop"]
+        assert await driver.held.take_requests() == ["stop"]
         assert [type(event) for _, event in await store.events(driver.run.id)] == [RunStarted]
         assert_same(await driver.loaded(), driver.run)
-        await store.release(driver.lease)
+        await driver.held.release()
         assert (await store.head(driver.run.id)).owner == ""
         assert all(count > failures for count in lost.values())
 
@@ -144,14 +144,14 @@ def test_full_memory_stops_the_start_of_a_map_but_not_what_is_under_way():
             renewer = store.renewer()
             try:
                 await driver.commit(StateSet({"x": "1"}))
-                assert await asyncio.to_thread(renewer.renew, driver.lease) == 0
+                assert await asyncio.to_thread(renewer.renew, driver.held.lease) == 0
                 stored = await driver.loaded()
                 with pytest.raises(StoreFull):
                     await driver.commit(ItemsStored(0, 1, [(0, "1")]))
                 with pytest.raises(StoreFull):
                     await store.create(new_run(driver.plan), driver.plan, agent="", code="")
                 assert_same(await driver.loaded(), stored)
-                await store.release(driver.lease)
+                await driver.held.release()
             finally:
                 renewer.close()
                 await client.aclose()

@@ -74,13 +74,13 @@ async def run_through(url: str) -> None:
 async def look_after(url: str) -> Checkup:
     """Everything that is done for a store as a whole, and with runs that nobody wants any more."""
     async with RedisStore(parse_address(url)) as store:
-        lease = await store.acquire(RunId("third"), 5)
+        held = await store.acquire(RunId("third"), 5)
         try:
-            await store.delete(lease.run_id)
+            await store.delete(held.lease.run_id)
         except LeaseHeld:
-            await store.release(lease)
+            await held.release()
         else:
             raise AssertionError("a run that is driven was deleted")
-        await store.delete(lease.run_id)
+        await store.delete(held.lease.run_id)
         await store.upkeep().sweep()
     return await check_up(parse_address(url), "gf", fix=True)

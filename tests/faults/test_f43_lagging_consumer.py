@@ -12,7 +12,7 @@ import pytest
 from graphflow import Agent, RedisCache, RunStatus
 from graphflow.events import EventsTrimmed, RunFinished, RunStarted
 from graphflow.ids import RunId
-from graphflow.store import redis_store
+from graphflow.store import held_run
 from graphflow.store.address import parse_address
 from graphflow.store.redis_store import RedisStore
 from tests.acceptance.support import task
@@ -82,7 +82,7 @@ def test_run_goes_on_although_its_reader_does_not(server: RealServer, tmp_path: 
 def test_reader_that_lags_is_told_of_the_gap_and_sees_the_rest(
     server: RealServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_store, "EVENTS_KEPT", KEPT)
+    monkeypatch.setattr(held_run, "EVENTS_KEPT", KEPT)
 
     async def main() -> list[object]:
         seen = []
@@ -115,7 +115,7 @@ def test_reader_that_comes_late_is_told_that_the_beginning_is_missing(
     server: RealServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(agent_on(server.url).run_task(task(), run_id=f"{tmp_path.name}-whole"))
-    monkeypatch.setattr(redis_store, "EVENTS_KEPT", KEPT)
+    monkeypatch.setattr(held_run, "EVENTS_KEPT", KEPT)
     run(agent_on(server.url).run_task(task(), run_id=f"{tmp_path.name}-cut"))
 
     async def first_of(run_id: str) -> object:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from graphflow import Agent
-from graphflow.store.redis_store import RedisStore
+from graphflow.store.held_run import RedisHeldRun
 from tests.acceptance.support import agent_on, task
 from tests.helpers import run
 
@@ -101,15 +101,15 @@ class Walk:
 def test_interrupted_map_over_a_generator_comes_to_its_right_end(
     runs: int, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit = RedisStore.commit
+    commit = RedisHeldRun.commit
 
-    async def slow(self: RedisStore, *args: Any, **options: Any) -> Any:
+    async def slow(self: RedisHeldRun, *args: Any, **options: Any) -> Any:
         await asyncio.sleep(random.random() / 100)
         reply = await commit(self, *args, **options)
         await asyncio.sleep(random.random() / 100)
         return reply
 
-    monkeypatch.setattr(RedisStore, "commit", slow)
+    monkeypatch.setattr(RedisHeldRun, "commit", slow)
     first = random.randrange(1 << 32)
     print(f"seeds from {first}")
 

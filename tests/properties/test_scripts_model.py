@@ -23,7 +23,7 @@ from graphflow.store.address import parse_address
 from graphflow.store.connection import open_sync_client
 from graphflow.store.keys import StoreKeys
 from graphflow.store.scripts import script
-from graphflow.store.writes import WriteList
+from graphflow.store.write_list import WriteList
 from tests.servers import RealServer
 
 LENGTH = 60_000

@@ -31,7 +31,8 @@ from graphflow.store.fields import (
     time_text,
 )
 from graphflow.store.keys import StoreKeys
-from graphflow.store.writes import MAX_ARGUMENTS, Tally, WriteBatch, WriteList
+from graphflow.store.write_list import MAX_ARGUMENTS, WriteList
+from graphflow.store.writes import Tally, WriteBatch
 from tests.contract.driving import NOW, chain_plan, loop_plan, map_plan, new_run
 
 KEYS = StoreKeys().run("test")
