@@ -156,6 +156,9 @@ class MapDriver:
                 self._entered(one)
             elif has_results and one.reducer is not None:
                 self._start(self._reduce(one))
+            if one.has_page:
+                # It had to wait until the page before it was stored.
+                self._drive.wake()
         self.refill_soon()
 
     def drop(self, index: int) -> None:

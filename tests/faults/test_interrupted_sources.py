@@ -116,3 +116,37 @@ def test_interrupted_map_over_a_generator_comes_to_its_right_end(
     stops = sum(run(Walk(seed).run(redis_url)) for seed in range(first, first + runs))
 
     print(f"{runs} of {runs} right, {stops} interruptions")
+
+
+@pytest.mark.parametrize("batch_size", [None, 10])
+def test_source_that_fails_when_its_last_page_is_being_stored_is_tried_again(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, batch_size: int | None
+) -> None:
+    """The items that it has yielded make no whole batch, so that nothing but the failure can bring the next turn about."""
+    commit = RedisHeldRun.commit
+
+    async def slow(self: RedisHeldRun, *args: Any, **options: Any) -> Any:
+        await asyncio.sleep(0.02)
+        return await commit(self, *args, **options)
+
+    monkeypatch.setattr(RedisHeldRun, "commit", slow)
+    agent = agent_on(redis_url)
+    tries: list[int] = []
+
+    async def numbers(start: int) -> AsyncIterator[int]:
+        tries.append(start)
+        for number in range(start, 7):
+            # The second page gathers while the first one is being stored, and the failure with it.
+            await asyncio.sleep(0 if number else 0.01)
+            yield number
+        if len(tries) == 1:
+            raise ConnectionError("cut off")
+
+    @agent.node(map_over=numbers, batch_size=batch_size, max_retries=2)
+    async def work(item: Any) -> Any:
+        return item
+
+    outcome = run(asyncio.wait_for(agent.run_task(task()), PATIENCE_SECONDS))
+
+    assert outcome["work"] == list(range(7))
+    assert tries == [0, 7]
