@@ -136,8 +136,7 @@ def write_outcomes(name: str, folder: Path, url: str, client: redis.Redis) -> No
     commands = read_commands(folder / f"{name}.dump")
     found: dict[str, object] = {}
     for action in actions_for(name, commands):
-        patience = {"seconds": 2.0, "tries": 60} if action in KEPT[name].stands_still else {}
-        found[action] = outcome_of(name, action, commands, url, client, **patience)
+        found[action] = outcome_of(name, action, commands, url, client)
     (folder / f"{name}.json").write_text(as_text(found) + "\n")
     print(f"{name}: {', '.join(found)}")
 

@@ -60,8 +60,6 @@ class Kept:
     then: Callable[[Agent, str], Awaitable[None]] = leave_it
     #: Module runs are repeated as often as chance will have it.
     has_conflicts: bool = False
-    #: What the code that kept the run only came to when it was interrupted and resumed again and again.
-    stands_still: tuple[str, ...] = ()
     #: What is tried with the run beyond what is tried with each.
     actions: tuple[str, ...] = ()
     #: What is not tried, because it would wait for the end of somebody else's lease.
@@ -133,7 +131,6 @@ KEPT: dict[str, Kept] = {
         {"numbers": list(range(60))},
         ends="killed",
         has_conflicts=True,
-        stands_still=("resume", "retry"),
     ),
     "rounds": Kept(
         graphs.rounds, {}, {"rounds": 0, "scores": []}, stuck=calls("play 11", "play 12"), ends="killed"

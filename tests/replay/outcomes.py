@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import redis
@@ -40,17 +39,18 @@ def actions_for(name: str, commands: list[Command]) -> list[str]:
     return [action for action in (*actions, *kept.actions) if action not in kept.left_out]
 
 
+#: Seconds after which what has not come to its end stands still.
+PATIENCE_SECONDS = 30.0
+
+
 def outcome_of(
     name: str,
     action: str,
     commands: list[Command],
     url: str,
     client: redis.Redis,
-    *,
-    seconds: float = 30.0,
-    tries: int = 1,
 ) -> Any:
-    """What one action comes to. It is cut off after so many seconds, and begun anew while there are tries left."""
+    """What one action comes to. It is cut off if it stands still."""
     client.flushall()
     load(client, commands)
     if action == "look":
@@ -60,11 +60,11 @@ def outcome_of(
 
     async def act() -> dict[str, Any]:
         agent = KEPT[name].build(url, outside)
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return await _ACTIONS[verb](agent, name, *([int(at)] if at else []))
 
     try:
-        found = _tried(act, tries)
+        found = asyncio.run(act())
     except GraphflowError as error:
         found = {"refused": type(error).__name__, "because": str(error)}
     if action == "delete":
@@ -83,13 +83,6 @@ def recorded_items(name: str, commands: list[Command]) -> list[str]:
 
 def _fields(commands: list[Command]) -> list[Command]:
     return [command for command in commands if command[0] == "HSET"]
-
-
-def _tried(act: Callable[[], Coroutine[Any, Any, dict[str, Any]]], tries: int) -> dict[str, Any]:
-    for _ in range(tries - 1):
-        with suppress(TimeoutError):
-            return asyncio.run(act())
-    return asyncio.run(act())
 
 
 async def _resume(agent: Agent, name: str) -> dict[str, Any]:

@@ -23,11 +23,6 @@ from tests.servers import ENGINES, RealServer
 
 STORES = [pytest.param(folder, id=folder.name) for folder in sorted(FOLDER.iterdir())]
 RUNS = [pytest.param(dump, id=f"{dump.parent.name}-{dump.stem}") for dump in sorted(FOLDER.glob("*/*.dump"))]
-STANDS_STILL = [
-    pytest.param(dump, action, id=f"{dump.parent.name}-{dump.stem}-{action}")
-    for dump in sorted(FOLDER.glob("*/*.dump"))
-    for action in KEPT[dump.stem].stands_still
-]
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -65,14 +60,6 @@ def test_kept_run_comes_to_the_same_when_it_is_a_year_older(
     dump: Path, url: str, client: redis.Redis
 ) -> None:
     check_outcomes(dump, older(read_commands(dump), days=365), url, client)
-
-
-@pytest.mark.xfail(
-    run=False, reason="items that lost a conflict stand still once all that are new were taken"
-)
-@pytest.mark.parametrize(("dump", "action"), STANDS_STILL)
-def test_kept_run_that_stood_still_goes_on(dump: Path, action: str, url: str, client: redis.Redis) -> None:
-    _check_same(dump, action, outcome_of(dump.stem, action, read_commands(dump), url, client))
 
 
 @pytest.mark.parametrize("dump", RUNS)
@@ -117,8 +104,6 @@ def check_outcomes(dump: Path, commands: list[Command], url: str, client: redis.
     name, expected = dump.stem, _outcomes(dump)
     assert list(expected) == actions_for(name, commands), "other things are tried than those that are kept"
     for action in expected:
-        if action in KEPT[name].stands_still:
-            continue
         found = outcome_of(name, action, commands, url, client)
         _check_same(dump, action, found)
         if action in ("resume", "retry"):
