@@ -17,6 +17,7 @@ from graphflow.engine.drive import Drive
 from graphflow.engine.line import Line
 from graphflow.engine.run_view import RunView
 from graphflow.errors import GraphflowError, StateError, StoreWentBack
+from graphflow.events import DecisionFired
 from graphflow.failpoints import failpoint
 from graphflow.run import Failure, Input, Transition
 from graphflow.store.contract import Batch, CommitReply
@@ -56,6 +57,9 @@ class Committer:
         running ticket: then nothing has changed, and its attempt has a ticket of its own. `room` is that of `advance`."""
         failpoint("outcome.taken")
         transition = advance(self._plan, self._run, incoming, now(), self._random.random(), room=room)
+        for event in transition.events:
+            if isinstance(event, DecisionFired):
+                failpoint("decision.made")
         if not self._line.is_empty and self._disturbs(transition, attempt):
             return None
         self._batch.add(self._run, transition)

@@ -18,7 +18,6 @@ from graphflow.engine.readiness import Verdict, readiness
 from graphflow.engine.supervise import failure_of, supervise
 from graphflow.engine.waiting import forget, send, suspend_if_only_waiting
 from graphflow.errors import EvaluationError
-from graphflow.failpoints import failpoint
 from graphflow.graph.modules import END
 from graphflow.run import (
     Failure,
@@ -251,7 +250,6 @@ class Fold:
     def _report_decision(self, index: int, chosen: int, ends: bool) -> None:
         names = " ".join((*self.plan.names(chosen), *([END] if ends else [])))
         self.draft.emit_node(events.DecisionFired, index, chosen=names)
-        failpoint("decision.made")
 
     def jump(self, index: int) -> None:
         """Start the node at once whatever its dependencies did; if it is active, once more when it has settled."""
@@ -264,7 +262,7 @@ class Fold:
             # What this very input started has read nothing yet: the request is met by that start.
             if state.considered != self.revision:
                 self.draft.edit(index).again = True
-        elif state.status is NodeStatus.FAILED and not state.reopened:
+        elif state.is_closed:
             self._drop(index)
         else:
             self.start(index)

@@ -21,7 +21,7 @@ from graphflow.engine.drive import Drive
 from graphflow.engine.line import Line
 from graphflow.engine.maps import MapItems
 from graphflow.engine.one_map import OneMap
-from graphflow.engine.plan import borrowed_from
+from graphflow.engine.plan import lender_of
 from graphflow.engine.returned import Returned
 from graphflow.engine.slots import Slots
 from graphflow.engine.sources import Feed
@@ -285,7 +285,7 @@ class MapDriver:
         indexes = items.next_page()
         node = items.node
         try:
-            lender = borrowed_from(self._drive.plan, self._drive.run.maps[node.index], node.index)
+            lender = lender_of(node, self._drive.run.maps[node.index].borrowed)
             texts = await self._drive.store.items(self._drive.run.id, node.name, indexes, lender)
         except CorruptState as error:
             # Only what the store still holds to can be corrupt.

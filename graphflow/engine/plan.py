@@ -15,7 +15,6 @@ from typing import Any, Final
 from graphflow.expressions import Expression
 from graphflow.graph.modules import AgentModule, ModuleType
 from graphflow.graph.nodes import NodeConfig, SnapshotControl
-from graphflow.run import MapState
 from graphflow.settings import DEFAULT_TIMEOUT_SECONDS
 
 #: The default of a parameter that has none.
@@ -263,10 +262,10 @@ class Plan:
         return tuple(self.nodes[index].name for index in bits(mask))
 
 
-def borrowed_from(plan: Plan, opened: MapState, index: int) -> str | None:
-    """The map whose records are the items of the opened map `index`; None if it has items of its own."""
-    source = plan.nodes[index].map
-    return source.source if opened.borrowed and source is not None else None
+def lender_of(node: PlanNode, borrowed: int) -> str | None:
+    """The map whose records are the items of this map, which `borrowed` them from that visit; None if it is 0: then it
+    has items of its own."""
+    return node.map.source if borrowed and node.map is not None else None
 
 
 def bits(mask: int) -> Iterator[int]:

@@ -25,7 +25,7 @@ class Verdict(Enum):
 def readiness(plan: Plan, read: ReadNode, active: int, fresh: int, index: int) -> Verdict:
     """The verdict on a node that is not active. `active` and `fresh` are the run's masks."""
     node, state = plan.nodes[index], read(index)
-    if state.status is NodeStatus.FAILED and not state.reopened:
+    if state.is_closed:
         return Verdict.WAIT
     if node.waits:
         return _by_choosers(plan, read, active, fresh, node, state)

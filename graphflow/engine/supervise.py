@@ -43,7 +43,7 @@ def supervise(draft: Draft) -> Supervision:
             found.failures[index] = failure_of(error)
             continue
         for decision in decisions:
-            found.dropped += [target for target in decision.targets if _is_closed(draft, target)]
+            found.dropped += [target for target in decision.targets if draft.node(target).is_closed]
             targets = [target for target in decision.targets if _may_fire(draft, flow, decision, target)]
             if targets:
                 found.fired.setdefault(index, []).extend(targets)
@@ -82,19 +82,14 @@ def _deciding(draft: Draft) -> list[tuple[int, PlanFlow]]:
     return [
         (node.index, node.flow)
         for node in nodes
-        if node.flow is not None and not _is_closed(draft, node.index)
+        if node.flow is not None and not draft.node(node.index).is_closed
     ]
-
-
-def _is_closed(draft: Draft, index: int) -> bool:
-    state = draft.node(index)
-    return state.status is NodeStatus.FAILED and not state.reopened
 
 
 def _may_fire(draft: Draft, flow: PlanFlow, decision: PlanDecision, target: int) -> bool:
     """Refraction: only for a target never considered, or if what the condition reads changed since it was."""
     state = draft.node(target)
-    if _is_closed(draft, target) or state.considered == draft.revision:
+    if state.is_closed or state.considered == draft.revision:
         return False
     if not state.considered or (decision.repeat and state.status is not NodeStatus.SKIPPED):
         return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 from graphflow import events
 from graphflow.engine.fold import Fold
 from graphflow.engine.plan import Plan, PlanDecision, PlanNode
-from graphflow.engine.waiting import busiest, send
+from graphflow.engine.waiting import send
 from graphflow.graph.modules import END
 from graphflow.run import Failure, Message, NodeStatus, Outcome, Place, RetryDue, Started, message_text
 from graphflow.settings import BACKOFF_BASE_SECONDS, BACKOFF_FACTOR, BACKOFF_MAX_SECONDS
@@ -37,7 +37,7 @@ def retry(fold: Fold, due: RetryDue) -> None:
     module = state.modules[due.module]
     module.status = NodeStatus.READY
     module.retry_at = 0
-    state.status = busiest(state)
+    state.status = state.busiest
     fold.transition.ready.append((due.node, due.module))
 
 
@@ -84,7 +84,7 @@ def fail_module(fold: Fold, node: PlanNode, place: int, failure: Failure, draw: 
     delay = backoff_seconds(module.attempts, draw)
     module.status = NodeStatus.WAITING
     module.retry_at = fold.draft.now + delay * 1000
-    state.status = busiest(state)
+    state.status = state.busiest
     fold.transition.delayed.append((node.index, place, module.retry_at))
     fold.draft.emit_node(
         events.RetryScheduled,
@@ -100,7 +100,7 @@ def _next_module(fold: Fold, node: PlanNode, decision: tuple[str, ...] | None = 
     """After one module of the node came to an end: the next one, or the end of the visit (rule 4)."""
     state = fold.draft.edit(node.index)
     if any(module.status.is_active for module in state.modules):
-        state.status = busiest(state)
+        state.status = state.busiest
         return
     for module in state.modules:
         if module.status is NodeStatus.FAILED:

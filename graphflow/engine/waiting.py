@@ -14,9 +14,7 @@ from graphflow.engine.draft import Draft
 from graphflow.engine.plan import bits
 from graphflow.graph.tasks import RunStatus
 from graphflow.run import (
-    ACTIVE_STATUSES,
     Message,
-    NodeState,
     NodeStatus,
     Place,
     Run,
@@ -81,13 +79,7 @@ def _answer(draft: Draft, place: Place, wait: Wait, text: str) -> None:
 def _set_status(draft: Draft, place: Place, status: NodeStatus) -> None:
     state = draft.edit(place.node)
     state.modules[place.module].status = status
-    state.status = busiest(state)
-
-
-def busiest(state: NodeState) -> NodeStatus:
-    """The status of an active node: that of its busiest module."""
-    present = {module.status for module in state.modules}
-    return next(status for status in ACTIVE_STATUSES if status in present)
+    state.status = state.busiest
 
 
 def suspend_if_only_waiting(draft: Draft) -> None:

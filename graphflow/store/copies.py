@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from graphflow.engine.plan import Plan, bits, borrowed_from
+from graphflow.engine.plan import Plan, bits, lender_of
 from graphflow.errors import RunNotFound, SnapshotNotFound
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
@@ -62,7 +62,7 @@ async def read_run(
     for index, state in run.maps.items():
         name = plan.nodes[index].name
         if state.done + state.failed < state.total:
-            lender = borrowed_from(plan, state, index)
+            lender = lender_of(plan.nodes[index], state.borrowed)
             state.unfinished = await read_unfinished(redis, keys, name, lender, stored.maps[index])
         if plan.nodes[index].streams_to:
             names = await redis.field_names(keys.map_out(name))
