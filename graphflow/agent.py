@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import random
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -22,20 +20,21 @@ from graphflow.caches.operations import value_text
 from graphflow.caches.redis_cache import RedisCache
 from graphflow.codec import decode, decode_all
 from graphflow.engine.compile import compile_plan
+from graphflow.engine.entering import Entrance, Terms
 from graphflow.engine.fork import enter_fork
 from graphflow.engine.plan import Plan
-from graphflow.engine.recovery import check_plan, finish_run, replan, setting_aside
+from graphflow.engine.recovery import check_plan, setting_aside
 from graphflow.engine.session import Session, Sessions
 from graphflow.engine.sweep import Sweep
-from graphflow.errors import GraphflowError, RunExists, RunOver, TaskMismatch
+from graphflow.errors import GraphflowError, RunOver
 from graphflow.events import Event, RunFinished
 from graphflow.graph.tasks import RunStatus, Task
-from graphflow.ids import RunId, check_run_id, new_run_id
+from graphflow.ids import RunId, check_run_id
 from graphflow.map_results import results_as_completed, results_in_order
 from graphflow.origin import code_of, refuse_while_loading
 from graphflow.requests import cancel_request, message_request, signal_request
 from graphflow.result import NodeResult, RunResult, run_result
-from graphflow.run import NodeState, Run
+from graphflow.run import Run
 from graphflow.settings import (
     DEFAULT_DRAIN_SECONDS,
     DEFAULT_LEASE_SECONDS,
@@ -43,7 +42,7 @@ from graphflow.settings import (
     KEEP_COMPLETE_SECONDS,
     KEEP_OTHER_SECONDS,
 )
-from graphflow.store.contract import MapProgress, Retention, RunContent, RunHead, Snapshot
+from graphflow.store.contract import MapProgress, Retention, RunHead, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -159,11 +158,10 @@ class Agent(GraphBuilder):
         """
         async with self._sessions.open() as session:
             head = await session.store.head(check_run_id(run_id))
-            plan = await self._plan_for(session, head)
-            if accept_changes and head.plan_hash != plan.hash and not head.status.is_final:
-                await replan(session, plan, head.id, lease_seconds=self.lease_seconds)
-                head = await session.store.head(head.id)
-            return await self._finish(session, plan, head, head.task, _Watch())
+            entrance = await self._entrance_of(session, head)
+            if accept_changes:
+                head = await entrance.accept_changes(head)
+            return await self._finish(entrance, head, head.task, _Watch())
 
     async def recover(
         self, *, limit: int | None = None, refused: Callable[[RunId, GraphflowError], None] | None = None
@@ -185,8 +183,8 @@ class Agent(GraphBuilder):
                     return None
                 if head.status is RunStatus.SUSPENDED and not await session.store.waiting_requests(run_id):
                     return None
-                plan = await self._plan_for(session, head)
-                return await self._finish(session, plan, head, head.task, _Watch(), waits=False)
+                entrance = await self._entrance_of(session, head)
+                return await self._finish(entrance, head, head.task, _Watch(), waits=False)
 
             return await Sweep(await session.store.open_runs(), resume, refused, limit).run()
 
@@ -200,19 +198,11 @@ class Agent(GraphBuilder):
         at = checked(CALL_BOUNDS, "at", at)
         async with self._sessions.open() as session:
             parent = await session.store.head(check_run_id(source))
-            plan = await self._plan_for(session, parent)
-            await check_plan(session.store, plan, parent)
-            head = await enter_fork(
-                session.store,
-                plan,
-                parent,
-                at,
-                None if run_id is None else check_run_id(run_id),
-                lambda: self._new_id(parent.task),
-                lambda content: self._create(session, plan, content),
-                lease_seconds=self.lease_seconds,
-            )
-            return await self._finish(session, plan, head, head.task, _Watch())
+            entrance = await self._entrance_of(session, parent)
+            await check_plan(session.store, entrance.plan, parent)
+            own_id = None if run_id is None else check_run_id(run_id)
+            head = await enter_fork(entrance, parent, at, own_id)
+            return await self._finish(entrance, head, head.task, _Watch())
 
     async def snapshots(self, run_id: str) -> list[Snapshot]:
         """What can be forked of a run besides its end, the first one first; the last 10 are kept. RunNotFound."""
@@ -293,12 +283,8 @@ class Agent(GraphBuilder):
             head = await session.store.head(check_run_id(run_id))
             if not await session.store.post(head.id, cancel_request(reason)):
                 return (await session.store.head(head.id)).status
-            plan = await self._plan_for(session, head)
-            await check_plan(session.store, plan, head)
-            run = await finish_run(
-                session, plan, head.id, lease_seconds=self.lease_seconds, stall_seconds=self.stall_seconds
-            )
-            return run.status
+            entrance = await self._entrance_of(session, head)
+            return (await entrance.finish(head)).status
 
     async def signal(self, run_id: str, name: str, value: Any = None) -> None:
         """Send a signal to a run, from any process: it answers the `wait_for_signal(name)` that has waited longest, or
@@ -353,69 +339,36 @@ class Agent(GraphBuilder):
         initial = initial_texts(state or {})
         plan = self.compile(list(initial))
         async with self._sessions.open() as session:
-            head = await self._enter(session, plan, task, initial, run_id)
-            return await self._finish(session, plan, head, task, watch)
+            entrance = self._entrance(session, plan)
+            head = await entrance.new(task, initial, None if run_id is None else check_run_id(run_id))
+            return await self._finish(entrance, head, task, watch)
 
-    async def _enter(
-        self, session: Session, plan: Plan, task: Task, initial: dict[str, str], run_id: str | None
-    ) -> RunHead:
-        """The run of this task: a new one, or that of the given id if it is for the same task and graph."""
-        own_id = None if run_id is None else check_run_id(run_id)
-        while True:
-            wanted = own_id or self._new_id(task)
-            run = Run(wanted, task, [NodeState() for _ in plan.nodes], state=dict(initial))
-            try:
-                await self._create(session, plan, RunContent(run))
-            except RunExists:
-                if own_id is None:
-                    continue
-            else:
-                logger.info(
-                    "run %s started; run_task(..., run_id=%r) resumes it if it is interrupted", wanted, wanted
-                )
-            head = await session.store.head(wanted)
-            if difference := head.task.difference(task):
-                raise TaskMismatch(wanted, difference)
-            return head
-
-    def _new_id(self, task: Task) -> RunId:
-        return new_run_id(self._own_name or task.type, int(time.time() * 1000), random.Random())
-
-    async def _create(self, session: Session, plan: Plan, content: RunContent) -> None:
-        await session.store.create(
-            content.run,
-            plan,
+    def _entrance(self, session: Session, plan: Plan) -> Entrance:
+        terms = Terms(
             agent=self.name,
-            code=code_of(self, self._file, self.cache.address),
+            find_code=lambda: code_of(self, self._file, self.cache.address),
             kept=self.retention,
-            content=content,
+            lease_seconds=self.lease_seconds,
+            stall_seconds=self.stall_seconds,
+            id_prefix=self._own_name,
         )
+        return Entrance(session, plan, terms)
 
-    async def _plan_for(self, session: Session, head: RunHead) -> Plan:
-        """The plan under which a stored run goes on."""
+    async def _entrance_of(self, session: Session, head: RunHead) -> Entrance:
+        """To a stored run, with the plan under which it goes on."""
         async with setting_aside(session.store, head.id):
             state = await session.store.state(head.id)
-        return self.compile(list(state))
+        return self._entrance(session, self.compile(list(state)))
 
     async def _finish(
-        self, session: Session, plan: Plan, head: RunHead, task: Task, watch: _Watch, *, waits: bool = True
+        self, entrance: Entrance, head: RunHead, task: Task, watch: _Watch, *, waits: bool = True
     ) -> RunResult:
-        await check_plan(session.store, plan, head)
+        # A run of another graph is refused before anybody is told of it.
+        await check_plan(entrance.session.store, entrance.plan, head)
         watch.run_id = head.id
         watch.committed.set()
-        if head.status.is_final:
-            run = await session.store.load(head.id, plan)
-        else:
-            run = await finish_run(
-                session,
-                plan,
-                head.id,
-                lease_seconds=self.lease_seconds,
-                stall_seconds=self.stall_seconds,
-                on_commit=watch.committed.set,
-                waits=waits,
-            )
-        outcome = await self._result(session, plan, run)
+        run = await entrance.finish(head, on_commit=watch.committed.set, waits=waits)
+        outcome = await self._result(entrance.session, entrance.plan, run)
         for each in (task, outcome.task):
             each.status, each.result = outcome.status, outcome.result
         self.node_results = outcome.node_results

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
 
+from graphflow.engine.entering import Entrance
 from graphflow.engine.leases import give_lease_back, take_lease
 from graphflow.engine.plan import Plan
 from graphflow.engine.reopen import reopen
@@ -20,29 +20,20 @@ from graphflow.store.contract import RunContent, RunHead, Store
 logger = logging.getLogger(__name__)
 
 
-async def enter_fork(
-    store: Store,
-    plan: Plan,
-    parent: RunHead,
-    at: int | None,
-    own_id: RunId | None,
-    new_id: Callable[[], RunId],
-    create: Callable[[RunContent], Awaitable[None]],
-    *,
-    lease_seconds: float,
-) -> RunHead:
+async def enter_fork(entrance: Entrance, parent: RunHead, at: int | None, own_id: RunId | None) -> RunHead:
     """The fork of `parent` at its last state, or at snapshot `at`: a new run, or the one of `own_id` if it is that fork.
 
     RunComplete, SnapshotNotFound, PlanMismatch; RunExists if `own_id` is another run; LeaseHeld if the last state is
     asked for while a process drives the run.
     """
+    store = entrance.session.store
     if own_id is not None and (known := await _known_fork(store, own_id, parent.id, at)):
         return known
-    content = await _content(store, plan, parent, at, lease_seconds)
+    content = await _content(store, entrance.plan, parent, at, entrance.terms.lease_seconds)
     while True:
-        content.run.id = own_id or new_id()
+        content.run.id = own_id or entrance.new_id(parent.task)
         try:
-            await create(content)
+            await entrance.create(content)
         except RunExists:
             if own_id is None:
                 continue
