@@ -1,0 +1,65 @@
+"""The command in folders that were copied, that came with somebody's files, or that were open to other users."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from pathlib import Path
+
+from tests.acceptance.command_line import (
+    doubles_file,
+    graphflow,
+    socket_of,
+    started,
+)
+from tests.helpers import wait_until
+
+
+def test_look_into_a_copied_folder_leaves_the_run_in_the_original_alone(tmp_path: Path) -> None:
+    original, copied = tmp_path / "A", tmp_path / "B"
+    original.mkdir()
+    doubles_file(original)
+    with started(original, "run", "doubles.py", "--id", "busy", "--param", "seconds=60"):
+        wait_until((original / "executions").exists, timeout_seconds=30)
+        subprocess.run(["cp", "-r", str(original), str(copied)], check=True)
+
+        looked = graphflow(copied, "list")
+
+        assert looked.returncode == 0, looked.stderr
+        assert "busy" in looked.stdout
+        assert not socket_of(copied).exists()
+        shown = graphflow(original, "list")
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert "busy" in shown.stdout
+
+
+def test_look_into_a_folder_that_came_from_elsewhere_removes_no_socket(tmp_path: Path) -> None:
+    folder = tmp_path / ".graphflow"
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as own:
+        own.bind(str(tmp_path / "own.sock"))
+    (folder / "server.json").write_text(
+        json.dumps({"engine": "valkey", "version": "7.2.0", "socket": str(tmp_path / "own.sock")})
+    )
+
+    looked = graphflow(tmp_path, "list")
+
+    assert looked.returncode == 0, looked.stderr
+    assert (tmp_path / "own.sock").is_socket()
+
+
+def test_folder_that_is_a_loop_or_has_a_spoilt_record_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "loop").mkdir()
+    (tmp_path / "loop" / ".graphflow").symlink_to(".graphflow")
+    (tmp_path / "spoilt" / ".graphflow").mkdir(parents=True)
+    (tmp_path / "spoilt" / ".graphflow" / "server.json").write_text(
+        '{"engine": 1, "version": [], "socket": {}}'
+    )
+
+    for name in ("loop", "spoilt"):
+        looked = graphflow(tmp_path / name, "list")
+
+        assert (looked.returncode, looked.stdout) == (5, "")
+        assert looked.stderr.startswith("Error: cannot ")
+        assert looked.stderr.count("\n") == 1
