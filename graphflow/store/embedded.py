@@ -1,11 +1,12 @@
 """How does a folder get a Redis of its own? Starts a server in `.graphflow/`, shares it, and shuts it down at the end.
 
-The server is a real one on a unix socket with an append-only file. Three locks keep its life in order:
+The server is a real one on a unix socket with an append-only file. Four locks keep its life in order:
 
     start.lock      held by the one process that looks whether a server runs, starts it, or shuts it down
     users.lock      shared by every process that uses the server; who gets it alone is the last one out
     server.lock     inherited by the server itself, so that it is held exactly as long as a server process lives:
                     one that still starts, loads its data or hangs is never mistaken for none
+    caretaker.lock  likewise held by the server's caretaker, which ends it when its last user died (`caretaker.py`)
 
 The server is told its files by names in the folder, never by paths: it follows a folder that is moved, and what is made
 later at the old path is none of its business. Which program serves is decided in `server_binary.py`, where it listens in
@@ -21,12 +22,14 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from types import TracebackType
 
 from graphflow.errors import EmbeddedServerError
+from graphflow.store import caretaker
 from graphflow.store.address import ask, ping
 from graphflow.store.embedded_folder import RECORD_NAME, folder_errors, make_folder, resolved_folder
 from graphflow.store.file_lock import FileLock, exclusively
@@ -172,6 +175,7 @@ class _Membership:
         record = FolderRecord.read(self._record_file)
         if self._lives():
             self._socket = str(self.folder / place_of_socket(self.folder, record))
+            _ensure_caretaker(self.folder)
             self._wait_ready(log_start=None)
         else:
             self._launch(record)
@@ -194,6 +198,7 @@ class _Membership:
         )
         try:
             self._spawn(binary, place)
+            _ensure_caretaker(self.folder)
             self._wait_ready(log_start)
         except EmbeddedServerError:
             if not self._lives():
@@ -307,6 +312,45 @@ def _settings(place: str) -> list[str]:
 def _is_up(reply: str | None) -> bool:
     """Any answer but LOADING will do: a server whose disk is full refuses PING, and says why to who writes."""
     return reply is not None and not reply.startswith("-LOADING")
+
+
+def _ensure_caretaker(folder: Path) -> None:
+    """Under the start lock, with a server that lives. Without one the last user still ends the server if it can."""
+    interpreter = _interpreter()
+    locks = [FileLock(folder / f"{name}.lock") for name in ("start", "users", "server", "caretaker")]
+    try:
+        if interpreter is None or not locks[-1].try_exclusive():
+            return
+        descriptors = [lock.fd for lock in locks]
+        subprocess.run(
+            [
+                interpreter,
+                "-I",
+                "-S",
+                os.path.abspath(caretaker.__file__),
+                *map(str, descriptors),
+                str(folder),
+            ],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=descriptors,
+            start_new_session=True,
+            timeout=START_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError) as exc:
+        logger.debug("no caretaker for the server in %s: %s", folder, exc)
+    finally:
+        for lock in locks:
+            lock.close()
+
+
+def _interpreter() -> str | None:
+    """None in a program that Python is built into: it would start itself once more."""
+    is_python = Path(sys.executable or "").name.lower().startswith(("python", "pypy"))
+    return sys.executable if is_python and not getattr(sys, "frozen", False) else None
 
 
 def _terminate(pid: int) -> str | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 from tests.acceptance.command_line import (
+    PATIENCE_SECONDS,
     doubles_file,
+    environment,
     graphflow,
     socket_of,
     started,
@@ -47,6 +50,43 @@ def test_look_into_a_folder_that_came_from_elsewhere_removes_no_socket(tmp_path:
 
     assert looked.returncode == 0, looked.stderr
     assert (tmp_path / "own.sock").is_socket()
+
+
+FORKING = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+from graphflow import Agent, Task
+
+def double(number):
+    agent = Agent()
+
+    @agent.node
+    def doubled(task):
+        return number * 2
+
+    return agent.run_task_sync(Task(type="double", params={}))["doubled"]
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+        print(list(pool.map(double, range(4))))
+"""
+
+
+def test_program_whose_forked_children_alone_use_the_server_leaves_none(tmp_path: Path) -> None:
+    (tmp_path / "forking.py").write_text(FORKING)
+
+    done = subprocess.run(
+        [sys.executable, "forking.py"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+    )
+
+    assert (done.returncode, done.stdout) == (0, "[0, 2, 4, 6]\n"), done.stderr
+    wait_until(lambda: not socket_of(tmp_path).exists(), what="the end of the server")
 
 
 def test_folder_that_is_a_loop_or_has_a_spoilt_record_is_told_in_one_sentence(tmp_path: Path) -> None:
