@@ -33,6 +33,7 @@ from graphflow.store import caretaker
 from graphflow.store.address import ask, ping
 from graphflow.store.embedded_folder import RECORD_NAME, folder_errors, make_folder, resolved_folder
 from graphflow.store.file_lock import FileLock, exclusively
+from graphflow.store.folder_modes import close_to_others
 from graphflow.store.folder_record import FolderRecord, identity_of, open_private
 from graphflow.store.folder_socket import new_place_of_socket, place_of_socket, remove_socket
 from graphflow.store.server_binary import ServerBinary, choose_binary
@@ -49,6 +50,8 @@ STOP_SECONDS = 10.0
 LOCK_SECONDS = 60.0
 _POLL_SECONDS = 0.005
 _LOG_LINES = 6
+#: Of the server's and the caretaker's process: what they make is for this user alone.
+_UMASK = 0o077
 
 
 class EmbeddedServer:
@@ -142,6 +145,7 @@ class _Membership:
                 self._follow()
                 make_folder(self.folder)
                 with exclusively(self.folder / "start.lock", wait_seconds=LOCK_SECONDS):
+                    close_to_others(self.folder)
                     self._open_locks()
                     self._ensure_server()
         except BaseException:
@@ -222,6 +226,7 @@ class _Membership:
                 subprocess.run(
                     [os.path.abspath(binary.path), *_settings(place)],
                     cwd=self.folder,
+                    umask=_UMASK,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -332,6 +337,7 @@ def _ensure_caretaker(folder: Path) -> None:
                 str(folder),
             ],
             cwd=folder,
+            umask=_UMASK,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -89,6 +89,23 @@ def test_program_whose_forked_children_alone_use_the_server_leaves_none(tmp_path
     wait_until(lambda: not socket_of(tmp_path).exists(), what="the end of the server")
 
 
+def test_doctor_says_what_other_users_could_read(tmp_path: Path) -> None:
+    doubles_file(tmp_path)
+    folder = tmp_path / ".graphflow"
+    folder.mkdir(mode=0o755)
+    assert graphflow(tmp_path, "run", "doubles.py").returncode == 0
+    assert folder.stat().st_mode & 0o077 == 0
+    for path in (folder, folder / "server.log"):
+        path.chmod(path.stat().st_mode | 0o044)
+
+    found = graphflow(tmp_path, "doctor")
+    again = json.loads(graphflow(tmp_path, "doctor", "--json").stdout)
+
+    assert found.returncode == 0, found.stdout
+    assert f"{folder} and 1 more; other users could read it until now" in found.stdout
+    assert (again["closed_to_others"], again["open_to_others"], again["problems"]) == ([], [], [])
+
+
 def test_folder_that_is_a_loop_or_has_a_spoilt_record_is_told_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "loop").mkdir()
     (tmp_path / "loop" / ".graphflow").symlink_to(".graphflow")
