@@ -42,7 +42,7 @@ GraphflowError
 │   ├── CorruptState        a key has the wrong type or unreadable content
 │   ├── SchemaTooNew
 │   ├── UnsafeStore         its settings break what is promised, and are not accepted
-│   └── EmbeddedServerError the embedded server could not be started
+│   └── EmbeddedServerError the embedded store's folder or server cannot be used
 ├── MissingExtra            an optional dependency is not installed
 └── NonRetryableException   raised by a module: fail at once, do not try again
 """
@@ -492,7 +492,7 @@ class UnsafeStore(StoreError):
 
 
 class EmbeddedServerError(StoreError):
-    """The embedded server could not be started or joined."""
+    """The embedded server could not be started or joined, or its folder cannot be used by this process."""
 
 
 class MissingExtra(GraphflowError):

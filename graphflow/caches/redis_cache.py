@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from graphflow.bounds import checked_choice
@@ -47,7 +46,7 @@ class RedisCache:
         if self._address is None:
             from graphflow.store.address import find_address
 
-            self._address = find_address(self._settings.redis_url, os.environ, Path.cwd())
+            self._address = find_address(self._settings.redis_url, os.environ)
         return self._address
 
     @property

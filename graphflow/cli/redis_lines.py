@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from graphflow.store.address import Address, find_address
 from graphflow.store.cli_client import redis_cli_arguments
@@ -21,7 +20,7 @@ def redis_cli_line(address: Address, *words: str) -> str:
 
 def own_client_line(address: Address, *words: str) -> str:
     """The same through `graphflow redis-cli`, which needs no redis-cli and starts an embedded server for the look."""
-    is_found = find_address(None, os.environ, Path.cwd()) == address
+    is_found = find_address(None, os.environ) == address
     options = [] if is_found else ["--url", address.masked]
     return shlex.join(["graphflow", "redis-cli", *options, *words])
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from graphflow.cli.faces import NodeRow, items_text
@@ -22,6 +21,7 @@ from graphflow.settings import load_settings
 from graphflow.store.address import Address, find_address
 from graphflow.store.connection import open_client, translate_errors
 from graphflow.store.contract import RunHead, Store
+from graphflow.store.embedded_folder import holds_store
 from graphflow.store.fields import failure_from_text, item_failure_from_text, time_from_text
 from graphflow.store.keys import StoreKeys
 from graphflow.store.owner import is_gone
@@ -110,12 +110,12 @@ class Looker:
 
 def address_of(url: str | None) -> Address:
     """Where a command looks."""
-    return find_address(url, os.environ, Path.cwd())
+    return find_address(url, os.environ)
 
 
 def is_there(address: Address) -> bool:
-    """Whether there can be runs: a look does not make an embedded store where none is."""
-    return address.kind != "embedded" or address.path is None or (address.path / "server.json").exists()
+    """Whether there can be runs: a look does not make an embedded store where none is. EmbeddedServerError."""
+    return address.kind != "embedded" or address.path is None or holds_store(address.path)
 
 
 def store_with_run(reference: str, url: str | None) -> Address:

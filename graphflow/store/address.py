@@ -5,6 +5,7 @@ What lives at an address is opened by `connection.py`; the server of an `embedde
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Mapping
@@ -124,23 +125,35 @@ def parse_address(url: str, *, cwd: Path | None = None, source: str = "") -> Add
     the URL came from.
     """
     try:
-        return _parse(url, cwd or Path.cwd())
+        return _parse(url, cwd)
     except ValueError as exc:
         raise InvalidAddress(_without_password(url), str(exc), ACCEPTED_FORMS, source) from None
 
 
-def find_address(url: str | None, environ: Mapping[str, str], cwd: Path) -> Address:
+def find_address(url: str | None, environ: Mapping[str, str], cwd: Path | None = None) -> Address:
     """Where is the store? The first of: `url`; `GRAPHFLOW_REDIS_URL`; the embedded server that `cwd` already has;
-    a Redis on localhost:6379 that answers; a new embedded server in `cwd`."""
+    a Redis on localhost:6379 that answers; a new embedded server in `cwd` (default: the working folder).
+
+    Raises `InvalidAddress`.
+    """
     if url:
         return parse_address(url, cwd=cwd)
     if named := environ.get(URL_VARIABLE):
         return parse_address(named, cwd=cwd, source=URL_VARIABLE)
-    embedded = parse_address("embedded://", cwd=cwd)
-    if (cwd / EMBEDDED_FOLDER).is_dir():
-        return embedded
-    local = parse_address(LOCAL_URL)
-    return local if _is_usable(ping((local.host, local.port))) else embedded
+    if not _has_folder(cwd):
+        local = parse_address(LOCAL_URL)
+        if _is_usable(ping((local.host, local.port))):
+            return local
+    return parse_address("embedded://", cwd=cwd)
+
+
+def _has_folder(cwd: Path | None) -> bool:
+    """Whether there is an embedded folder, or a link in its place: where that leads is looked at by who needs it."""
+    try:
+        folder = (cwd or Path.cwd()) / EMBEDDED_FOLDER
+        return folder.is_symlink() or folder.is_dir()
+    except OSError:
+        return False
 
 
 def ping(target: str | tuple[str, int], timeout_seconds: float = PROBE_SECONDS) -> str | None:
@@ -180,7 +193,7 @@ def _is_usable(reply: str | None) -> bool:
     return reply.startswith(("+PONG", "-LOADING", "-BUSY", "-MISCONF"))
 
 
-def _parse(url: str, cwd: Path) -> Address:
+def _parse(url: str, cwd: Path | None) -> Address:
     scheme, separator, _ = url.partition("://")
     kind = _KINDS.get(scheme.lower())
     if kind is None or not separator:
@@ -216,7 +229,7 @@ def _server_address(kind: Kind, parts: SplitResult, options: dict[str, str]) -> 
         if parts.hostname or not parts.path.strip("/"):
             raise ValueError("a unix socket needs an absolute path: unix:///path/to/redis.sock")
         db = _database(options.get("db", ""))
-        return Address("unix", db=db, username=username, password=password, path=Path(unquote(parts.path)))
+        return Address("unix", db=db, username=username, password=password, path=_path(parts))
     return Address(
         kind,
         host=unquote(parts.hostname or "localhost"),
@@ -228,11 +241,42 @@ def _server_address(kind: Kind, parts: SplitResult, options: dict[str, str]) -> 
     )
 
 
-def _embedded_folder(parts: SplitResult, cwd: Path) -> Path:
+def _embedded_folder(parts: SplitResult, cwd: Path | None) -> Path:
     if parts.netloc:
         raise ValueError("the folder must be absolute: embedded:///path/to/folder")
-    folder = Path(unquote(parts.path)) if parts.path.strip("/") else cwd
+    folder = _path(parts) if parts.path.strip("/") else cwd or _working_folder()
     return (folder if folder.name == EMBEDDED_FOLDER else folder / EMBEDDED_FOLDER).absolute()
+
+
+def _path(parts: SplitResult) -> Path:
+    try:
+        path = unquote(parts.path, errors="strict")
+        path.encode()
+    except UnicodeError:
+        raise ValueError("its path is not UTF-8") from None
+    if "\0" in path:
+        raise ValueError("its path holds a NUL")
+    return Path(path)
+
+
+def _working_folder() -> Path:
+    try:
+        folder = Path.cwd()
+    except OSError as exc:
+        raise ValueError(
+            f"there is no working folder ({exc.strerror}), which it stands for; change to one that is there"
+        ) from None
+    if not _is_utf8(folder):
+        raise ValueError(f"the working folder, {os.fsencode(folder)!r}, has a path that is not UTF-8")
+    return folder
+
+
+def _is_utf8(folder: Path) -> bool:
+    try:
+        str(folder).encode()
+    except UnicodeError:
+        return False
+    return True
 
 
 def _port(parts: SplitResult) -> int:

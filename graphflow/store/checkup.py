@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from graphflow.store.address import Address
 from graphflow.store.checks import Risk, Server, ask_server, risks_of
+from graphflow.store.folder_modes import open_to_others
 from graphflow.store.keys import StoreKeys
 from graphflow.store.patient_client import PatientClient
 from graphflow.store.redis_store import SCHEMA
@@ -40,6 +44,9 @@ class Checkup:
     survey: Survey = field(default_factory=Survey)
     #: Ids in an index that they do not belong to.
     orphaned: list[str] = field(default_factory=list)
+    #: What other users could read of an embedded folder until this look closed it, and what they still can.
+    closed: list[Path] = field(default_factory=list)
+    open_to_others: list[Path] = field(default_factory=list)
     #: Index entries that were added or removed; None if that was not asked for.
     fixed: int | None = None
 
@@ -47,6 +54,11 @@ class Checkup:
     def problems(self) -> list[str]:
         """What somebody should do something about."""
         found = [str(risk) for risk in self.risks]
+        if self.open_to_others:
+            found.append(
+                f"other users can read {names_of(self.open_to_others)}, with the state of runs in it; let its owner close "
+                f"it: chmod -R go= {shlex.quote(str(self.open_to_others[0]))}"
+            )
         if not self.is_known_schema:
             found.append(
                 f"the store has schema {self.schema!r}, this graphflow knows {SCHEMA}; upgrade graphflow-engine"
@@ -66,6 +78,12 @@ class Checkup:
         return not self.schema or (self.schema.isdecimal() and int(self.schema) <= SCHEMA)
 
 
+def names_of(paths: Sequence[Path]) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
+    return f"{paths[0]}{more}" if paths else ""
+
+
 def _about(what: str, run_ids: list[str], remedy: str) -> list[str]:
     if not run_ids:
         return []
@@ -78,7 +96,10 @@ async def check_up(address: Address, prefix: str, *, fix: bool = False) -> Check
     """Look at everything; with `fix`, after the indexes have been rebuilt. StoreErrors."""
     redis, keys = PatientClient(address, PATIENCE_SECONDS), StoreKeys(prefix)
     checkup = Checkup(address.masked, prefix)
+    before = _open_to_others(address)
     await redis.open()
+    checkup.open_to_others = _open_to_others(address)
+    checkup.closed = [path for path in before if path not in checkup.open_to_others]
     try:
         checkup.server = await ask_server(redis)
         checkup.risks = [] if address.kind == "memory" else risks_of(checkup.server)
@@ -93,6 +114,10 @@ async def check_up(address: Address, prefix: str, *, fix: bool = False) -> Check
     finally:
         await redis.aclose()
     return checkup
+
+
+def _open_to_others(address: Address) -> list[Path]:
+    return open_to_others(address.path) if address.kind == "embedded" and address.path else []
 
 
 async def _latency_ms(redis: PatientClient) -> float:

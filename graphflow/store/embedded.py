@@ -1,13 +1,16 @@
 """How does a folder get a Redis of its own? Starts a server in `.graphflow/`, shares it, and shuts it down at the end.
 
-The server is a real one on a unix socket with an append-only file. Three locks keep its life in order:
+The server is a real one on a unix socket with an append-only file. Four locks keep its life in order:
 
-    start.lock   held by the one process that looks whether a server runs, starts it, or shuts it down
-    users.lock   shared by every process that uses the server; who gets it alone is the last one out
-    server.lock  inherited by the server itself, so that it is held exactly as long as a server process lives:
-                 one that still starts, loads its data or hangs is never mistaken for none
+    start.lock      held by the one process that looks whether a server runs, starts it, or shuts it down
+    users.lock      shared by every process that uses the server; who gets it alone is the last one out
+    server.lock     inherited by the server itself, so that it is held exactly as long as a server process lives:
+                    one that still starts, loads its data or hangs is never mistaken for none
+    caretaker.lock  likewise held by the server's caretaker, which ends it when its last user died (`caretaker.py`)
 
-Which program serves is decided in `server_binary.py`.
+The server is told its files by names in the folder, never by paths: it follows a folder that is moved, and what is made
+later at the old path is none of its business. Which program serves is decided in `server_binary.py`, where it listens in
+`folder_socket.py`.
 """
 
 from __future__ import annotations
@@ -20,22 +23,25 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 from types import TracebackType
 
 from graphflow.errors import EmbeddedServerError
+from graphflow.store import caretaker
 from graphflow.store.address import ask, ping
+from graphflow.store.embedded_folder import RECORD_NAME, folder_errors, make_folder, resolved_folder
 from graphflow.store.file_lock import FileLock, exclusively
-from graphflow.store.server_binary import FolderRecord, ServerBinary, choose_binary
+from graphflow.store.folder_modes import close_to_others
+from graphflow.store.folder_record import FolderRecord, identity_of, open_private
+from graphflow.store.folder_socket import new_place_of_socket, place_of_socket, remove_socket
+from graphflow.store.server_binary import ServerBinary, choose_binary
 
 logger = logging.getLogger(__name__)
 
-SOCKET_NAME = "redis.sock"
-#: Bytes that the path of a unix socket may have.
-SOCKET_PATH_LIMIT = 103 if sys.platform == "darwin" else 107
+_LOG_NAME = "server.log"
+_PID_NAME = "server.pid"
 #: Seconds until a server that neither answers nor reports that it loads its data is given up.
 START_SECONDS = 10.0
 #: Seconds that a server may take to write its data and end.
@@ -44,16 +50,19 @@ STOP_SECONDS = 10.0
 LOCK_SECONDS = 60.0
 _POLL_SECONDS = 0.005
 _LOG_LINES = 6
+#: Of the server's and the caretaker's process: what they make is for this user alone.
+_UMASK = 0o077
 
 
 class EmbeddedServer:
     """The server of one folder, shared by all who start it, here and in other processes. Its methods block.
 
-    `folder` is the `.graphflow` folder; it is made when the server starts.
+    `folder` is the `.graphflow` folder; it is made when the server starts. Raises `EmbeddedServerError` for a path that
+    no folder can have.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.resolve()
+        self.folder = resolved_folder(folder)
         self._membership: _Membership | None = None
 
     def start(self) -> str:
@@ -74,8 +83,9 @@ class EmbeddedServer:
 
     def redis_cli_command(self) -> str:
         """The command that looks into the store while the server runs: `redis-cli -s .graphflow/redis.sock`."""
-        record = FolderRecord.read(self.folder / "server.json")
-        socket_path = Path(record.socket if record else self.folder / SOCKET_NAME)
+        with folder_errors(self.folder):
+            record = FolderRecord.read(self.folder / RECORD_NAME)
+            socket_path = self.folder / place_of_socket(self.folder, record)
         with contextlib.suppress(ValueError, OSError):
             socket_path = socket_path.relative_to(Path.cwd())
         return f"redis-cli -s {shlex.quote(str(socket_path))}"
@@ -95,14 +105,20 @@ class _Membership:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._record_file = folder / "server.json"
-        self._log = folder / "server.log"
         self._guard = threading.Lock()
         self._references = 0
         self._users: FileLock | None = None
         self._server: FileLock | None = None
         self._socket = ""
         self._pid = 0
+
+    @property
+    def _record_file(self) -> Path:
+        return self.folder / RECORD_NAME
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / _LOG_NAME
 
     def enter(self, *, first: bool) -> str:
         with self._guard:
@@ -125,33 +141,33 @@ class _Membership:
 
     def _join(self) -> None:
         try:
-            _prepare(self.folder)
-            with exclusively(self.folder / "start.lock", wait_seconds=LOCK_SECONDS):
-                self._open_locks()
-                self._ensure_server()
-        except TimeoutError as exc:
-            self._close_locks()
-            raise EmbeddedServerError(f"{exc}, perhaps to load a large store; try again, or end it") from exc
-        except OSError as exc:
-            self._close_locks()
-            raise EmbeddedServerError(
-                f"cannot run a server in {self.folder}: {exc.strerror or exc}; work in a folder that can be written "
-                "to, or name one with --url embedded:///path/to/folder, or a running server with --url redis://..."
-            ) from exc
+            with folder_errors(self.folder):
+                self._follow()
+                make_folder(self.folder)
+                with exclusively(self.folder / "start.lock", wait_seconds=LOCK_SECONDS):
+                    close_to_others(self.folder)
+                    self._open_locks()
+                    self._ensure_server()
         except BaseException:
             self._close_locks()
             raise
 
+    def _follow(self) -> None:
+        """Go along with a folder that was moved with all around it; leave one that was taken out of its place, or deleted."""
+        if self._users is None or self._users.is_current():
+            return
+        moved = self._users.moved_to()
+        if moved is not None and not self.folder.parent.exists():
+            self.folder, self._users.path = moved.parent, moved
+        else:
+            self._part()
+
     def _open_locks(self) -> None:
         """Under the start lock. Whoever gets the users lock alone does so under it too, so sharing it cannot fail."""
-        if self._users is not None:
-            if self._users.is_current():
-                return
-            self._leave_users()
-            self._close_locks()
-        self._users = FileLock(self.folder / "users.lock")
-        self._users.try_shared()
-        self._server = FileLock(self.folder / "server.lock")
+        if self._users is None:
+            self._users = FileLock(self.folder / "users.lock")
+            self._users.try_shared()
+            self._server = FileLock(self.folder / "server.lock")
 
     def _close_locks(self) -> None:
         for lock in (self._users, self._server):
@@ -162,7 +178,8 @@ class _Membership:
     def _ensure_server(self) -> None:
         record = FolderRecord.read(self._record_file)
         if self._lives():
-            self._socket = record.socket if record else str(self.folder / SOCKET_NAME)
+            self._socket = str(self.folder / place_of_socket(self.folder, record))
+            _ensure_caretaker(self.folder)
             self._wait_ready(log_start=None)
         else:
             self._launch(record)
@@ -173,31 +190,43 @@ class _Membership:
 
     def _launch(self, record: FolderRecord | None) -> None:
         binary = choose_binary(self.folder, record)
-        if record is not None:
-            _remove_socket(record.socket)
-        self._socket = _socket_path(self.folder)
+        remove_socket(self.folder / place_of_socket(self.folder, record))
+        place = new_place_of_socket(self.folder)
+        self._socket = str(self.folder / place)
         log_start = self._log.stat().st_size if self._log.exists() else 0
+        # That of a server that crashed, or of the folder that this one is a copy of.
+        (self.folder / _PID_NAME).unlink(missing_ok=True)
         # Written first: data must never lie here without the name of the engine that can read it.
-        FolderRecord.of(binary, self._socket).write(self._record_file)
+        FolderRecord(binary.engine, binary.dotted_version, place, *identity_of(self.folder)).write(
+            self._record_file
+        )
         try:
-            self._spawn(binary)
+            self._spawn(binary, place)
+            _ensure_caretaker(self.folder)
             self._wait_ready(log_start)
         except EmbeddedServerError:
-            if record is None:
-                self._record_file.unlink(missing_ok=True)
-            else:
-                record.write(self._record_file)
+            if not self._lives():
+                self._undo_launch(record)
             raise
         logger.info("started %s in %s; look into it with: redis-cli -s %s", binary, self.folder, self._socket)
 
-    def _spawn(self, binary: ServerBinary) -> None:
+    def _undo_launch(self, record: FolderRecord | None) -> None:
+        remove_socket(Path(self._socket))
+        if record is None:
+            self._record_file.unlink(missing_ok=True)
+        else:
+            record.write(self._record_file)
+
+    def _spawn(self, binary: ServerBinary, place: str) -> None:
         lock = FileLock(self.folder / "server.lock")
         try:
             if not lock.try_exclusive():
                 raise EmbeddedServerError(f"another process holds {lock.path}; end it and try again")
-            with self._log.open("ab") as log:
+            with open(self._log, "ab", opener=open_private) as log:
                 subprocess.run(
-                    [binary.path, *_settings(self.folder, self._socket, self._log)],
+                    [os.path.abspath(binary.path), *_settings(place)],
+                    cwd=self.folder,
+                    umask=_UMASK,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -237,13 +266,15 @@ class _Membership:
 
     def _part(self) -> None:
         """Leave; as the last user, shut the server down. Under the start lock, so that nobody enters meanwhile."""
+        moved = None if self._users is None else self._users.moved_to()
+        folder = self.folder if moved is None else moved.parent
         try:
-            with exclusively(self.folder / "start.lock", wait_seconds=LOCK_SECONDS):
+            with exclusively(folder / "start.lock", wait_seconds=LOCK_SECONDS):
                 self._leave_users()
         except FileNotFoundError:
             self._leave_users()
         except OSError as exc:
-            logger.warning("left the server in %s running: %s", self.folder, exc)
+            logger.warning("left the server in %s running: %s", folder, exc)
         finally:
             self._close_locks()
 
@@ -252,7 +283,7 @@ class _Membership:
             self._shut_down(folder_is_ours=self._users.is_current())
 
     def _shut_down(self, *, folder_is_ours: bool) -> None:
-        """If the folder was deleted, its server still lives (it holds server.lock) but only a signal reaches it."""
+        """If the folder was deleted or moved, its server still lives (it holds server.lock), and is reached by a signal."""
         refusal = ask(self._socket, "SHUTDOWN", STOP_SECONDS) if folder_is_ours else _terminate(self._pid)
         deadline = time.monotonic() + STOP_SECONDS
         while refusal is None and self._lives():
@@ -262,23 +293,23 @@ class _Membership:
         if refusal is not None:
             logger.warning("the server in %s goes on running: %s", self.folder, refusal)
         elif folder_is_ours:
-            _remove_socket(self._socket)
+            remove_socket(Path(self._socket))
 
 
-def _settings(folder: Path, socket_path: str, log: Path) -> list[str]:
+def _settings(place: str) -> list[str]:
     options = {
         "port": "0",
-        "unixsocket": socket_path,
+        "unixsocket": place,
         "unixsocketperm": "700",
-        "dir": str(folder),
+        "dir": ".",
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": "",
         "maxmemory-policy": "noeviction",
         # A daemon is nobody's child: the process that started it may end first and leaves no zombie to reap.
         "daemonize": "yes",
-        "pidfile": str(folder / "server.pid"),
-        "logfile": str(log),
+        "pidfile": _PID_NAME,
+        "logfile": _LOG_NAME,
     }
     return [part for name, value in options.items() for part in (f"--{name}", value)]
 
@@ -288,34 +319,44 @@ def _is_up(reply: str | None) -> bool:
     return reply is not None and not reply.startswith("-LOADING")
 
 
-def _prepare(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ignore = folder / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n")
+def _ensure_caretaker(folder: Path) -> None:
+    """Under the start lock, with a server that lives. Without one the last user still ends the server if it can."""
+    interpreter = _interpreter()
+    locks = [FileLock(folder / f"{name}.lock") for name in ("start", "users", "server", "caretaker")]
+    try:
+        if interpreter is None or not locks[-1].try_exclusive():
+            return
+        descriptors = [lock.fd for lock in locks]
+        subprocess.run(
+            [
+                interpreter,
+                "-I",
+                "-S",
+                os.path.abspath(caretaker.__file__),
+                *map(str, descriptors),
+                str(folder),
+            ],
+            cwd=folder,
+            umask=_UMASK,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=descriptors,
+            start_new_session=True,
+            timeout=START_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError) as exc:
+        logger.debug("no caretaker for the server in %s: %s", folder, exc)
+    finally:
+        for lock in locks:
+            lock.close()
 
 
-def _socket_path(folder: Path) -> str:
-    """The socket in the folder, or in a new folder with a short name if that path is too long for one."""
-    inside = str(folder / SOCKET_NAME)
-    if len(os.fsencode(inside)) <= SOCKET_PATH_LIMIT:
-        return inside
-    short = tempfile.mkdtemp(prefix="graphflow-")
-    if len(os.fsencode(short)) + 1 + len(SOCKET_NAME) > SOCKET_PATH_LIMIT:
-        Path(short).rmdir()
-        short = tempfile.mkdtemp(prefix="graphflow-", dir="/tmp")
-    return str(Path(short) / SOCKET_NAME)
-
-
-def _remove_socket(socket_path: str) -> None:
-    """Remove what a server that is gone may have left of its socket, with the folder that was made for it."""
-    left = Path(socket_path)
-    with contextlib.suppress(OSError):
-        # The path comes from a file in the folder, which may have come with somebody's project: nothing else is removed.
-        if left.is_socket():
-            left.unlink()
-        if left.parent.name.startswith("graphflow-"):
-            left.parent.rmdir()
+def _interpreter() -> str | None:
+    """None in a program that Python is built into: it would start itself once more."""
+    is_python = Path(sys.executable or "").name.lower().startswith(("python", "pypy"))
+    return sys.executable if is_python and not getattr(sys, "frozen", False) else None
 
 
 def _terminate(pid: int) -> str | None:
@@ -331,7 +372,7 @@ def _terminate(pid: int) -> str | None:
 
 def _read_pid(folder: Path) -> int:
     try:
-        return int((folder / "server.pid").read_text())
+        return max(0, int((folder / _PID_NAME).read_text()))
     except (OSError, ValueError):
         return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sys
 import time
 import weakref
 from collections.abc import Iterator
@@ -48,8 +49,16 @@ class FileLock:
             found = self.path.stat()
         except OSError:
             return False
-        mine = os.fstat(self.fd)
-        return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
+        return os.path.samestat(found, os.fstat(self.fd))
+
+    def moved_to(self) -> Path | None:
+        """Where the file is that was opened, if it was moved from its path and the system tells; None otherwise."""
+        if self.is_current() or os.fstat(self.fd).st_nlink == 0:
+            return None
+        try:
+            return Path(_path_of(self.fd))
+        except OSError:
+            return None
 
     def close(self) -> None:
         """Close the file. The lock ends with it unless a process that inherited the descriptor still has it."""
@@ -63,6 +72,12 @@ class FileLock:
         except BlockingIOError:
             return False
         return True
+
+
+def _path_of(fd: int) -> str:
+    if sys.platform == "darwin":
+        return os.fsdecode(fcntl.fcntl(fd, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0"))
+    return os.readlink(f"/proc/self/fd/{fd}")
 
 
 @contextlib.contextmanager

@@ -7,17 +7,17 @@ newer one, starts empty and says nothing.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import platform
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from graphflow.errors import EmbeddedServerError
+from graphflow.store.folder_record import FolderRecord
 
 #: Seconds that `--version` may take.
 _VERSION_SECONDS = 10.0
@@ -34,49 +34,12 @@ class ServerBinary:
     engine: str
     version: tuple[int, int, int]
 
-    def __str__(self) -> str:
-        return f"{self.engine} {_dotted(self.version)}"
-
-
-@dataclass(frozen=True, slots=True)
-class FolderRecord:
-    """What `server.json` in an embedded folder says: the engine and version that last wrote it, and its socket."""
-
-    engine: str
-    version: str
-    socket: str
-
     @property
-    def version_numbers(self) -> tuple[int, ...]:
-        return tuple(int(part) for part in self.version.split("."))
+    def dotted_version(self) -> str:
+        return ".".join(str(number) for number in self.version)
 
-    @classmethod
-    def of(cls, binary: ServerBinary, socket_path: str) -> FolderRecord:
-        return cls(binary.engine, _dotted(binary.version), socket_path)
-
-    @classmethod
-    def read(cls, file: Path) -> FolderRecord | None:
-        """The record in `file`; None if there is no such file. Raises `EmbeddedServerError` if it cannot be read."""
-        try:
-            record = cls(**json.loads(file.read_text(encoding="utf-8")))
-            _ = record.version_numbers
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError, AttributeError) as exc:
-            raise EmbeddedServerError(
-                f"cannot read {file} ({exc}), which says what server wrote this folder; restore it, or move "
-                f"{file.parent} away to start with an empty store"
-            ) from exc
-        return record
-
-    def write(self, file: Path) -> None:
-        """Replace `file` in one step, so that no crash leaves half of it."""
-        draft = file.with_suffix(".new")
-        with draft.open("w", encoding="utf-8") as stream:
-            json.dump(asdict(self), stream, indent=2)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(file)
+    def __str__(self) -> str:
+        return f"{self.engine} {self.dotted_version}"
 
 
 def choose_binary(folder: Path, record: FolderRecord | None) -> ServerBinary:
@@ -157,7 +120,3 @@ def _objection(binary: ServerBinary, folder: Path, record: FolderRecord | None) 
 def _platform_folder() -> str:
     machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
     return f"{platform.system().lower()}-{machine}"
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(str(number) for number in version)

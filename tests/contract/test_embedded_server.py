@@ -4,10 +4,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
-import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -17,51 +14,12 @@ from graphflow.errors import EmbeddedServerError
 from graphflow.store import embedded, server_binary
 from graphflow.store.address import ping
 from graphflow.store.embedded import EmbeddedServer
-from graphflow.store.server_binary import FolderRecord, ServerBinary, choose_binary, identify, packaged_binary
+from graphflow.store.folder_record import FolderRecord
+from graphflow.store.folder_socket import SOCKET_PATH_LIMIT
+from graphflow.store.server_binary import ServerBinary, choose_binary, identify, packaged_binary
+from tests.contract.embedded_users import command, lives, pid_of
 from tests.helpers import wait_until
 from tests.servers import server_binary as binary_of
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / ".graphflow"
-
-
-@pytest.fixture
-def user(folder):
-    """Starts other processes that use the folder's server, and ends them at the end."""
-    users: list[subprocess.Popen[str]] = []
-
-    def start(body: str = "", *, wait_for_ready: bool = True) -> subprocess.Popen[str]:
-        code = f"""
-import os, sys
-from pathlib import Path
-from graphflow.store.embedded import EmbeddedServer
-server = EmbeddedServer(Path({str(folder)!r}))
-server.start()
-print("ready", flush=True)
-{textwrap.dedent(body) or "sys.stdin.read()"}
-"""
-        process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        users.append(process)
-        if wait_for_ready:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        return process
-
-    yield start
-    for process in users:
-        process.kill()
-        process.communicate()
-    if pid_of(folder):
-        with EmbeddedServer(folder):
-            """Take over what a killed user left, and shut it down."""
 
 
 def test_server_is_ready_on_a_socket_and_gone_after_stop(folder):
@@ -157,19 +115,6 @@ def test_six_processes_that_race_get_one_server(folder, user):
     assert not lives(pid)
 
 
-def test_server_outlives_a_killed_user_and_the_next_start_takes_it_over(folder, user):
-    victim = user()
-    pid = pid_of(folder)
-    victim.kill()
-    victim.wait()
-    assert lives(pid)
-
-    with EmbeddedServer(folder):
-        assert pid_of(folder) == pid
-
-    assert not lives(pid)
-
-
 def test_interrupt_from_the_keyboard_does_not_reach_the_server(folder, user):
     victim = user()
     pid = pid_of(folder)
@@ -234,7 +179,7 @@ def test_socket_goes_to_a_short_folder_when_the_path_is_too_long(tmp_path):
 
     socket_path = server.start()
 
-    assert len(os.fsencode(socket_path)) <= embedded.SOCKET_PATH_LIMIT
+    assert len(os.fsencode(socket_path)) <= SOCKET_PATH_LIMIT
     assert json.loads((folder / "server.json").read_text())["socket"] == socket_path
     assert other.start() == socket_path
     assert server.redis_cli_command() == f"redis-cli -s {socket_path}"
@@ -258,7 +203,9 @@ def test_redis_cli_command_is_relative_inside_the_working_folder(tmp_path, monke
 def test_folder_that_cannot_be_made_is_reported_with_a_way_out(tmp_path):
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(EmbeddedServerError, match=r"cannot run a server in .*embedded:///path/to/folder"):
+    with pytest.raises(
+        EmbeddedServerError, match=r"cannot use the embedded store in .*embedded:///path/to/folder"
+    ):
         EmbeddedServer(tmp_path / "file" / ".graphflow").start()
 
 
@@ -272,6 +219,30 @@ def test_server_that_ends_as_it_starts_is_reported_with_its_last_words(folder):
     with pytest.raises(EmbeddedServerError, match=r"(?s)ended as it started.*server\.log:.*manifest"):
         EmbeddedServer(folder).start()
     assert (folder / "server.json").read_text() == before
+
+
+def test_record_names_the_server_that_goes_on_starting_after_its_starter_gave_up(folder, monkeypatch):
+    with EmbeddedServer(folder) as server:
+        command(server, "SET", "key", "value")
+    before = json.loads((folder / "server.json").read_text())
+    (folder / "server.json").write_text(json.dumps(before | {"version": "7.2.0"}))
+    spawn = embedded._Membership._spawn
+
+    def spawn_and_stop(membership, *about):
+        spawn(membership, *about)
+        wait_until(lambda: pid_of(folder))
+        os.kill(pid_of(folder), signal.SIGSTOP)
+        monkeypatch.setattr(embedded, "START_SECONDS", 0.2)
+
+    monkeypatch.setattr(embedded._Membership, "_spawn", spawn_and_stop)
+    with pytest.raises(EmbeddedServerError, match="does not answer"):
+        EmbeddedServer(folder).start()
+    os.kill(pid_of(folder), signal.SIGCONT)
+
+    assert json.loads((folder / "server.json").read_text()) == before
+    monkeypatch.undo()
+    with EmbeddedServer(folder) as server:
+        assert command(server, "GET", "key") == ["value"]
 
 
 def test_deleted_folder_does_not_leave_its_server_behind(folder):
@@ -383,14 +354,6 @@ def test_without_any_server_program_the_error_says_how_to_get_one(folder, monkey
         EmbeddedServer(folder).start()
 
 
-def test_unreadable_record_is_an_error_that_names_the_file(folder):
-    folder.mkdir()
-    (folder / "server.json").write_text("{")
-
-    with pytest.raises(EmbeddedServerError, match=r"server\.json"):
-        EmbeddedServer(folder).start()
-
-
 def test_lost_record_does_not_lead_to_a_second_server(folder, user):
     other = user()
     pid = pid_of(folder)
@@ -405,18 +368,6 @@ def test_lost_record_does_not_lead_to_a_second_server(folder, user):
     assert not lives(pid)
 
 
-def test_only_a_socket_is_removed_where_the_record_says_it_was(folder, tmp_path):
-    precious = tmp_path / "precious"
-    precious.write_text("kept")
-    folder.mkdir()
-    (folder / "server.json").write_text(
-        json.dumps({"engine": "valkey", "version": "0.0.0", "socket": str(precious)})
-    )
-
-    with EmbeddedServer(folder):
-        assert precious.read_text() == "kept"
-
-
 def test_what_is_no_server_program_is_not_identified(tmp_path):
     assert identify(sys.executable) is None
     assert identify(str(tmp_path / "missing")) is None
@@ -429,38 +380,3 @@ def test_start_is_said_in_one_line_with_the_command_to_look_inside(folder, caplo
 
     assert len(caplog.messages) == 1
     assert f"redis-cli -s {folder}/redis.sock" in caplog.text
-
-
-def command(server: EmbeddedServer, *words: str) -> list[str]:
-    """The lines of a server's answer that hold values; numbers and states without their signs."""
-    socket_path = FolderRecord.read(server.folder / "server.json").socket
-    packed = f"*{len(words)}\r\n" + "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
-    with socket.socket(socket.AF_UNIX) as conversation:
-        conversation.settimeout(10)
-        conversation.connect(socket_path)
-        conversation.sendall(packed.encode())
-        conversation.shutdown(socket.SHUT_WR)
-        answer = b"".join(iter(lambda: conversation.recv(65536), b"")).decode()
-    lines = answer.removesuffix("\r\n").split("\r\n")
-    return [line.lstrip("+:") for line in lines if not line.startswith(("*", "$"))]
-
-
-def pid_of(folder: Path) -> int:
-    try:
-        return int((folder / "server.pid").read_text())
-    except FileNotFoundError:
-        return 0
-
-
-def lives(pid: int) -> bool:
-    """Whether the process runs; one that has ended and was not reaped yet does not."""
-    if not pid:
-        return False
-    try:
-        os.kill(pid, 0)
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except ProcessLookupError:
-        return False
-    except FileNotFoundError:
-        return not Path("/proc").exists()
-    return state != "Z"
