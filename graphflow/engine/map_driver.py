@@ -20,6 +20,7 @@ from graphflow.engine.plain_items import CameTo
 from graphflow.engine.plan import bits, borrowed_from
 from graphflow.engine.reducer import Reducer
 from graphflow.engine.slots import Ended
+from graphflow.engine.tasks import start_task
 from graphflow.engine.visits import backoff_seconds
 from graphflow.errors import CorruptState, StoreError
 from graphflow.failpoints import failpoint
@@ -205,7 +206,7 @@ class MapDriver:
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside the items; it is cancelled when the driving ends."""
-        task = self._loop.create_task(work, context=self._scheduler.slots.context)
+        task = start_task(self._loop, work, self._scheduler.slots.context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -215,7 +215,8 @@ class Scheduler:
     def _stands_still(self) -> bool:
         """Nothing will come but from outside."""
         has_timers = len(self.timers) > (self._deadline in self.timers)
-        return self.slots.is_idle and self._maps.is_idle and not self._memory.is_held and not has_timers
+        is_idle = self.slots.is_idle and self._maps.is_idle and not self._post.is_delivering
+        return is_idle and not self._memory.is_held and not has_timers
 
     def _go_on_or_stall(self) -> None:
         reason = self._post.stall_reason

@@ -28,6 +28,7 @@ from graphflow.engine.mirror import Mirror
 from graphflow.engine.plain_items import CameTo, PlainBody
 from graphflow.engine.plan import Plan
 from graphflow.engine.sources import read_source
+from graphflow.engine.tasks import start_task
 from graphflow.engine.teardown import GRACE_SECONDS, STOP_SECONDS, tear_down
 from graphflow.executors.inline import InlineExecutor, watch_for_stop
 from graphflow.failpoints import failpoint
@@ -65,6 +66,8 @@ class Slots:
         self._semaphore = asyncio.Semaphore(plan.max_concurrent_tasks)
         self._loop = asyncio.get_running_loop()
         self._running: set[Attempt] = set()
+        #: Its task may have begun and is not known yet.
+        self._launching: Attempt | None = None
         #: Attempts that were cancelled by the last look and have not ended.
         self._late: set[Attempt] = set()
         #: Tasks that did not end when they were cancelled.
@@ -98,7 +101,7 @@ class Slots:
     def at_work(self) -> str:
         """What the event loop is running at this moment, for people. Called from other threads."""
         task = asyncio.current_task(self._loop)
-        found = next((attempt for attempt in list(self._running) if attempt.task is task), None)
+        found = next((attempt for attempt in list(self._running) if attempt.task is task), self._launching)
         return found.description if task is not None and found is not None else "something outside the run"
 
     def launch(self, attempt: Attempt) -> None:
@@ -122,9 +125,11 @@ class Slots:
                 self._deadlines.start(attempt, attempt.timeout)
             work = self._execute(attempt)
         # A context of its own: the caller's is that of whichever attempt has just ended.
-        attempt.task = self._loop.create_task(
-            work, name=self._names[attempt.node.index], context=self.context.copy()
-        )
+        self._launching = attempt
+        task = start_task(self._loop, work, self.context, name=self._names[attempt.node.index])
+        self._launching = None
+        if attempt in self._running:
+            attempt.task = task
 
     def stop_clock(self, attempt: Attempt) -> None:
         """It waits for a message: that is not in its timeout."""

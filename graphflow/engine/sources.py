@@ -22,6 +22,7 @@ from graphflow.caches.transaction import Transaction
 from graphflow.codec import decode, encode
 from graphflow.engine.attempt import Attempt, argument, failure_from
 from graphflow.engine.plan import PlanGenerator, PlanNode, Source
+from graphflow.engine.tasks import start_task
 from graphflow.engine.teardown import GRACE_SECONDS, STOP_SECONDS, tear_down
 from graphflow.executors.inline import InlineExecutor
 from graphflow.expressions import Expression
@@ -161,8 +162,9 @@ class Feed:
 
     def begin(self, elements: AsyncGenerator[Any, None], context: contextvars.Context) -> None:
         name = f"{self.node.name}: {self.node.map.source if self.node.map else ''}"
-        self._task = self._loop.create_task(self._draw(elements), name=name, context=context.copy())
+        # First: what is drawn may be at its end before the task is known.
         self._timer = self._loop.call_later(self._timeout, self._look, context=context)
+        self._task = start_task(self._loop, self._draw(elements), context, name=name)
 
     @property
     def has_news(self) -> bool:
