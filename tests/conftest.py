@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Iterator
 
@@ -9,6 +10,9 @@ import pytest
 
 from graphflow import failpoints
 from tests.servers import RealServer
+
+#: Eager tasks came with Python 3.12: below there is nothing to test.
+collect_ignore = [] if sys.version_info >= (3, 12) else ["acceptance/test_eager_tasks.py"]
 
 #: After every turn of a scheduler something is in flight, or a timer is set, or there is a reason to wait.
 NOTHING_STANDS_STILL = "run.stands_still@*=raise"

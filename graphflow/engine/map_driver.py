@@ -25,6 +25,7 @@ from graphflow.engine.plan import lender_of
 from graphflow.engine.returned import Returned
 from graphflow.engine.slots import Slots
 from graphflow.engine.sources import Feed
+from graphflow.engine.tasks import start_task
 from graphflow.engine.visits import backoff_seconds
 from graphflow.errors import CorruptState, StoreError
 from graphflow.failpoints import failpoint
@@ -218,7 +219,7 @@ class MapDriver:
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside the items; it is cancelled when the driving ends."""
-        task = self._drive.loop.create_task(work, context=self._drive.context)
+        task = start_task(self._drive.loop, work, self._drive.context)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 

@@ -97,6 +97,11 @@ class Messages:
                 waiting.found.cancel()
 
     @property
+    def is_delivering(self) -> bool:
+        """Somebody's wait is over who has not gone on yet: a commit need not give the event loop a turn."""
+        return any(waiting.found.done() for waiting in self._waiting)
+
+    @property
     def stall_reason(self) -> str | None:
         """Why the run stands still if nothing else is under way; None if nobody waits here."""
         waiting = next((waiting for waiting in self._waiting if not waiting.found.done()), None)

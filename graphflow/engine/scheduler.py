@@ -213,7 +213,8 @@ class Scheduler:
         """Nothing will come but from outside."""
         timers = self._drive.timers
         has_timers = len(timers) > (self._deadline in timers)
-        return self._slots.is_idle and self._maps.is_idle and not has_timers
+        is_idle = self._slots.is_idle and self._maps.is_idle and not self._messages.is_delivering
+        return is_idle and not has_timers
 
     @property
     def _waits_for_others(self) -> bool:

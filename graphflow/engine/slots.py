@@ -16,6 +16,7 @@ from graphflow.engine.body import Body, CameTo
 from graphflow.engine.deadlines import Deadlines
 from graphflow.engine.drive import Drive
 from graphflow.engine.returned import timed_out
+from graphflow.engine.tasks import start_task
 from graphflow.engine.teardown import GRACE_SECONDS, STOP_SECONDS, tear_down
 from graphflow.executors.executor import Executor, Work
 from graphflow.failpoints import failpoint
@@ -37,6 +38,8 @@ class Slots:
         self._held = [0] * len(drive.plan.nodes)
         self._deadlines = Deadlines(drive.context, self._time_out)
         self._running: set[Attempt] = set()
+        #: Its task may have begun and is not known yet.
+        self._launching: Attempt | None = None
         #: Attempts that were cancelled by the last look and have not ended.
         self._late: set[Attempt] = set()
         #: Tasks that did not end when they were cancelled.
@@ -122,11 +125,12 @@ class Slots:
         self._begin(attempt, body.seconds)
         body.open(attempt)
         # A context of its own: the caller's is that of whichever attempt has just ended.
-        attempt.task = self._drive.loop.create_task(
-            self._execute(attempt, body),
-            name=self._names[attempt.node.index],
-            context=self._drive.context.copy(),
-        )
+        self._launching = attempt
+        name = self._names[attempt.node.index]
+        task = start_task(self._drive.loop, self._execute(attempt, body), self._drive.context, name=name)
+        self._launching = None
+        if attempt in self._running:
+            attempt.task = task
 
     def delegate(
         self, attempt: Attempt, executor: Executor, call: Callable[..., CameTo], *arguments: object
@@ -249,5 +253,5 @@ class Slots:
     def at_work(self) -> str:
         """What the event loop is running at this moment, for people. Called from other threads."""
         task = asyncio.current_task(self._drive.loop)
-        found = next((attempt for attempt in list(self._running) if attempt.task is task), None)
+        found = next((attempt for attempt in list(self._running) if attempt.task is task), self._launching)
         return found.description if task is not None and found is not None else "something outside the run"

@@ -27,6 +27,7 @@ from graphflow.engine.body import CameTo, raised
 from graphflow.engine.plan import PlanGenerator, PlanNode
 from graphflow.engine.returned import failure_from
 from graphflow.engine.run_view import RunView
+from graphflow.engine.tasks import start_task
 from graphflow.engine.teardown import GRACE_SECONDS, STOP_SECONDS, tear_down
 from graphflow.executors.executor import Executor
 from graphflow.executors.inline import watch_for_stop
@@ -191,8 +192,9 @@ class Feed:
 
     def begin(self, elements: AsyncGenerator[Any, None], context: contextvars.Context) -> None:
         name = f"{self.node.name}: {self.node.map.source if self.node.map else ''}"
-        self._task = self._loop.create_task(self._draw(elements), name=name, context=context.copy())
+        # First: what is drawn may be at its end before the task is known.
         self._timer = self._loop.call_later(self._timeout, self._look, context=context)
+        self._task = start_task(self._loop, self._draw(elements), context, name=name)
 
     @property
     def has_news(self) -> bool:

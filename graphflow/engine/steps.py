@@ -25,7 +25,7 @@ class Steps:
         #: Under way to the store. Who looks for one of these waits for it, so that nothing is called twice.
         self._storing: dict[tuple[Place, str], asyncio.Task[str]] = {}
         #: Could not be stored: whoever waits for these waits for the end of the driving.
-        self._in_vain: set[asyncio.Task[str]] = set()
+        self._in_vain: set[asyncio.Task[Any]] = set()
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a step's function, in a thread if it is sync."""
@@ -40,7 +40,9 @@ class Steps:
 
     async def remember(self, place: Place, field: str, text: str) -> str:
         """Store it; goes on if the caller is cancelled meanwhile. What stands there: the first that was stored."""
-        storing = self._storing[place, field] = asyncio.create_task(self._keep(place, field, text))
+        storing = asyncio.create_task(self._keep(place, field, text))
+        if not storing.done() and storing not in self._in_vain:
+            self._storing[place, field] = storing
         return await asyncio.shield(storing)
 
     async def _keep(self, place: Place, field: str, text: str) -> str:
@@ -50,11 +52,13 @@ class Steps:
         except GraphflowError as error:
             # That is not the module's failure: it sees nothing of it, and ends with the driving.
             self._drive.break_off(error)
-            self._in_vain.add(self._storing.pop((place, field)))
+            self._storing.pop((place, field), None)
+            if (task := asyncio.current_task()) is not None:
+                self._in_vain.add(task)
             await asyncio.get_running_loop().create_future()
             raise
         self._drive.run.steps.setdefault(place, {})[field] = stored
-        del self._storing[place, field]
+        self._storing.pop((place, field), None)
         return stored
 
     async def close(self) -> None:

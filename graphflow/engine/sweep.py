@@ -32,12 +32,13 @@ class Sweep(Generic[T]):
         self._refused = refused
         self._left = len(self._waiting) if limit is None else limit
         self._results: list[T] = []
-        self._ended: GraphflowError | None = None
+        self._ended: Exception | None = None
 
     async def run(self) -> list[T]:
         """What the runs came to, in the order of their ends.
 
-        When the store fails or driving is drained, no further run is taken and the first such error is raised at the end.
+        When the store fails, driving is drained, or `resume` or `refused` raises what it should not, no further run is
+        taken and the first such error is raised at the end.
         """
         async with asyncio.TaskGroup() as group:
             for _ in range(min(RUNS_AT_A_TIME, self._left, len(self._waiting))):
@@ -50,7 +51,13 @@ class Sweep(Generic[T]):
         while self._waiting and self._left and self._ended is None:
             run_id = self._waiting.popleft()
             self._left -= 1
-            if (result := await self._take(run_id)) is None:
+            try:
+                result = await self._take(run_id)
+            except Exception as error:
+                # A group whose task fails at once, as an eager one may, leaves its owner cancelled before Python 3.13.
+                self._ended = self._ended or error
+                return
+            if result is None:
                 self._left += 1
             else:
                 self._results.append(result)
