@@ -5,6 +5,7 @@ What lives at an address is opened by `connection.py`; the server of an `embedde
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -27,6 +28,8 @@ LOCAL_URL = "redis://localhost:6379/0"
 DEFAULT_PORT = 6379
 #: Seconds to wait for an answer from a server on this machine that may not be there.
 PROBE_SECONDS = 0.2
+#: How a server begins that takes no more clients.
+FULL_REPLY = "ERR max number of clients"
 
 ACCEPTED_FORMS = (
     "redis://[user:password@]host[:port][/db]",
@@ -194,7 +197,9 @@ def ask(target: str | tuple[str, int], command: str, timeout_seconds: float) -> 
     """The first line of the answer to a command of one word; None if nobody answers, or the connection is closed."""
     try:
         with connected(target, timeout_seconds) as conversation:
-            conversation.sendall(f"*1\r\n${len(command)}\r\n{command}\r\n".encode())
+            # A server that takes no more clients says so and closes at once: there is something to read.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                conversation.sendall(f"*1\r\n${len(command)}\r\n{command}\r\n".encode())
             reply = conversation.recv(512)
     except OSError:
         return None
@@ -216,10 +221,10 @@ def connected(target: str | tuple[str, int], timeout_seconds: float) -> socket.s
 
 
 def _is_usable(reply: str | None) -> bool:
-    """Whether a Redis without a password is there; one that is busy or still loads its data will serve in a moment."""
+    """Whether a Redis without a password is there; one that is busy, full or loads its data will serve in a moment."""
     if reply is None:
         return False
-    return reply.startswith(("+PONG", "-LOADING", "-BUSY", "-MISCONF"))
+    return reply.startswith(("+PONG", "-LOADING", "-BUSY", "-MISCONF", f"-{FULL_REPLY}"))
 
 
 def _read(url: str, cwd: Path | None) -> Address | str:
