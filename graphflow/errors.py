@@ -35,9 +35,11 @@ GraphflowError
 ├── StoreError              about the store
 │   ├── InvalidAddress      a store URL cannot be read
 │   ├── StoreUnreachable
+│   │   └── StoreBusy       it is there, and does not serve at present
 │   ├── StoreFull
 │   ├── WritesRefused       read-only, or its disk or its replicas fail
 │   ├── AccessDenied        wrong password, or no right to a command
+│   ├── ClusterMember       it has a part of the keys only
 │   ├── StoreWentBack       it lost what it had acknowledged
 │   ├── CorruptState        a key has the wrong type or unreadable content
 │   ├── SchemaTooNew
@@ -420,6 +422,17 @@ class StoreUnreachable(StoreError):
         )
 
 
+class StoreBusy(StoreUnreachable):
+    """The server is there and says that it does not serve at present: a trouble that passes."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        remedy = "try again when it has loaded its data or ended its script"
+        if reason.startswith("max number of clients"):
+            remedy = "raise its maxclients, or end programs that keep connections open"
+        StoreError.__init__(self, f"Redis at {url} does not serve at present: {reason}; {remedy}")
+
+
 class StoreFull(StoreError):
     """Redis refuses writes because its memory is full."""
 
@@ -446,6 +459,17 @@ class AccessDenied(StoreError):
         super().__init__(
             f"Redis at {url} denies access: {reason}; correct the user and password in --url / GRAPHFLOW_REDIS_URL, "
             "or give the user the right"
+        )
+
+
+class ClusterMember(StoreError):
+    """The server is a node of a Redis Cluster, where a run's keys lie on several servers."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        super().__init__(
+            f"Redis at {url} is a node of a cluster (it answered: {reason}), and this version of graphflow needs one "
+            "server that has all keys; name one with cluster-enabled no in --url / GRAPHFLOW_REDIS_URL"
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from graphflow.bounds import checked_choice
 from graphflow.errors import OutsideRun
-from graphflow.settings import OnRisk, load_settings, masked_url
+from graphflow.settings import OnRisk, load_settings
 
 if TYPE_CHECKING:
     from graphflow.store.address import Address
@@ -37,8 +37,11 @@ class RedisCache:
     def __repr__(self) -> str:
         if self._address is not None:
             return f"RedisCache({self._address.masked!r})"
-        url = self._settings.redis_url
-        return f"RedisCache({'default' if url is None else masked_url(url)!r})"
+        if self._settings.redis_url is None:
+            return "RedisCache('default')"
+        from graphflow.store.address import masked_url
+
+        return f"RedisCache({masked_url(self._settings.redis_url)!r})"
 
     @property
     def address(self) -> Address:

@@ -25,7 +25,8 @@ from graphflow.cli.redis_lines import lines_for_look
 from graphflow.cli.stored import LATEST
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import check_run_id, new_run_id
-from graphflow.settings import DEFAULT_DRAIN_SECONDS, masked_url
+from graphflow.settings import DEFAULT_DRAIN_SECONDS
+from graphflow.store.address import masked_words
 from graphflow.store.keys import StoreKeys
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def drive_task(
 
 def resume_command(arguments: Sequence[str], run_id: str) -> str:
     """The command line that goes on with the run, with passwords masked."""
-    words = ["graphflow", *(masked_url(word) for word in arguments)]
+    words = ["graphflow", *masked_words(arguments)]
     if not any(word == "--id" or word.startswith("--id=") for word in words):
         words += ["--id", run_id]
     return shlex.join(words)
@@ -146,7 +147,7 @@ def resume_command(arguments: Sequence[str], run_id: str) -> str:
 
 def same_command(arguments: Sequence[str], run_id: str = "") -> str:
     """The command line once more, with passwords masked, and with the run's id in the place of @last."""
-    words = (run_id if run_id and word == LATEST else masked_url(word) for word in arguments)
+    words = (run_id if run_id and word == LATEST else word for word in masked_words(arguments))
     return shlex.join(["graphflow", *words])
 
 

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from graphflow.errors import (
     AccessDenied,
+    ClusterMember,
     GraphflowError,
+    StoreBusy,
     StoreError,
     StoreFull,
     StoreUnreachable,
@@ -42,7 +44,9 @@ MAX_CONNECTIONS = 16
 #: First words of error replies that redis-py has no class for, or not in every version.
 _DENIED = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED")
 _NO_WRITES = ("READONLY", "MISCONF", "NOREPLICAS")
-_PASSING = ("LOADING", "BUSY ")
+_PASSING = ("LOADING", "BUSY ", "TRYAGAIN", "MASTERDOWN", "max number of clients")
+#: As the nodes of a cluster answer, in scripts also without a word of its own in front.
+_CLUSTER = ("MOVED", "ASK ", "CROSSSLOT", "CLUSTERDOWN", "Script attempted to access a non local key")
 #: Inside the reply of a server before 7 to a script, behind words of its own.
 _FULL = "OOM command not allowed"
 
@@ -87,26 +91,25 @@ def open_sync_client(address: Address, *, role: str, reply_seconds: float = REPL
     """A client for one thread, like that of `open_client`; `close()` leaves an embedded server."""
     if address.kind == "memory":
         return _fake_sync_client(address.name)
-    import redis
     from redis.retry import Retry
 
-    from graphflow.store.redis_classes import EmbeddedSyncConnection, SyncClient
+    from graphflow.store import redis_classes
 
     server, target = _resolve(address)
     classes: dict[str, Any] = {
-        "tcp": redis.Connection,
-        "tls": redis.SSLConnection,
-        "unix": redis.UnixDomainSocketConnection,
-        "embedded": EmbeddedSyncConnection,
+        "tcp": redis_classes.SyncTcpConnection,
+        "tls": redis_classes.SyncTlsConnection,
+        "unix": redis_classes.SyncUnixConnection,
+        "embedded": redis_classes.EmbeddedSyncConnection,
     }
-    pool = redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
+    pool = redis_classes.SyncPool(  # type: ignore[no-untyped-call]
         max_connections=1,
         timeout=None,
         connection_class=classes[address.kind],
         retry=_never(Retry),
         **_settings(target, role, reply_seconds, server),
     )
-    client = cast("SyncClient", SyncClient.from_pool(pool))
+    client = cast("redis_classes.SyncClient", redis_classes.SyncClient.from_pool(pool))
     client.embedded_server = server
     try:
         with translate_errors(address):
@@ -121,8 +124,9 @@ def open_sync_client(address: Address, *, role: str, reply_seconds: float = REPL
 def translate_errors(address: Address) -> Iterator[None]:
     """Raise what redis-py raises inside the block as graphflow's own errors, with the password masked.
 
-    `StoreUnreachable` (no answer, or not yet: try again), `StoreFull`, `WritesRefused` (pause), `AccessDenied` (give
-    up), `StoreError` for any other error reply. After a lost connection it is unknown whether a command took effect.
+    `StoreUnreachable` (no answer, or, `StoreBusy`, not yet: try again), `StoreFull`, `WritesRefused` (pause),
+    `AccessDenied`, `ClusterMember` (give up), `StoreError` for any other error reply. After a lost connection it is
+    unknown whether a command took effect.
     """
     from redis.exceptions import RedisError
 
@@ -133,21 +137,42 @@ def translate_errors(address: Address) -> Iterator[None]:
         cause = exc.__cause__
         if isinstance(cause, GraphflowError):
             raise cause from None
+        _hide_login(exc, address)
         raise _translated(cause if isinstance(cause, RedisError) else exc, address.masked) from exc
+
+
+def _hide_login(exc: BaseException, address: Address) -> None:
+    """A server that does not know a command quotes it, AUTH too; the quote would be printed below our own error."""
+    pending: list[BaseException | None] = [exc]
+    seen: set[int] = set()
+    while pending:
+        below = pending.pop()
+        # An error that was translated more than once may stand above itself.
+        if below is None or id(below) in seen:
+            continue
+        seen.add(id(below))
+        below.args = tuple(
+            address.without_password(arg) if isinstance(arg, str) else arg for arg in below.args
+        )
+        pending += [below.__cause__, below.__context__]
 
 
 def _translated(exc: BaseException, url: str) -> StoreError:
     """redis-py tells some errors by class, having cut off the first word of the reply, and others by that word alone."""
     from redis import exceptions
 
-    reason = str(exc) or type(exc).__name__
+    reason = _cut_off(exc) + (str(exc) or type(exc).__name__)
     if isinstance(exc, exceptions.OutOfMemoryError) or _FULL in reason:
         return StoreFull(url)
     if isinstance(exc, _denials()) or reason.startswith(_DENIED):
         return AccessDenied(url, reason)
     if isinstance(exc, exceptions.ReadOnlyError) or reason.startswith(_NO_WRITES):
         return WritesRefused(url, reason)
-    if isinstance(exc, _absences()) or reason.startswith(_PASSING):
+    if reason.startswith(_CLUSTER):
+        return ClusterMember(url, reason)
+    if reason.startswith(_PASSING):
+        return StoreBusy(url, reason)
+    if isinstance(exc, _absences()):
         return StoreUnreachable(url, reason)
     return StoreError(f"Redis at {url} answered: {reason}")
 
@@ -161,14 +186,23 @@ def _denials() -> tuple[type[Exception], ...]:
 def _absences() -> tuple[type[Exception], ...]:
     from redis import exceptions
 
-    return (
-        OSError,
-        exceptions.ConnectionError,
-        exceptions.TimeoutError,
-        exceptions.TryAgainError,
-        exceptions.ClusterDownError,
-        exceptions.MasterDownError,
-    )
+    return (OSError, exceptions.ConnectionError, exceptions.TimeoutError)
+
+
+def _cut_off(exc: BaseException) -> str:
+    """The first word of the reply, where it tells what to do and redis-py has kept the others alone."""
+    from redis import exceptions
+
+    words = {
+        exceptions.BusyLoadingError: "LOADING ",
+        exceptions.TryAgainError: "TRYAGAIN ",
+        exceptions.MasterDownError: "MASTERDOWN ",
+        exceptions.ClusterDownError: "CLUSTERDOWN ",
+        exceptions.ClusterCrossSlotError: "CROSSSLOT ",
+        exceptions.MovedError: "MOVED ",
+        exceptions.AskError: "ASK ",
+    }
+    return words.get(type(exc), "")
 
 
 def _resolve(address: Address) -> tuple[EmbeddedServer | None, Address]:

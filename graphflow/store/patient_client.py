@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from graphflow.errors import CorruptState, StoreError, StoreFull, StoreUnreachable, WritesRefused
+from graphflow.errors import CorruptState, StoreBusy, StoreError, StoreFull, StoreUnreachable, WritesRefused
 from graphflow.store.address import Address
 from graphflow.store.connection import open_client, translate_errors
 from graphflow.store.scripts import Argument, script
@@ -36,6 +36,10 @@ MAX_FIELDS = 500
 REPLY_CHARACTERS = 4_000_000
 
 
+#: Troubles that pass.
+_PASSING: tuple[type[StoreError], ...] = (StoreUnreachable, WritesRefused, StoreFull)
+
+
 class PatientClient:
     """A client of one event loop. Every method raises a StoreError, of a key of another type CorruptState."""
 
@@ -51,8 +55,10 @@ class PatientClient:
         self._fitting = ("", FIRST_FIELDS)
 
     async def open(self) -> None:
-        """Connect, without patience: a store that is not there is to be told at once."""
-        self._connected = await open_client(self._address, role="run")
+        """Connect, with patience only for a server that says that it is busy: one that is not there is told at once."""
+        self._connected = await self._answer(
+            lambda: open_client(self._address, role="run"), passing=(StoreBusy,)
+        )
         self._process, self._loop = os.getpid(), asyncio.get_running_loop()
 
     async def aclose(self) -> None:
@@ -143,11 +149,13 @@ class PatientClient:
         wait behind it."""
         async with self._opening:
             if self._waiting is None:
-                self._waiting = await open_client(self._address, role="events")
+                self._waiting = await self._answer(lambda: open_client(self._address, role="events"))
         with translate_errors(self._address), _type_checked(key):
             await self._waiting.xread({key: after}, count=1, block=block_ms)
 
-    async def _answer(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _answer(
+        self, ask: Callable[[], Awaitable[T]], passing: tuple[type[StoreError], ...] = _PASSING
+    ) -> T:
         give_up = time.monotonic() + self._patience_seconds
         wait = FIRST_WAIT_SECONDS
         while True:
@@ -155,7 +163,7 @@ class PatientClient:
                 return await ask()
             except Exception as error:
                 translated = self._translated(error)
-                if not isinstance(translated, (StoreUnreachable, WritesRefused, StoreFull)):
+                if not isinstance(translated, passing):
                     raise translated from error
                 if time.monotonic() + wait > give_up:
                     raise translated from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import os
 import socket
 import sys
 from typing import TYPE_CHECKING, Any, cast
@@ -22,12 +23,15 @@ from redis.asyncio.client import Pipeline
 from graphflow.store.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     class _AsyncConnection(redis_asyncio.Connection):
         """What the packing mixin is mixed into."""
+
+    class _SyncConnection(redis.Connection):
+        """The same for threads."""
 else:
-    _AsyncConnection = object
+    _AsyncConnection = _SyncConnection = object
 
 #: redis-py's own limit on connections, out of the way: the semaphore of `WaitingPool` is the limit.
 _NO_LIMIT = sys.maxsize
@@ -111,6 +115,15 @@ class _Direct(_AsyncConnection):
             self._is_overdue = True
             self._writer.transport.abort()
 
+    async def on_connect(self) -> None:
+        with _refusal_heard(self._writer.get_extra_info("socket"), self._reader):  # type: ignore[union-attr]
+            await super().on_connect()
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        """What redis-py from 6 on calls in the place of `on_connect`."""
+        with _refusal_heard(self._writer.get_extra_info("socket"), self._reader):  # type: ignore[union-attr]
+            await super().on_connect_check_health(check_health)
+
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         if not self.is_connected:
             await super().send_packed_command(command, check_health)
@@ -188,8 +201,32 @@ class EmbeddedConnection(UnixConnection):
             await super()._connect()  # type: ignore[no-untyped-call]
 
 
-class EmbeddedSyncConnection(redis.UnixDomainSocketConnection):
-    """The same for threads."""
+class _Listening(_SyncConnection):
+    """Reads what the server has said before it closed."""
+
+    def on_connect(self) -> None:
+        with _refusal_heard(self._sock):
+            super().on_connect()  # type: ignore[no-untyped-call]
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        with _refusal_heard(self._sock):
+            super().on_connect_check_health(check_health)
+
+
+class SyncTcpConnection(_Listening, redis.Connection):
+    """redis:// and valkey:// for threads."""
+
+
+class SyncTlsConnection(_Listening, redis.SSLConnection):
+    """rediss:// and valkeys:// for threads."""
+
+
+class SyncUnixConnection(_Listening, redis.UnixDomainSocketConnection):
+    """unix:// for threads."""
+
+
+class EmbeddedSyncConnection(SyncUnixConnection):
+    """embedded:// for threads."""
 
     def __init__(self, *, server: EmbeddedServer, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]
@@ -219,6 +256,9 @@ class WaitingPool(redis_asyncio.ConnectionPool):
         super().__init__(max_connections=_NO_LIMIT, **options)
         self._places = asyncio.Semaphore(size)
 
+    def __repr__(self) -> str:
+        return _place(self)
+
     async def get_connection(self, *_: Any, **__: Any) -> Any:
         await self._places.acquire()
         try:
@@ -240,6 +280,13 @@ class WaitingPool(redis_asyncio.ConnectionPool):
         self._in_use_connections.remove(connection)
         self._available_connections.append(connection)
         self._places.release()
+
+
+class SyncPool(redis.BlockingConnectionPool):
+    """redis-py's, printed without its password."""
+
+    def __repr__(self) -> str:
+        return _place(self)
 
 
 class Client(redis_asyncio.Redis):
@@ -294,6 +341,31 @@ async def _stop(server: EmbeddedServer) -> None:
         await asyncio.to_thread(server.stop)
     except RuntimeError:
         server.stop()
+
+
+def _place(pool: redis.ConnectionPool | redis_asyncio.ConnectionPool) -> str:
+    """redis-py before 8 prints all settings of a pool, the password too; so do its warnings of unclosed clients."""
+    settings = pool.connection_kwargs
+    return f"<{type(pool).__name__} {settings.get('path') or '{host}:{port}'.format(**settings)}>"
+
+
+@contextlib.contextmanager
+def _refusal_heard(connected: Any, reader: asyncio.StreamReader | None = None) -> Iterator[None]:
+    """A server that takes no more clients says so and closes at once, so that the first command may fail before it is
+    sent. What was said lies in the socket then, which a duplicate keeps from being closed, or already in the reader."""
+    with socket.socket(fileno=os.dup(connected.fileno())) as kept:
+        try:
+            yield
+        except exceptions.ConnectionError as exc:
+            if type(exc) is not exceptions.ConnectionError:
+                raise  # such as a wrong password: it was read
+            said = bytes(reader._buffer) if reader is not None else b""  # type: ignore[attr-defined]
+            with contextlib.suppress(OSError):
+                said += kept.recv(1024, socket.MSG_DONTWAIT)
+            line, is_whole, _ = said.partition(b"\r\n")
+            if not is_whole or not line.startswith(b"-"):
+                raise
+            raise exceptions.ConnectionError(line[1:].decode(errors="replace").removeprefix("ERR ")) from None
 
 
 def _keep_as_it_is(exception: Exception, number: int, command: object) -> None:

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from graphflow.errors import AccessDenied, StoreUnreachable
-from graphflow.store.address import Address, connected
+from graphflow.errors import AccessDenied, StoreBusy, StoreUnreachable
+from graphflow.store.address import FULL_REPLY, Address, connected
 
 CONNECT_SECONDS = 2.0
 _ESCAPES = {0x5C: "\\\\", 0x22: '\\"', 0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t", 0x07: "\\a", 0x08: "\\b"}
@@ -58,10 +58,15 @@ class Conversation:
         encoded = [os.fsencode(word) for word in words]
         packed = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded)
         try:
-            self._socket.sendall(b"*%d\r\n%b" % (len(words), packed))
-            return self._read()
+            # A server that takes no more clients says so and closes at once: there is something to read.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._socket.sendall(b"*%d\r\n%b" % (len(words), packed))
+            reply = self._read()
         except OSError as exc:
             raise StoreUnreachable(self.target.masked, exc.strerror or str(exc)) from exc
+        if isinstance(reply, Failure) and reply.text.startswith(FULL_REPLY):
+            raise StoreBusy(self.target.masked, reply.text.removeprefix("ERR "))
+        return reply
 
     def __enter__(self) -> Conversation:
         return self
@@ -73,7 +78,7 @@ class Conversation:
     def _greet(self, *words: str) -> None:
         if isinstance(reply := self.ask(*words), Failure):
             self.__exit__()
-            raise AccessDenied(self.target.masked, reply.text)
+            raise AccessDenied(self.target.masked, self.target.without_password(reply.text))
 
     def _read(self) -> Reply:
         line = self._stream.readline()

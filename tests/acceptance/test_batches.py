@@ -394,8 +394,10 @@ def test_batch_of_items_larger_together_than_the_queue(redis_url: str) -> None:
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_batch_size_that_is_none_is_refused(agent: Agent, size: int) -> None:
-    with pytest.raises(ValueError, match="batch_size"):
-        agent.node(name="work", map_over="items", batch_size=size)(lambda items: items)
+    agent.node(name="work", map_over="items", batch_size=size)(lambda items: items)
+
+    with pytest.raises(InvalidGraph, match=f"batch_size is {size}"):
+        agent.compile(["items"])
 
 
 def test_batch_size_without_a_map_is_refused(agent: Agent) -> None:

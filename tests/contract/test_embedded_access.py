@@ -121,9 +121,8 @@ def test_path_that_no_store_can_have_is_an_error(
     [
         ("embedded:///srv/caf%E9", "not UTF-8"),
         ("embedded:///srv/\udce9", "not UTF-8"),
-        ("embedded:///srv/a%00b", "holds a NUL"),
-        ("unix:///srv/caf%E9.sock", "not UTF-8"),
-        ("unix:///srv/a%00b.sock", "holds a NUL"),
+        ("embedded:///srv/a%00b", "a character that is no text"),
+        ("unix:///srv/a%00b.sock", "a character that is no text"),
     ],
 )
 def test_url_with_a_path_that_no_store_can_have_is_refused(url: str, reason: str) -> None:
@@ -138,7 +137,7 @@ def test_working_folder_that_is_not_utf8_is_refused_where_it_is_asked_for(
     folder.mkdir()
     monkeypatch.chdir(folder)
 
-    with pytest.raises(InvalidAddress, match="has a path that is not UTF-8") as caught:
+    with pytest.raises(InvalidAddress, match=r"the path of its folder, .* is not UTF-8") as caught:
         parse_address("embedded://")
     assert str(caught.value).encode()
     assert parse_address("redis://there").host == "there"
