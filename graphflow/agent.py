@@ -16,7 +16,6 @@ from uuid import uuid4
 from graphflow.bounds import AGENT_BOUNDS, CALL_BOUNDS, checked, checked_stall_seconds
 from graphflow.builder import GraphBuilder
 from graphflow.caches.names import checked_name, initial_texts
-from graphflow.caches.operations import value_text
 from graphflow.caches.redis_cache import RedisCache
 from graphflow.codec import decode, decode_all
 from graphflow.engine.compile import compile_plan
@@ -43,6 +42,7 @@ from graphflow.settings import (
     KEEP_OTHER_SECONDS,
 )
 from graphflow.store.contract import MapProgress, Retention, RunHead, Snapshot
+from graphflow.values import value_text
 
 logger = logging.getLogger(__name__)
 

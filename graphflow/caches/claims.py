@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from graphflow.caches.operations import described
 from graphflow.codec import decode, decode_plain, encode
 from graphflow.errors import StateError, WrongType
 from graphflow.expressions import Expression, parse_expression
+from graphflow.values import described
 
 #: Equalities of fields, an expression over `item` and `index`, or a function of the item.
 Where = Mapping[str, Any] | str | Callable[[Any], Any] | None

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from graphflow.caches.operations import value_text
 from graphflow.errors import InvalidName, StateError
+from graphflow.values import value_text
 
 #: Characters of a name.
 MAX_LENGTH = 200

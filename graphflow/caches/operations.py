@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphflow.codec import decode, encode
-from graphflow.errors import ValueTooLarge, WrongType
-from graphflow.settings import MAX_VALUE_BYTES
+from graphflow.errors import WrongType
+from graphflow.values import described
 
 
 def appended(key: str, text: str | None, members: Sequence[str]) -> str:
@@ -34,29 +34,6 @@ def updated(key: str, text: str | None, values: dict[str, Any]) -> str:
     if type(current) is not dict:
         raise WrongType(key, "update", described(text or ""), "a dict")
     return encode({**current, **values}, key)
-
-
-def described(text: str) -> str:
-    """What kind of value a text holds, for messages."""
-    value = decode(text)
-    if value is None:
-        return "null"
-    name = type(value).__name__
-    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
-
-
-def value_text(key: str, value: Any) -> str:
-    """A value as it is stored, within the size limit. UnstorableValue, ValueTooLarge."""
-    text = encode(value, key)
-    # A character takes four bytes at most: short texts need not be measured.
-    if len(text) > MAX_VALUE_BYTES // 4 and (size := size_of(text)) > MAX_VALUE_BYTES:
-        raise ValueTooLarge(key, type(value).__name__, size, MAX_VALUE_BYTES)
-    return text
-
-
-def size_of(text: str) -> int:
-    """Bytes of a text as it is stored."""
-    return len(text) if text.isascii() else len(text.encode())
 
 
 #: Operation -> function of the key, its stored text and the argument.

@@ -19,7 +19,6 @@ from graphflow.caches.errands import Awaited, Errands, Suspended, validated
 from graphflow.caches.footprint import Footprint
 from graphflow.caches.isolation import IsolatedState
 from graphflow.caches.names import TASK_KEY, checked_name
-from graphflow.caches.operations import size_of
 from graphflow.caches.scopes import KeyScope, affixes_of
 from graphflow.caches.view import Messages, Owner, StateView, Steps
 from graphflow.codec import decode, decode_all, encode
@@ -31,6 +30,7 @@ from graphflow.errors import (
 )
 from graphflow.run import Message
 from graphflow.settings import MAX_TRANSACTION_BYTES, MAX_VALUE_BYTES, MAX_VALUE_BYTES_WARN
+from graphflow.values import size_of
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from graphflow.caches.footprint import KEY_SET
-from graphflow.caches.operations import OPERATIONS, described, size_of
+from graphflow.caches.operations import OPERATIONS
 from graphflow.caches.view import StateView
 from graphflow.errors import TransactionTooLarge, ValueTooLarge
+from graphflow.values import described, size_of
 
 
 class _Write:

@@ -10,7 +10,6 @@ from typing import Any
 import typer
 
 from graphflow.caches.names import checked_name
-from graphflow.caches.operations import value_text
 from graphflow.cli.drive import owner_text
 from graphflow.cli.faces import Face
 from graphflow.cli.loading import prefix_of
@@ -23,6 +22,7 @@ from graphflow.ids import RunId
 from graphflow.requests import signal_request
 from graphflow.settings import DEFAULT_DRAIN_SECONDS
 from graphflow.store.address import Address
+from graphflow.values import value_text
 
 #: Seconds between two looks at a run whose driver is to take the signal.
 LOOK_SECONDS = 0.1

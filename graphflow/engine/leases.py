@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from graphflow.engine.closing import brought_to_its_end
+from graphflow.engine.cancellation import finish_despite_cancelling
 from graphflow.errors import StoreError
 from graphflow.ids import RunId
 from graphflow.store.contract import HeldRun, Store
@@ -25,13 +25,13 @@ async def take_lease(store: Store, run_id: RunId, seconds: float) -> HeldRun:
     try:
         return await asyncio.shield(taking)
     except asyncio.CancelledError:
-        await brought_to_its_end(_give_back_if_taken(taking))
+        await finish_despite_cancelling(_give_back_if_taken(taking))
         raise
 
 
 async def give_lease_back(held: HeldRun) -> None:
     """If the store does not answer, the lease expires by itself."""
-    await brought_to_its_end(_release(held))
+    await finish_despite_cancelling(_release(held))
 
 
 async def _give_back_if_taken(taking: asyncio.Future[HeldRun]) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
-from graphflow.caches.operations import value_text
 from graphflow.codec import decode
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.body import CameTo, raised, reading_of
@@ -19,6 +18,7 @@ from graphflow.engine.returned import Reading, Returned, failure_from, timed_out
 from graphflow.errors import UnstorableValue, ValueTooLarge
 from graphflow.executors.executor import Executor
 from graphflow.graph.modules import FunctionModule
+from graphflow.values import value_text
 
 #: The index of an item, or those of a batch. (None is never one: an attempt that is no item has no such body.)
 Place = int | tuple[int, ...] | None

@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from typing import Any, Final
 
-from graphflow.caches.operations import value_text
 from graphflow.codec import decode
 from graphflow.engine.returned import failure_from
 from graphflow.errors import StoreError
 from graphflow.run import Failure, MapState
+from graphflow.values import value_text
 
 #: Results beyond the front that are kept, and characters of them.
 KEPT_ITEMS = 2_000

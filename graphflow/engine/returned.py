@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import graphflow
-from graphflow.caches.operations import value_text
 from graphflow.errors import (
     InvalidName,
     InvalidSetting,
@@ -27,6 +26,7 @@ from graphflow.errors import (
 from graphflow.graph.flow import names_of
 from graphflow.graph.modules import END
 from graphflow.run import Failure
+from graphflow.values import value_text
 
 #: Characters of a traceback and of a message that are kept.
 TRACEBACK_CHARACTERS = 4_000

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from graphflow.engine.closing import brought_to_its_end
+from graphflow.engine.cancellation import finish_despite_cancelling
 from graphflow.engine.heartbeat import Heartbeat
 from graphflow.store.contract import Store
 
@@ -73,7 +73,7 @@ class Sessions:
         shared.users -= 1
         if not shared.users:
             self._by_loop.pop(loop, None)
-            await brought_to_its_end(_close(shared))
+            await finish_despite_cancelling(_close(shared))
 
     def _start(self) -> _Shared:
         store = self.make_store()

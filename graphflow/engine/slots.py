@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.body import Body, CameTo
+from graphflow.engine.cancellation import GRACE_SECONDS, STOP_SECONDS, tear_down
 from graphflow.engine.deadlines import Deadlines
 from graphflow.engine.drive import Drive
 from graphflow.engine.returned import timed_out
 from graphflow.engine.tasks import start_task
-from graphflow.engine.teardown import GRACE_SECONDS, STOP_SECONDS, tear_down
 from graphflow.executors.executor import Executor, Work
 from graphflow.failpoints import failpoint
 

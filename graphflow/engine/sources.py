@@ -18,21 +18,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphflow.caches.isolation import Overtaken
-from graphflow.caches.operations import value_text
 from graphflow.caches.transaction import Transaction
 from graphflow.codec import decode, encode
 from graphflow.engine.arguments import arguments_of
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.body import CameTo, raised
+from graphflow.engine.cancellation import GRACE_SECONDS, STOP_SECONDS, tear_down
 from graphflow.engine.plan import PlanGenerator, PlanNode
 from graphflow.engine.returned import failure_from
 from graphflow.engine.run_view import RunView
 from graphflow.engine.tasks import start_task
-from graphflow.engine.teardown import GRACE_SECONDS, STOP_SECONDS, tear_down
 from graphflow.executors.executor import Executor
 from graphflow.executors.inline import watch_for_stop
 from graphflow.expressions import Expression
 from graphflow.run import Failure, ItemsStored
+from graphflow.values import value_text
 
 logger = logging.getLogger(__name__)
 

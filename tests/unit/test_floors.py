@@ -18,7 +18,7 @@ PACKAGE = Path(graphflow.__file__).parent
 
 #: Floors from the ground up. A module may import from its own floor and those below.
 FLOORS = [
-    ["errors", "ids", "settings", "bounds", "failpoints", "expressions", "codec"],
+    ["errors", "ids", "settings", "bounds", "failpoints", "expressions", "codec", "values"],
     ["graph.tasks", "graph.modules", "graph.flow", "graph.nodes", "graph.cache", "graph.functions", "events"],
     ["executors"],
     ["engine.plan", "run", "requests"],

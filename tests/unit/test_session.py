@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from graphflow.engine.closing import brought_to_its_end
+from graphflow.engine.cancellation import finish_despite_cancelling
 from graphflow.engine.session import Sessions
 from graphflow.store.contract import Renewer, Store
 from tests.helpers import run
@@ -55,7 +55,7 @@ def test_store_is_closed_although_its_user_is_cancelled_at_any_moment(turns: int
     run(main())
 
 
-def test_what_is_brought_to_its_end_is_not_cut_short_by_any_number_of_cancellations() -> None:
+def test_what_is_finish_despite_cancelling_is_not_cut_short_by_any_number_of_cancellations() -> None:
     async def main() -> None:
         go_on = asyncio.Event()
         ended: list[str] = []
@@ -64,7 +64,7 @@ def test_what_is_brought_to_its_end_is_not_cut_short_by_any_number_of_cancellati
             await go_on.wait()
             ended.append("it has")
 
-        waiting = asyncio.create_task(brought_to_its_end(end()))
+        waiting = asyncio.create_task(finish_despite_cancelling(end()))
         for _ in range(3):
             await asyncio.sleep(0)
             waiting.cancel()
@@ -78,13 +78,13 @@ def test_what_is_brought_to_its_end_is_not_cut_short_by_any_number_of_cancellati
     run(main())
 
 
-def test_what_is_brought_to_its_end_returns_and_raises_as_it_would_alone() -> None:
+def test_what_is_finish_despite_cancelling_returns_and_raises_as_it_would_alone() -> None:
     async def returns() -> int:
         return 1
 
     async def raises() -> int:
         raise ValueError("wrong")
 
-    assert run(brought_to_its_end(returns())) == 1
+    assert run(finish_despite_cancelling(returns())) == 1
     with pytest.raises(ValueError, match="wrong"):
-        run(brought_to_its_end(raises()))
+        run(finish_despite_cancelling(raises()))
