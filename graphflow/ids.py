@@ -14,7 +14,6 @@ from typing import NewType
 from graphflow.errors import InvalidName
 
 RunId = NewType("RunId", str)
-NodeName = NewType("NodeName", str)
 
 #: What run ids and node names consist of. No braces: they mark the hash tag in Redis keys.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,100}")
@@ -42,11 +41,6 @@ def new_run_id(stem: str, now_ms: int, rng: random.Random) -> RunId:
 def check_run_id(text: str) -> RunId:
     """Return `text` as a run id, or raise `InvalidName`."""
     return RunId(_checked("run id", text))
-
-
-def check_node_name(text: str) -> NodeName:
-    """Return `text` as a node name, or raise `InvalidName`. Reserved words are the plan's business."""
-    return NodeName(_checked("node name", text))
 
 
 def _checked(what: str, text: str) -> str:

@@ -36,8 +36,6 @@ class Ticket:
     writes: set[str] = field(default_factory=set)
     #: It covers the whole state.
     whole: bool = False
-    #: Its module run is under way, or is over and its commit is parked.
-    is_running: bool = False
     conflicts: int = 0
 
 
@@ -98,13 +96,11 @@ class TicketLine:
 
     def started(self, ticket: Ticket) -> None:
         """Its module run is under way: what it reads is held for it from now on."""
-        ticket.is_running = True
         for key in _held_by(ticket):
             self._held.setdefault(key, set()).add(ticket)
 
     def stopped(self, ticket: Ticket) -> None:
         """Its module run is not under way any more and will be repeated; the ticket keeps its place."""
-        ticket.is_running = False
         for key in _held_by(ticket):
             holders = self._held.get(key)
             if holders is not None:

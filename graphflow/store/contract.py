@@ -307,9 +307,6 @@ class Store(Protocol):
         """Texts of the results that one visit of a map has, in the order of `indexes`, None where there is none; None
         for all if the records of a later visit have taken their place."""
 
-    async def state_text(self, run_id: RunId, key: str) -> str | None:
-        """One value of the run's state as JSON text."""
-
     async def state(self, run_id: RunId) -> dict[str, str]:
         """The run's state: key -> JSON text."""
 

@@ -298,11 +298,6 @@ class RedisStore:
     ) -> list[str | None] | None:
         return await read_visit_results(self._redis, self._keys.run(run_id), node_name, visit, indexes)
 
-    async def state_text(self, run_id: RunId, key: str) -> str | None:
-        state = self._keys.run(run_id).state
-        text: str | None = await self._redis.command(lambda client: client.hget(state, key), state)
-        return text
-
     async def state(self, run_id: RunId) -> dict[str, str]:
         (fields,) = await self._redis.hashes([self._keys.run(run_id).state])
         return fields

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from graphflow.errors import GraphflowError, InvalidName
-from graphflow.ids import ALPHABET, check_node_name, check_run_id, new_run_id
+from graphflow.ids import ALPHABET, check_run_id, new_run_id
 
 NOW_MS = 1_795_163_400_000
 MINUTE_MS = 60_000
@@ -68,15 +68,12 @@ def test_the_alphabet_has_no_look_alikes() -> None:
 @pytest.mark.parametrize("name", ["a", "nightly-11-20", "A_b.c-1", "x" * 100])
 def test_names_of_the_pattern_are_accepted(name: str) -> None:
     assert check_run_id(name) == name
-    assert check_node_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["", "x" * 101, "a b", "{a}", "a/b", "a:b", "é", "a\n", "\u0661", None, 5])
 def test_other_names_are_refused_with_the_rule(name: str) -> None:
     with pytest.raises(InvalidName, match="cannot be a run id: use 1 to 100 letters, digits"):
         check_run_id(name)
-    with pytest.raises(InvalidName, match="cannot be a node name"):
-        check_node_name(name)
 
 
 def test_an_invalid_name_is_a_graphflow_error_and_a_value_error() -> None:

@@ -96,7 +96,7 @@ def test_repeated_run_keeps_its_place() -> None:
 
     assert again is first
     assert again.conflicts == 2
-    assert not again.is_running
+    assert not line.holds({"a"}, False, than=None), "it does not run"
     assert line.may_start(first)
     assert not line.may_start(second)
 
