@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from graphflow.caches.calls import Calls
 from graphflow.caches.view import Messages, Owner, Steps
 from graphflow.codec import decode, encode
 from graphflow.errors import InvalidSignal, NoMessage, StateError, UnstorableValue
@@ -44,7 +45,17 @@ class Awaited:
 class Errands:
     """Those of one module run."""
 
-    __slots__ = ("_counts", "_messages", "_owner", "_published", "_steps", "awaits", "outgoing", "taken")
+    __slots__ = (
+        "_counts",
+        "_messages",
+        "_owner",
+        "_published",
+        "_steps",
+        "awaits",
+        "calls",
+        "outgoing",
+        "taken",
+    )
 
     def __init__(self, owner: Owner, steps: Steps, messages: Messages) -> None:
         self._owner = owner
@@ -57,6 +68,8 @@ class Errands:
         #: (mailbox, text) of messages that are reserved for this module run.
         self.taken: list[tuple[str, str]] = []
         self.awaits: Awaited | None = None
+        #: Steps under way.
+        self.calls = Calls()
 
     @property
     def is_empty(self) -> bool:
@@ -77,9 +90,10 @@ class Errands:
         field = self._numbered(f"step:{_digest(_dependence(name, function, args, key))}", name)
         text = await self._steps.remembered(self._owner.place, field)
         if text is None:
-            result = await self._steps.call(function, *args)
-            text = await self._steps.remember(self._owner.place, field, encoded(result))
-            failpoint("step.after_store")
+            with self.calls.one():
+                result = await self._steps.call(function, *args)
+                text = await self._steps.remember(self._owner.place, field, encoded(result))
+                failpoint("step.after_store")
         return decode(text, name)
 
     def _numbered(self, kind: str, name: str) -> str:
@@ -115,10 +129,12 @@ class Errands:
     # Signals
 
     async def answer(self, signal: str) -> Any:
-        """The value that was sent under this name for this wait. Suspended if there is none yet."""
+        """The value that was sent under this name for this wait. Suspended if there is none yet, when no other step is
+        under way."""
         field = self._numbered("signal", signal)
         text = await self._steps.remembered(self._owner.place, field)
         if text is None:
+            await self.calls.over()
             self.awaits = Awaited(signal, field)
             raise Suspended
         return decode(text, signal)

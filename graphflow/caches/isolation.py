@@ -27,7 +27,7 @@ class Overtaken(BaseException):
 class IsolatedState:
     """A run's state as one module run sees it. Each read may raise Overtaken."""
 
-    __slots__ = ("_checked", "_claimed", "_immediate", "_reads", "_view", "_writes")
+    __slots__ = ("_checked", "_claimed", "_immediate", "_reads", "_view", "_writes", "is_patient")
 
     def __init__(self, view: StateView) -> None:
         self._view = view
@@ -38,6 +38,8 @@ class IsolatedState:
         self._immediate: frozenset[str] = frozenset()
         #: Revision of the view at which reads and claims were last known to hold.
         self._checked = -1
+        #: Reads raise nothing now; what they are worth is asked at the end.
+        self.is_patient = False
 
     # Reads, which are checked
 
@@ -87,12 +89,13 @@ class IsolatedState:
         self._noted().note_node(self._view, name)
 
     def check_reads(self) -> None:
-        """Overtaken if something that was read or claimed is no longer so."""
+        """Overtaken if something that was read or claimed is no longer so; later, if this `is_patient`."""
         revision = self._view.revision
         if revision != self._checked:
-            if not self.is_valid(self._view):
+            if self.is_valid(self._view):
+                self._checked = revision
+            elif not self.is_patient:
                 raise Overtaken
-            self._checked = revision
 
     def _noted(self) -> Reads:
         """Where the next read is noted."""

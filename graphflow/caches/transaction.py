@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from graphflow.bounds import CALL_BOUNDS, checked
+from graphflow.caches.calls import Calls
 from graphflow.caches.claims import ClaimedItem, Where
 from graphflow.caches.errands import Awaited, Errands, Suspended, validated
 from graphflow.caches.footprint import Footprint
@@ -227,14 +228,23 @@ class Transaction:
         """The function's result, remembered as soon as it is there. The module run that is repeated or resumed gets it
         without another call; with other arguments (or another `key`, which stands for them) it is another call."""
         self._check_open()
-        self._check_reads()
-        return await self._my_errands().step(
-            checked_name("step", name),
-            function,
-            args,
-            key,
-            lambda result: self._encoded(f"step {name}", result),
-        )
+        state, calls = self._my_state(), self._my_errands().calls
+        if calls.are_under_way and not state.is_valid(self._view):
+            await calls.over()
+        # An error of the engine's own is not to break off what runs beside it, as in a TaskGroup.
+        state.is_patient = False
+        state.check_reads()
+        state.is_patient = True
+        try:
+            return await self._my_errands().step(
+                checked_name("step", name),
+                function,
+                args,
+                key,
+                lambda result: self._encoded(f"step {name}", result),
+            )
+        finally:
+            state.is_patient = calls.are_under_way
 
     async def publish_to_mailbox(self, mailbox: str, message: Any) -> None:
         """Send a message with the commit, or as soon as this module run waits for one itself."""
@@ -366,6 +376,12 @@ class Transaction:
     def footprint(self) -> Footprint:
         """What was read and written, for tickets. Answers after `close` as well."""
         return Footprint() if self._state is None else self._state.footprint()
+
+    @property
+    def steps_under_way(self) -> Calls | None:
+        """None if there are none."""
+        calls = None if self._errands is None else self._errands.calls
+        return calls if calls is not None and calls.are_under_way else None
 
     @property
     def has_ended(self) -> bool:

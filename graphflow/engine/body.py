@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
+from graphflow.caches.calls import Calls
 from graphflow.caches.errands import Suspended
 from graphflow.caches.isolation import Overtaken
 from graphflow.caches.transaction import Transaction
@@ -84,9 +85,16 @@ class ModuleBody:
         assert transaction is not None
         if not self._module.is_async:
             watch_for_stop(attempt.is_unwanted)
-        if self._module.bindings is None:
-            return self._module.module.process(transaction, self._semaphore)
-        return self._read_and_call(transaction)
+        return self._run(attempt, transaction)
+
+    async def _run(self, attempt: Attempt, transaction: Transaction) -> Any:
+        try:
+            if self._module.bindings is None:
+                return await self._module.module.process(transaction, self._semaphore)
+            return await self._read_and_call(transaction)
+        finally:
+            if (calls := transaction.steps_under_way) is not None:
+                await _steps_over(attempt, calls)
 
     async def _read_and_call(self, transaction: Transaction) -> Any:
         module = self._module.module
@@ -127,6 +135,18 @@ def raised(attempt: Attempt, error: BaseException) -> Returned:
     if attempt.is_overdue and isinstance(error, asyncio.CancelledError):
         return timed_out(attempt.timeout)
     return Returned(failure=failure_from(error))
+
+
+async def _steps_over(attempt: Attempt, calls: Calls) -> None:
+    """Wait for the steps that a body has left under way, but for one that was cancelled: its steps are cut off."""
+    try:
+        if not attempt.is_cancelled:
+            await calls.over()
+    except asyncio.CancelledError:
+        # What the body has come to stands.
+        pass
+    finally:
+        calls.cut_off()
 
 
 def _awaited(attempt: Attempt) -> SignalAwaited | None:
