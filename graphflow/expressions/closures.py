@@ -57,7 +57,7 @@ def subscript(base: Code, index: Code, lenient: bool) -> Code:
     def code(frame: Frame) -> Any:
         value = base(frame)
         key = index(frame)
-        if isinstance(key, tuple):
+        if isinstance(key, (str, tuple)):
             frame[0].weigh(key)
         try:
             # Not value[key]: a dict with a default of its own would be changed by reading it.

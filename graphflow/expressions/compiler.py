@@ -18,6 +18,13 @@ from graphflow.expressions.budget import MAX_INTEGER_BITS, MISSING, Evaluation
 from graphflow.expressions.closures import Code, Loop, Target
 from graphflow.expressions.operations import FUNCTIONS, UNARY, build_dict, build_set
 
+#: Steps of one variable among several that an element is unpacked into.
+STEPS_PER_UNPACKED = 2
+#: Steps of parts that take longer than to read a value.
+_STEPS: dict[type[ast.AST], int] = {
+    **dict.fromkeys((ast.Compare, ast.BinOp, ast.Call, ast.Subscript, ast.List, ast.Tuple), 3),
+    **dict.fromkeys((ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp), 5),
+}
 #: Levels of nesting; each costs one or two frames of Python's stack at evaluation.
 MAX_DEPTH = 100
 
@@ -281,7 +288,11 @@ class Compiler:
         else:
             body = closures.emission(self._codes(produced, lenient=True))
         self._scopes.pop()
-        cost = 1 + sum(map(_parts, [*generator.ifs, *([inner[0].iter] if inner else produced)]))
+        cost = 1 + sum(map(_steps, [*generator.ifs, *([inner[0].iter] if inner else produced)]))
+        if not isinstance(generator.target, ast.Name):
+            cost += STEPS_PER_UNPACKED * sum(
+                isinstance(part, ast.expr) for part in ast.walk(generator.target)
+            )
         return closures.loop(items, target, test, body, cost)
 
     def _all_of(self, tests: Sequence[ast.expr]) -> Code | None:
@@ -385,8 +396,8 @@ def _only_against_null(node: ast.Compare, place: int) -> bool:
     return all(isinstance(test, _NULL_TESTS) and _is_null(other) for test, other in neighbours)
 
 
-def _parts(node: ast.expr) -> int:
-    return sum(isinstance(part, ast.expr) for part in ast.walk(node))
+def _steps(node: ast.expr) -> int:
+    return sum(_STEPS.get(type(part), 1) for part in ast.walk(node) if isinstance(part, ast.expr))
 
 
 def _count(least: int, most: int) -> str:

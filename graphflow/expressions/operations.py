@@ -6,12 +6,15 @@ What Python itself raises on unfit values (TypeError, ValueError, ArithmeticErro
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from graphflow.expressions.budget import (
-    CHARACTERS_PER_STEP,
-    ELEMENTS_PER_STEP,
+    BITS_PER_STEP,
+    CHARACTERS_COMPARED_PER_STEP,
+    CHARACTERS_SEARCHED_PER_STEP,
+    ELEMENTS_COMPARED_PER_STEP,
     MAX_INTEGER_BITS,
     NESTING,
     Evaluation,
@@ -24,6 +27,24 @@ from graphflow.expressions.budget import (
 
 #: Longest text that is read as a number, and most digits to round to.
 MAX_DIGITS = 600
+#: Steps to write a number as a text, to round one to digits, to add one to a sum, and to raise one to a power.
+STEPS_PER_NUMBER_TEXT = 16
+STEPS_PER_ROUNDING = 16
+STEPS_PER_ADDITION = 4
+STEPS_PER_POWER = 4
+#: Steps to compare two values of any types, and to put a pair into a dict.
+STEPS_PER_COMPARISON = 2
+STEPS_PER_PAIR = 4
+#: Comparisons of a sort, where the interpreter knows all types beforehand, in the time of one step.
+SORTED_PER_STEP = 4
+#: Steps to begin a set or dict.
+STEPS_PER_DISPLAY = 8
+#: Keys of one hash in a set or dict: each lookup of one may be compared with all of them. No data has that many by chance.
+MAX_KEYS_OF_A_HASH = 16
+#: Texts shorter than this are searched naively: each place of them is compared with up to all of what is looked for.
+NAIVE_SEARCH = 30_000
+#: Types of which nobody can choose values of one hash.
+_SCATTERED = frozenset({str, bool, type(None)})
 
 _SEQUENCES = (str, list, tuple)
 
@@ -40,64 +61,81 @@ def _multiply(evaluation: Evaluation, left: Any, right: Any) -> Any:
     if isinstance(left, _SEQUENCES) and isinstance(right, int):
         evaluation.build(len(left) * max(right, 0))
     elif isinstance(left, int) and isinstance(right, int):
-        _check_bits(left.bit_length() + right.bit_length() - 1)
+        _pay_for_bits(evaluation, left.bit_length() + right.bit_length() - 1)
     return bounded(left * right)
 
 
-def _power(_: Evaluation, left: Any, right: Any) -> Any:
+def _power(evaluation: Evaluation, left: Any, right: Any) -> Any:
+    evaluation.spend(STEPS_PER_POWER)
     if isinstance(left, int) and isinstance(right, int) and abs(left) > 1:
-        _check_bits((left.bit_length() - 1) * right)
+        _pay_for_bits(evaluation, (left.bit_length() - 1) * right)
     return bounded(left**right)
 
 
-def _shift_left(_: Evaluation, left: Any, right: Any) -> Any:
+def _shift_left(evaluation: Evaluation, left: Any, right: Any) -> Any:
     if isinstance(right, int):
-        _check_bits(right)
+        _pay_for_bits(evaluation, right)
     return bounded(left << right)
 
 
-def _modulo(_: Evaluation, left: Any, right: Any) -> Any:
-    if isinstance(left, str):
-        raise TypeError("% does not format strings here")
-    return bounded(left % right)
-
-
-def _check_bits(bits: int) -> None:
+def _pay_for_bits(evaluation: Evaluation, bits: int) -> None:
     if bits > MAX_INTEGER_BITS:
         raise OverBudget(f"an integer would be longer than {MAX_INTEGER_BITS:,} bits")
+    if bits > BITS_PER_STEP:
+        evaluation.spend(bits // BITS_PER_STEP)
 
 
 def _plain(apply: Callable[[Any, Any], Any]) -> Operation:
     """An operator on numbers, and on sets or dicts."""
 
     def operation(evaluation: Evaluation, left: Any, right: Any) -> Any:
-        if isinstance(left, (set, dict)) and isinstance(right, (set, dict)):
+        if isinstance(left, int) and isinstance(right, int):
+            # Dividing takes as long as both are long.
+            _pay_for_bits(evaluation, bounded(left).bit_length())
+            _pay_for_bits(evaluation, bounded(right).bit_length())
+        elif isinstance(left, (set, dict)) and isinstance(right, (set, dict)):
+            evaluation.spend(len(left) + len(right))
             evaluation.build(len(left) + len(right))
+            return _checked(evaluation, apply(left, right))
         return bounded(apply(left, right))
 
     return operation
+
+
+def _remainder(left: Any, right: Any) -> Any:
+    if isinstance(left, str):
+        raise TypeError("% does not format strings here")
+    return left % right
 
 
 def _comparison(apply: Callable[[Any, Any], Any]) -> Operation:
     def operation(evaluation: Evaluation, left: Any, right: Any) -> Any:
         if type(left) in NESTING and type(right) in NESTING:
             # No comparison looks further than the shorter side.
-            evaluation.weigh(left if len(left) <= len(right) else right)
+            shorter = left if len(left) <= len(right) else right
+            evaluation.weigh(shorter)
+            evaluation.spend(STEPS_PER_COMPARISON * len(shorter))
         elif isinstance(left, str) and isinstance(right, str):
-            evaluation.spend(len(left) // CHARACTERS_PER_STEP)
+            evaluation.spend(min(len(left), len(right)) // CHARACTERS_COMPARED_PER_STEP)
         return apply(left, right)
 
     return operation
 
 
 def _contains(evaluation: Evaluation, left: Any, right: Any) -> bool:
-    if type(left) in NESTING:
+    if isinstance(left, str) and isinstance(right, str):
+        # Above that, the interpreter's search goes over either text once.
+        width = 1 + (min(len(left), CHARACTERS_COMPARED_PER_STEP) // 16 if len(right) < NAIVE_SEARCH else 0)
+        evaluation.spend(1 + (width * len(right) + len(left)) // CHARACTERS_SEARCHED_PER_STEP)
+        return left in right
+    if type(left) in NESTING or isinstance(left, str):
         evaluation.weigh(left)
-        if isinstance(right, (list, tuple)):
+    if isinstance(right, (list, tuple)):
+        if type(left) in NESTING:
             evaluation.weigh(right)
-    elif isinstance(right, _SEQUENCES):
-        width = 1 + (len(left) // CHARACTERS_PER_STEP if isinstance(left, str) else 0)
-        evaluation.spend(1 + width * len(right) // ELEMENTS_PER_STEP)
+            evaluation.spend(STEPS_PER_COMPARISON * len(right))
+        width = 1 + (len(left) // CHARACTERS_COMPARED_PER_STEP if isinstance(left, str) else 0)
+        evaluation.spend(1 + width * len(right) // ELEMENTS_COMPARED_PER_STEP)
     return left in right
 
 
@@ -122,7 +160,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "*": _multiply,
     "/": _plain(operator.truediv),
     "//": _plain(operator.floordiv),
-    "%": _modulo,
+    "%": _plain(_remainder),
     "**": _power,
     "<<": _shift_left,
     ">>": _plain(operator.rshift),
@@ -155,21 +193,41 @@ class Function(NamedTuple):
 
 def build_set(evaluation: Evaluation, values: Any = ()) -> set[Any]:
     evaluation.build(len(elements(evaluation, values)))
-    _pay_for_hashing(evaluation, values)
-    return set(values)
+    return set(_checked(evaluation, values))
 
 
 def build_dict(evaluation: Evaluation, pairs: Any = ()) -> dict[Any, Any]:
-    evaluation.build(len(elements(evaluation, pairs)))
-    _pay_for_hashing(evaluation, [pair[0] for pair in pairs if isinstance(pair, (list, tuple)) and pair])
+    evaluation.build(len(elements(evaluation, pairs, STEPS_PER_PAIR)))
+    _checked(evaluation, [pair[0] for pair in pairs if isinstance(pair, (list, tuple)) and pair])
     return dict(pairs)
 
 
-def _pay_for_hashing(evaluation: Evaluation, keys: Iterable[Any]) -> None:
-    """Only a tuple's hash goes through what the key holds."""
-    for key in keys:
-        if isinstance(key, tuple):
+def _checked(evaluation: Evaluation, keys: Any) -> Any:
+    """What is, or is to be, in a set or dict: paid for, and without the many keys of one hash that make it quadratic."""
+    evaluation.spend(STEPS_PER_DISPLAY + 2 * len(keys))
+    kinds = set(map(type, keys))
+    if kinds <= _SCATTERED:
+        return keys
+    if tuple in kinds:
+        # Hashing goes through all that they hold, as does each comparison of two.
+        for key in keys:
             evaluation.weigh(key)
+            evaluation.weigh(key)
+    shared = {each: count for each, count in Counter(map(hash, keys)).items() if count > MAX_KEYS_OF_A_HASH}
+    if shared:
+        _refuse_crowds(keys, {each: [] for each in shared})
+    return keys
+
+
+def _refuse_crowds(keys: Iterable[Any], distinct: dict[int, list[Any]]) -> None:
+    """`distinct` has the hashes that are met too often: by equal keys, which are no harm, or by different ones?"""
+    for key in keys:
+        peers = distinct.get(hash(key))
+        if peers is None or key in peers:
+            continue
+        if len(peers) == MAX_KEYS_OF_A_HASH:
+            raise OverBudget(f"more than {MAX_KEYS_OF_A_HASH} keys of a set or dict would share one hash")
+        peers.append(key)
 
 
 def _build_list(evaluation: Evaluation, values: Iterable[Any] = ()) -> list[Any]:
@@ -181,6 +239,7 @@ def _build_range(evaluation: Evaluation, *bounds: int) -> list[int]:
     span = range(*bounds)
     try:
         evaluation.build(len(span))
+        evaluation.spend(len(span) // ELEMENTS_COMPARED_PER_STEP)
     except OverflowError:
         raise OverBudget("the range is too long") from None
     return list(span)
@@ -188,7 +247,7 @@ def _build_range(evaluation: Evaluation, *bounds: int) -> list[int]:
 
 def _sum(evaluation: Evaluation, values: Any, start: Any = 0) -> Any:
     total = start
-    for value in elements(evaluation, values):
+    for value in elements(evaluation, values, STEPS_PER_ADDITION):
         try:
             total = _add(evaluation, total, value)
         except TypeError:
@@ -198,7 +257,7 @@ def _sum(evaluation: Evaluation, values: Any, start: Any = 0) -> Any:
 
 def _extreme(pick: Callable[..., Any]) -> Callable[..., Any]:
     def extreme(evaluation: Evaluation, *values: Any) -> Any:
-        candidates = elements(evaluation, values[0]) if len(values) == 1 else values
+        candidates = elements(evaluation, values[0], STEPS_PER_COMPARISON) if len(values) == 1 else values
         evaluation.weigh(candidates)
         return pick(candidates)
 
@@ -207,23 +266,30 @@ def _extreme(pick: Callable[..., Any]) -> Callable[..., Any]:
 
 def _sorted(evaluation: Evaluation, values: Any, reverse: Any = False) -> list[Any]:
     evaluation.build(len(elements(evaluation, values)))
+    before = evaluation.left
     evaluation.weigh(values)
+    # Each is compared with as many as it takes to halve the list until one is left.
+    evaluation.spend((before - evaluation.left) * len(values).bit_length() // SORTED_PER_STEP)
     return sorted(values, reverse=bool(reverse))
 
 
 def _str(evaluation: Evaluation, value: Any = "") -> str:
     if isinstance(value, str):
         return value
-    evaluation.build(evaluation.weigh(value))
+    size = evaluation.weigh(value)
+    evaluation.build(size)
+    evaluation.spend(STEPS_PER_NUMBER_TEXT * (1 + size))
     text = str(bounded(value))
     evaluation.build(len(text))
     return text
 
 
 def _number(read: type[int] | type[float]) -> Callable[..., Any]:
-    def number(_: Evaluation, value: Any = 0) -> Any:
-        if isinstance(value, str) and len(value) > MAX_DIGITS:
-            raise OverBudget(f"a text of {len(value):,} characters is too long for a number")
+    def number(evaluation: Evaluation, value: Any = 0) -> Any:
+        if isinstance(value, str):
+            if len(value) > MAX_DIGITS:
+                raise OverBudget(f"a text of {len(value):,} characters is too long for a number")
+            evaluation.spend(len(value) // CHARACTERS_SEARCHED_PER_STEP)
         try:
             return bounded(read(value))
         except ValueError:
@@ -233,10 +299,11 @@ def _number(read: type[int] | type[float]) -> Callable[..., Any]:
     return number
 
 
-def _round(_: Evaluation, value: Any, digits: Any = None) -> Any:
+def _round(evaluation: Evaluation, value: Any, digits: Any = None) -> Any:
     if isinstance(digits, int) and abs(digits) > MAX_DIGITS:
         raise OverBudget(f"cannot round to more than {MAX_DIGITS} digits")
-    return round(value, digits)
+    evaluation.spend(STEPS_PER_ROUNDING)
+    return round(bounded(value), digits)
 
 
 FUNCTIONS: Mapping[str, Function] = {

@@ -76,7 +76,7 @@ def test_unknown_option_is_a_usage_error(tmp_path: Path) -> None:
         ),
         (["run", "leaving.py"], "leaving.py cannot be loaded: SystemExit"),
         (["run", "typo.py"], "the graph has 1 problem"),
-        (["list", "--url", "mongo://here"], "mongo:// is not a known scheme"),
+        (["list", "--url", "mongo://here"], "its scheme is not known"),
         (["server", "--url", "redis://localhost"], "graphflow server serves embedded:// only"),
         (["show", "a b"], "'a b' cannot be a run id"),
         (["resume", "a b"], "'a b' cannot be a run id"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from graphflow.errors import EvaluationError, ExpressionError
+from graphflow.errors import BudgetExceeded, EvaluationError, ExpressionError
 from graphflow.expressions import MISSING, parse_expression
 
 #: An order of magnitude above the 50 ms that a bomb may take, for machines that are busy with other things.
@@ -202,7 +202,10 @@ STOPPED = [
     "sorted([[[[[[[[0]*9]*9]*9]*9]*9]*9]*9] * 2)",
     "str([[x, x] for x in [[x, x] for x in [['a' * 9999] * 9] * 9] * 9] * 99)",
     "str(['a' * 50000] * 100)",
+    # many variables for each element
+    f"[1 for {', '.join(f'x{n}' for n in range(900))} in [[1] * 900] * 4000]",
     # hash collisions
+    "[x in {y * (2**61 - 1) for y in range(300)} for x in range(30)]",
     "{x * (2**61 - 1) for x in range(5000)}",
 ]
 
@@ -266,6 +269,105 @@ def test_long_integer_of_the_state_cannot_be_made_longer() -> None:
     state = {"long": 10**5_000}
 
     assert parse_expression("long > 5").evaluate(lambda name: state[name], lambda name: MISSING) is True
-    for text in ("long * 2", "long ** 2", "long << 1", "str(long)", "str([long])", "round(long, -5000)"):
+    for text in (
+        *("long * 2", "long ** 2", "long << 1", "str(long)", "str([long])", "round(long, -5000)"),
+        *("long % 7", "7 // long", "long & 7", "round(long, -5)"),
+    ):
         with pytest.raises(EvaluationError):
             parse_expression(text).evaluate(lambda name: state[name], lambda name: MISSING)
+
+
+class Counted(int):
+    """Stands for an integer of the state, all of one hash; counts how often one is compared with another."""
+
+    comparisons = 0
+
+    def __hash__(self) -> int:
+        return 7
+
+    def __eq__(self, other: object) -> bool:
+        Counted.comparisons += 1
+        return int(self) == other
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "set(crowd)",
+        "{x for x in crowd}",
+        "dict([(x, 1) for x in crowd])",
+        "{x: 1 for x in crowd}",
+        "{(x, 1) for x in crowd}",
+        "len(set(crowd[:16]) | set(crowd[16:32]))",
+        "len(set(crowd[:16]) ^ set(crowd[16:32]))",
+        "len({x: 1 for x in crowd[:16]} | {x: 1 for x in crowd[16:32]})",
+    ],
+)
+def test_values_that_share_a_hash_make_no_set_or_dict(text: str) -> None:
+    crowd = [Counted(number) for number in range(1_000)]
+    Counted.comparisons = 0
+
+    with pytest.raises(BudgetExceeded, match="share one hash"):
+        parse_expression(text).evaluate({"crowd": crowd}.__getitem__, lambda name: MISSING)
+
+    assert Counted.comparisons < 16 * len(crowd)
+
+
+def test_few_values_of_a_hash_or_many_equal_ones_are_fine() -> None:
+    state = {"few": [number * (2**61 - 1) for number in range(1, 17)], "same": [2**61 - 1] * 5_000}
+
+    for text, value in (
+        ("len(set(few + same))", 16),
+        ("len({x: 1 for x in same})", 1),
+        ("few[3] in set(few)", True),
+    ):
+        assert parse_expression(text).evaluate(state.__getitem__, lambda name: MISSING) == value
+
+
+class Searched(str):
+    """A text of the state; counts how often it is searched."""
+
+    searches = 0
+
+    def __contains__(self, part: object) -> bool:
+        Searched.searches += 1
+        return super().__contains__(part)  # type: ignore[operator]
+
+
+def test_searches_of_a_long_text_are_paid_for_by_its_length() -> None:
+    state = {"text": Searched("ab" * 4_000_000)}
+    once = parse_expression("'zz' in text or 'yy' in text")
+    often = parse_expression("any('zz' in text for i in range(25))")
+
+    assert once.evaluate(state.__getitem__, lambda name: MISSING) is False
+    with pytest.raises(BudgetExceeded):
+        often.evaluate(state.__getitem__, lambda name: MISSING)
+    assert Searched.searches < 12
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "any(x in numbers for x in fractions)",
+        "any([1] in pairs for x in numbers)",
+        "[sorted(words) for x in numbers]",
+        "[1 for x in numbers for a, b in pairs]",
+        "[set(numbers) & set(fractions) for x in numbers]",
+        "[str(x) for x in fractions for y in numbers]",
+    ],
+)
+def test_no_expression_works_for_seconds_however_large_the_state_is(text: str) -> None:
+    size = 200_000
+    state = {
+        "numbers": list(range(size)),
+        "fractions": [number + 0.1 for number in range(size)],
+        "words": [f"{'x' * 15}{number % 10}" for number in range(size)],
+        "pairs": [[number % 7, number] for number in range(size // 2)],
+    }
+
+    started = time.process_time()
+    with pytest.raises(BudgetExceeded):
+        parse_expression(text).evaluate(state.__getitem__, lambda name: MISSING)
+
+    # A second on a slow machine; an order of magnitude above what it takes.
+    assert time.process_time() - started < 4
