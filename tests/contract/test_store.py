@@ -87,7 +87,7 @@ def test_chain_runs_to_its_end(with_store):
         )
         assert head.started
         assert head.finished > head.started
-        assert await store.state_text(driver.run.id, "first") == '"a"'
+        assert (await store.state(driver.run.id)).get("first") == '"a"'
 
     with_store(body)
 
@@ -132,7 +132,6 @@ def test_run_that_is_not_there_is_not_found(with_store):
             with pytest.raises(RunNotFound, match="missing-"):
                 await call()
         assert await store.state(missing) == {}
-        assert await store.state_text(missing, "x") is None
         assert await store.events(missing) == []
         assert [pair async for page in store.result_pages(missing, "double") for pair in page] == []
 
