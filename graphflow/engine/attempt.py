@@ -1,19 +1,48 @@
-"""One try of one module run, of an item of a map, or of reading a map's source, on its way through this process."""
+"""One try of one module run, of an item of a map, or of reading a map's source, on its way through this process.
+
+What is done in it is its body: made once for a module or a map, it serves all attempts. Slots know only these two.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable
+from typing import Any, Protocol
 
 from graphflow.caches.transaction import Transaction
+from graphflow.engine.feed import Feed
+from graphflow.engine.plan import PlanNode
+from graphflow.engine.returned import Returned
+from graphflow.engine.tickets import Ticket
 from graphflow.graph.modules import FunctionModule
-from graphflow.run import Place
+from graphflow.run import ItemsStored, Place, SignalAwaited
 
-if TYPE_CHECKING:
-    # Types alone: a body makes something of an attempt, and a feed is what one attempt leaves to the next step.
-    from graphflow.engine.body import Body
-    from graphflow.engine.sources import Feed
-    from graphflow.engine.tickets import Ticket
+#: What an attempt came to: what its body returned or raised, for a plain item the text of its result alone; what a
+#: source yielded; the signal that it waits for. None if it found itself overtaken, or nobody waits for it any more.
+CameTo = Returned | str | ItemsStored | SignalAwaited | None
+
+
+class Body(Protocol):
+    """The body of one module of a node, or of a map's source or items."""
+
+    node: PlanNode
+    #: The number of its module in the node.
+    module: int
+    #: For one attempt; None if it sees to its time by itself.
+    seconds: float | None
+
+    def open(self, attempt: Attempt) -> None:
+        """Give a new attempt what it needs, before it starts."""
+
+    def start(self, attempt: Attempt) -> Awaitable[Any]:
+        """Call it, in the attempt's own task; what is awaited is the user's coroutine itself wherever that can be."""
+
+    def came_to(self, attempt: Attempt, value: Any) -> CameTo:
+        """What the attempt came to, since this was returned."""
+
+    def raised(self, attempt: Attempt, error: BaseException) -> CameTo:
+        """What the attempt came to, since this was raised. The cancellation that the engine asked for does not come
+        here."""
 
 
 class Attempt:

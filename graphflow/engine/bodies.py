@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Mapping
 
 from graphflow.caches.view import Messages, Steps
-from graphflow.engine.body import Body, ModuleBody
+from graphflow.engine.attempt import Body
+from graphflow.engine.body import ModuleBody
 from graphflow.engine.drive import Drive
 from graphflow.engine.plain_items import PlainBody, plain_body
 from graphflow.engine.run_view import RunView

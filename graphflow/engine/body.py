@@ -1,13 +1,10 @@
-"""What is done in an attempt? A module run, an item that touches no state, the reading of a map's source: each a body.
-
-Slots know only this. A body is made once for a node and serves all attempts of it.
-"""
+"""The body of a module run: how a module is called that sees the state, and what the attempt comes to by that."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any, Protocol
+from typing import Any
 
 from graphflow.caches.calls import Calls
 from graphflow.caches.errands import Suspended
@@ -15,40 +12,13 @@ from graphflow.caches.isolation import Overtaken
 from graphflow.caches.transaction import Transaction
 from graphflow.caches.view import Messages, StateView, Steps
 from graphflow.engine.arguments import arguments_of
-from graphflow.engine.attempt import Attempt
+from graphflow.engine.attempt import Attempt, CameTo
 from graphflow.engine.plan import PlanNode
 from graphflow.engine.returned import Reading, Returned, failure_from, timed_out
 from graphflow.executors.executor import Executor
 from graphflow.executors.inline import watch_for_stop
 from graphflow.graph.modules import FunctionModule
-from graphflow.run import ItemsStored, SignalAwaited
-
-#: What an attempt came to: what its body returned or raised, for a plain item the text of its result alone; what a
-#: source yielded; the signal that it waits for. None if it found itself overtaken, or nobody waits for it any more.
-CameTo = Returned | str | ItemsStored | SignalAwaited | None
-
-
-class Body(Protocol):
-    """The body of one module of a node, or of a map's source or items."""
-
-    node: PlanNode
-    #: The number of its module in the node.
-    module: int
-    #: For one attempt; None if it sees to its time by itself.
-    seconds: float | None
-
-    def open(self, attempt: Attempt) -> None:
-        """Give a new attempt what it needs, before it starts."""
-
-    def start(self, attempt: Attempt) -> Awaitable[Any]:
-        """Call it, in the attempt's own task; what is awaited is the user's coroutine itself wherever that can be."""
-
-    def came_to(self, attempt: Attempt, value: Any) -> CameTo:
-        """What the attempt came to, since this was returned."""
-
-    def raised(self, attempt: Attempt, error: BaseException) -> CameTo:
-        """What the attempt came to, since this was raised. The cancellation that the engine asked for does not come
-        here."""
+from graphflow.run import SignalAwaited
 
 
 class ModuleBody:

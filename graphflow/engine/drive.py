@@ -12,8 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from graphflow.engine.attempt import Attempt
-from graphflow.engine.body import CameTo
+from graphflow.engine.attempt import Attempt, CameTo
 from graphflow.engine.plan import Plan
 from graphflow.engine.timers import Timers
 from graphflow.run import Input, Run, StateSet

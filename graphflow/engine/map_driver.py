@@ -13,18 +13,17 @@ from collections.abc import Coroutine, Mapping
 from itertools import islice
 from typing import Any
 
-from graphflow.engine.attempt import Attempt
+from graphflow.engine.attempt import Attempt, CameTo
 from graphflow.engine.bodies import Bodies
-from graphflow.engine.body import CameTo
 from graphflow.engine.committer import Committer
 from graphflow.engine.drive import Drive
+from graphflow.engine.feed import Feed
 from graphflow.engine.line import Line
 from graphflow.engine.maps import MapItems
 from graphflow.engine.one_map import OneMap
 from graphflow.engine.plan import lender_of
 from graphflow.engine.returned import Returned
 from graphflow.engine.slots import Slots
-from graphflow.engine.sources import Feed
 from graphflow.engine.tasks import start_task
 from graphflow.engine.visits import backoff_seconds
 from graphflow.errors import CorruptState, StoreError

@@ -11,8 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-from graphflow.engine.attempt import Attempt
-from graphflow.engine.body import Body
+from graphflow.engine.attempt import Attempt, Body
 from graphflow.engine.plain_items import PlainBody
 from graphflow.engine.stragglers import Durations
 from graphflow.run import Failure, ItemOutcomes, MapState, Pace

@@ -10,12 +10,12 @@ import heapq
 from collections.abc import Sequence
 from functools import partial
 
-from graphflow.engine.body import Body
+from graphflow.engine.attempt import Body
 from graphflow.engine.drive import Drive
+from graphflow.engine.feed import Feed
 from graphflow.engine.maps import MapItems
 from graphflow.engine.plan import PlanNode, bits
 from graphflow.engine.reducer import Reducer
-from graphflow.engine.sources import Feed
 from graphflow.run import ItemOutcomes, ItemsStored, MapState
 
 #: Items without a record, or twice as many as run at a time, beyond which a generator is not drawn from.

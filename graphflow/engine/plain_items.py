@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphflow.codec import decode
-from graphflow.engine.attempt import Attempt
-from graphflow.engine.body import CameTo, raised, reading_of
+from graphflow.engine.attempt import Attempt, CameTo
+from graphflow.engine.body import raised, reading_of
 from graphflow.engine.plan import PlanNode, Source
 from graphflow.engine.returned import Reading, Returned, failure_from, timed_out, unstorable
 from graphflow.errors import UnstorableValue, ValueTooLarge

@@ -18,10 +18,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from graphflow.engine.admission import Admission
-from graphflow.engine.attempt import Attempt
+from graphflow.engine.attempt import Attempt, CameTo
 from graphflow.engine.backpressure import Backpressure
 from graphflow.engine.bodies import Bodies
-from graphflow.engine.body import CameTo
 from graphflow.engine.committer import Committer, now
 from graphflow.engine.drive import Arrival, Drive
 from graphflow.engine.heartbeat import Heartbeat

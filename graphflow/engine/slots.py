@@ -11,8 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
-from graphflow.engine.attempt import Attempt
-from graphflow.engine.body import Body, CameTo
+from graphflow.engine.attempt import Attempt, Body, CameTo
 from graphflow.engine.cancellation import GRACE_SECONDS, STOP_SECONDS, tear_down
 from graphflow.engine.deadlines import Deadlines
 from graphflow.engine.drive import Drive

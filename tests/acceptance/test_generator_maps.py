@@ -21,7 +21,7 @@ from graphflow import (
     RunResult,
     RunStatus,
 )
-from graphflow.engine import sources
+from graphflow.engine import feed
 from graphflow.errors import InvalidGraph
 from tests.acceptance.support import agent_on, cancel, client, module_node, task, until
 from tests.helpers import run
@@ -579,7 +579,7 @@ def test_time_in_which_the_generator_is_held_is_not_its_own(redis_url: str) -> N
 def test_generator_that_ignores_its_cancellation_does_not_hold_the_run(
     agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr(feed, "STOP_SECONDS", 0.2)
 
     async def main() -> None:
         is_over = asyncio.Event()

@@ -17,8 +17,7 @@ import pytest
 
 from graphflow import Agent, NodeStatus, NonRetryableException, RunStatus, is_cancelled
 from graphflow.engine import slots
-from graphflow.engine.attempt import Attempt
-from graphflow.engine.body import CameTo
+from graphflow.engine.attempt import Attempt, CameTo
 from graphflow.executors.threads import Threads
 from tests.acceptance.support import agent_on, task, until
 from tests.helpers import run, wait_until
