@@ -49,6 +49,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+#: What reading a stored text raises that graphflow did not write: a number may be infinite or of another type, a text be
+#: nested without end.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
 
 class GraphflowError(Exception):
     """The root of all errors that graphflow raises."""

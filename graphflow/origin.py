@@ -35,15 +35,6 @@ def code_of(agent: object, file: str | None, address: Address) -> str:
     return ""
 
 
-def located(code: str, address: Address) -> str:
-    """The same with the whole path of a file, for a process that works in another folder."""
-    place, _, variable = code.rpartition(":")
-    base = folder_of(address)
-    if base is None or not place.endswith(".py") or Path(place).is_absolute():
-        return code
-    return f"{base / place}:{variable}"
-
-
 def folder_of(address: Address) -> Path | None:
     """The folder that an embedded store serves; None for any other."""
     if address.kind != "embedded" or address.path is None:

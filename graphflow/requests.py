@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from graphflow.errors import UNREADABLE
 from graphflow.graph.tasks import RunStatus
 from graphflow.run import GraphChanged, Input, Message, MessagesSent, SignalArrived, Stop, message_text
 
@@ -44,7 +45,7 @@ def input_from_request(text: str) -> Input | None:
             case "message":
                 text = message_text(str(request["id"]), "", _json(request["value"]))
                 return MessagesSent([Message(str(request["mailbox"]), text)])
-    except (ValueError, KeyError, TypeError):
+    except UNREADABLE:
         pass
     return None
 

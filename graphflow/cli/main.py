@@ -62,7 +62,16 @@ AgentOfRun = Annotated[
     typer.Option(
         "--agent",
         metavar="FILE[:AGENT]",
-        help="Where the agent is, if not where the run says.",
+        help="Where the agent is, if not where the run says, or if what it says lies elsewhere.",
+        show_default=False,
+    ),
+]
+PrefixOfAgent = Annotated[
+    str | None,
+    typer.Option(
+        "--agent",
+        metavar="FILE[:AGENT]",
+        help="An agent whose prefix the run's keys have, if it is one of its own; no other code is loaded.",
         show_default=False,
     ),
 ]
@@ -166,7 +175,8 @@ def resume(
     verbose: Verbose = False,
     grace: Grace = DEFAULT_DRAIN_SECONDS,
 ) -> None:
-    """Go on with an interrupted run, from any folder; the run knows where its agent is."""
+    """Go on with an interrupted run. The run says where its agent is; what lies below the working folder, beside the
+    embedded store, or is named in pyproject.toml ([tool.graphflow] agents) is loaded, else name it with --agent."""
     from graphflow.cli.resume import ResumeRequest, resume_run
 
     raise typer.Exit(resume_run(ResumeRequest(run_id, agent, accept_changes, as_json, url, verbose, grace)))
@@ -200,7 +210,7 @@ def cancel(
     reason: Annotated[
         str, typer.Option("--reason", metavar="TEXT", help="Why; kept as the run's error.")
     ] = "cancelled by graphflow cancel",
-    agent: AgentOfRun = None,
+    agent: PrefixOfAgent = None,
     url: Url = None,
 ) -> None:
     """End a run, whichever process drives it. What it had in flight is dropped."""
@@ -251,7 +261,7 @@ def show(
         str | None,
         typer.Option("--why", metavar="NODE", help="Say in one sentence why the node is where it is."),
     ] = None,
-    agent: AgentOfRun = None,
+    agent: PrefixOfAgent = None,
     url: Url = None,
 ) -> None:
     """Show one run: its nodes, what failed, and how far it is."""

@@ -20,7 +20,8 @@ import typer
 from graphflow.cli.drive import drive
 from graphflow.cli.faces import FAILURES_SHOWN, Face, NodeRow, items_text, plain, value_text
 from graphflow.cli.frames import last_user_frame
-from graphflow.cli.loading import load_agent, split_reference
+from graphflow.cli.loading import load_agent
+from graphflow.cli.origins import split_reference
 from graphflow.cli.redis_lines import lines_for_look
 from graphflow.cli.stored import LATEST
 from graphflow.graph.tasks import RunStatus, Task

@@ -132,7 +132,7 @@ async def _drive(session: Session, plan: Plan, lease: Lease, on_commit: Callable
             return run
         if not run.status.is_final:
             return None
-        await _expire(session.store, plan, run.id)
+        await expire(session.store, plan, run.id)
         return run
     except CorruptState as error:
         await session.store.quarantine(lease.run_id, error)
@@ -148,7 +148,7 @@ async def _drive(session: Session, plan: Plan, lease: Lease, on_commit: Callable
             await give_lease_back(session.store, lease)
 
 
-async def _expire(store: Store, plan: Plan, run_id: RunId) -> None:
+async def expire(store: Store, plan: Plan, run_id: RunId) -> None:
     """Give what is stored of a run that is over the time of its end; if that does not come about, `gc` does it."""
     try:
         await store.expire(run_id, plan)

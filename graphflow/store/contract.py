@@ -258,6 +258,9 @@ class Store(Protocol):
     async def graph(self, run_id: RunId) -> dict[str, dict[str, Any]]:
         """The nodes of the graph that the run goes by, as plain data by name (see `engine/describe.py`)."""
 
+    async def plan(self, run_id: RunId) -> Plan:
+        """The same as a plan by which the run can be looked at and ended, but not driven (see `engine/stored_plan.py`)."""
+
     async def replan(self, lease: Lease, plan: Plan) -> None:
         """Make `plan` the graph of the run, whose nodes keep what they came to by their names. Before anything is taken
         or committed under the lease. PlanMismatch with its obstacles where that cannot be."""

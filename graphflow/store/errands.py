@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic_core import from_json, to_json
 
 from graphflow.engine.plan import Plan
-from graphflow.errors import CorruptState
+from graphflow.errors import UNREADABLE, CorruptState
 from graphflow.run import Place, Run, Transition, Wait
 from graphflow.store.fields import Changes
 from graphflow.store.keys import RunKeys
@@ -98,7 +98,7 @@ async def load_errands(
         for name, value in signals.items():
             run.signals[name] = tuple(to_json(each).decode() for each in from_json(value))
         names = mailboxes_of(fields)
-    except (ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise CorruptState(keys.waits, f"it, steps, signals or mailboxes cannot be read: {error}") from error
     for name in names:
         run.mailboxes[name] = await _elements(redis, keys.mailbox(name))

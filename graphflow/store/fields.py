@@ -1,7 +1,7 @@
 """How do the nouns look as fields of Redis hashes, and how do they come back?
 
-One fact is one field; what has its default has no field. Reading raises ValueError, KeyError or TypeError on text that
-was not written here; the caller knows the key and says so.
+One fact is one field; what has its default has no field. Reading raises UNREADABLE on text that was not written here;
+the caller knows the key and says so.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from graphflow.engine.plan import Plan
 from graphflow.engine.readiness import recount
-from graphflow.errors import CorruptState, PlanMismatch
+from graphflow.errors import UNREADABLE, CorruptState, PlanMismatch
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
 from graphflow.run import MapState, NodeState, NodeStatus, Run
@@ -73,7 +73,7 @@ def run_from(run_id: RunId, keys: RunKeys, stored: StoredRun, plan: Plan) -> Run
     def read() -> Run:
         return Run(
             id=run_id,
-            task=task_from_text(fields["task"], keys.run),
+            task=task_from_text(fields["task"], keys.run, rebuild=plan.is_runnable),
             nodes=[],
             status=RunStatus(fields["status"]),
             revision=int(fields["revision"]),
@@ -179,5 +179,5 @@ def _check_json(key: str, texts: Fields) -> None:
 def _understood(key: str, read: Callable[[], T]) -> T:
     try:
         return read()
-    except (ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise CorruptState(key, f"{type(error).__name__}: {error}") from error

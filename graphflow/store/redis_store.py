@@ -61,7 +61,7 @@ from graphflow.store.records import (
     read_visit_results,
 )
 from graphflow.store.renewer import RedisRenewer
-from graphflow.store.replan import StoredGraph, graph_from, replan_writes
+from graphflow.store.replan import StoredGraph, graph_from, plan_from, replan_writes
 from graphflow.store.retention import delete_run, expire_keys, keys_but_hash, quarantine, retention_fields
 from graphflow.store.scripts import Argument
 from graphflow.store.snapshots import KeptSnapshots, kept_snapshots, read_snapshots
@@ -399,6 +399,10 @@ class RedisStore:
     async def graph(self, run_id: RunId) -> dict[str, dict[str, Any]]:
         key = self._keys.run(run_id).plan
         return graph_from(key, await self._redis.command(lambda client: client.get(key), key))
+
+    async def plan(self, run_id: RunId) -> Plan:
+        key = self._keys.run(run_id).plan
+        return plan_from(key, await self._redis.command(lambda client: client.get(key), key))
 
     async def open_runs(self) -> list[RunId]:
         key = self._keys.open_runs
