@@ -49,7 +49,7 @@ from graphflow.store.errands import load_errands
 from graphflow.store.event_log import read_events
 from graphflow.store.fields import Changes, time_text
 from graphflow.store.keys import RunKeys, StoreKeys
-from graphflow.store.loading import head_from, marked, run_from
+from graphflow.store.loading import head_from, marked, run_from, understood
 from graphflow.store.owner import current_owner, is_gone
 from graphflow.store.patient_client import PatientClient
 from graphflow.store.progress import look_at_map, read_progress
@@ -350,7 +350,7 @@ class RedisStore:
         drive, keys = self._driven(lease), self._keys.run(lease.run_id)
         stored = await self._stored_graph(lease.run_id, keys)
         writes = replan_writes(lease.run_id, keys, stored, plan)
-        revision = int(stored.run["revision"])
+        revision = understood(keys.run, lambda: int(stored.run["revision"]))
         await self._send(lease, drive, writes, revision, revision, is_large=True)
 
     async def _stored_graph(self, run_id: RunId, keys: RunKeys) -> StoredGraph:

@@ -60,7 +60,7 @@ def replan_writes(run_id: RunId, keys: RunKeys, stored: StoredGraph, plan: Plan)
         if (chosen := chosen_among(fields, new)) != fields.get("chosen"):
             writes.set_fields(keys.node(name), {"chosen": chosen})
     # They are of the graph that was.
-    drop_all(writes, keys, stored.snapshots, old, mailboxes_of(stored.run))
+    drop_all(writes, keys, stored.snapshots, old, mailboxes_of(keys.run, stored.run))
     writes.put("RPUSH", keys.inbox, [graph_changed_request(changes)])
     return writes
 
