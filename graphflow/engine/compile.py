@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from graphflow.engine.binding import bind
-from graphflow.engine.describe import describe_node, plan_hash, plan_json
+from graphflow.engine.describe import describe_node, plan_hash, plan_json, unwritable
 from graphflow.engine.plan import Plan, PlanDecision, PlanFlow, PlanNode
 from graphflow.engine.relations import forward_jumps, graph_problems, relate
 from graphflow.engine.sketch import Sketch, SketchNode, sketch_graph
@@ -66,6 +67,8 @@ def compile_plan(
         describe_node(node.node, [sketch.nodes[number].name for number in sorted(node.dependencies)])
         for node in (sketch.nodes[number] for number in placed)
     ]
+    if problems := [*_unwritable(name, descriptions)]:
+        raise InvalidGraph(problems)
     digest = plan_hash(descriptions)
     plan_nodes = _plan_nodes(sketch, placed, auto_snapshot)
     return Plan(
@@ -98,6 +101,14 @@ def _limit_problems(
         yield f"max_total_iterations is {max_total_iterations}, so nothing could run; set at least 1, or None"
     if deadline is not None and deadline <= 0:
         yield f"deadline is {deadline} seconds, so nothing could run; set more than 0, or None"
+
+
+def _unwritable(name: str, descriptions: Sequence[dict[str, Any]]) -> Iterator[str]:
+    if problem := unwritable({"name": name}):
+        yield f"the agent: {problem}"
+    for description in descriptions:
+        if problem := unwritable(description):
+            yield f"node {description['name']!r}: {problem}"
 
 
 def _plan_nodes(sketch: Sketch, placed: list[int], auto_snapshot: bool) -> tuple[PlanNode, ...]:

@@ -54,6 +54,16 @@ def lists_results(description: Mapping[str, Any]) -> bool:
     return is_map(description) and "reduce" not in description.get("config", {})
 
 
+def unwritable(description: Mapping[str, Any]) -> str | None:
+    """Why a described node cannot be stored; None if it can be."""
+    try:
+        _compact(description).encode()
+    except UnicodeEncodeError as error:
+        text = error.object[max(0, error.start - 20) : error.end + 20]
+        return f"{text!r} in its names and settings holds a lone surrogate, which UTF-8 has not"
+    return None
+
+
 def plan_hash(nodes: list[dict[str, Any]]) -> str:
     """First hex digits of the SHA-256 over the canonical JSON of the described nodes."""
     return sha256(_compact(nodes, sort_keys=True).encode()).hexdigest()[:HASH_LENGTH]
