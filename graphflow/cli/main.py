@@ -1,8 +1,6 @@
-"""The `graphflow` command: what its commands are called, what they take, and what their exit codes mean.
+"""The `graphflow` command: what its commands are called and what they take. How they end is in `exits.py`.
 
-0 done, 1 a run that failed, is partial or was cancelled, 2 wrong usage, 3 not found, 4 a run that waits for a signal,
-5 the store cannot be reached or does not do its part, 130 and 143 stopped by Ctrl-C or SIGTERM. A command imports what it
-needs when it is called, so that `graphflow --help` answers at once.
+A command imports what it needs when it is called, so that `graphflow --help` answers at once.
 """
 
 from __future__ import annotations
@@ -13,20 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from graphflow.errors import (
-    GraphflowError,
-    InvalidAddress,
-    InvalidGraph,
-    InvalidName,
-    PlanMismatch,
-    RunComplete,
-    RunNotFound,
-    RunOver,
-    SnapshotNotFound,
-    StoreError,
-    TaskMismatch,
-    UnstorableValue,
-)
+from graphflow.cli.exits import ended
 from graphflow.settings import DEFAULT_DRAIN_SECONDS
 
 app = typer.Typer(
@@ -92,32 +77,14 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print log messag
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    try:
-        app(prog_name="graphflow")
-    except GraphflowError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(exit_code(error))
-    sys.exit(0)
+    sys.exit(ended(_carry_out))
 
 
-def exit_code(error: GraphflowError) -> int:
-    match error:
-        case (
-            InvalidAddress()
-            | InvalidGraph()
-            | InvalidName()
-            | TaskMismatch()
-            | PlanMismatch()
-            | RunComplete()
-            | RunOver()
-            | UnstorableValue()
-        ):
-            return 2
-        case RunNotFound() | SnapshotNotFound():
-            return 3
-        case StoreError():
-            return 5
-    return 1
+def _carry_out() -> None:
+    # Not `app()`, which makes exits of its own of some errors.
+    command = typer.main.get_command(app)
+    with command.make_context("graphflow", sys.argv[1:]) as context:
+        command.invoke(context)
 
 
 @app.command()

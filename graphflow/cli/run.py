@@ -26,6 +26,7 @@ from graphflow.cli.redis_lines import lines_for_look
 from graphflow.cli.stored import LATEST
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import check_run_id, new_run_id
+from graphflow.origin import name_of
 from graphflow.settings import DEFAULT_DRAIN_SECONDS, masked_url
 from graphflow.store.keys import StoreKeys
 
@@ -53,7 +54,7 @@ def run_file(request: RunRequest) -> int:
     """Run it and return the exit code."""
     start_logging(verbose=request.verbose)
     task = Task(
-        type=Path(split_reference(request.reference)[0]).stem,
+        type=name_of(split_reference(request.reference)[0]),
         params=read_params(request.params_file, request.params),
     )
     return report(lambda face: _run(request, task, face), as_json=request.as_json, verbose=request.verbose)
@@ -220,7 +221,7 @@ def stdout_for_outcome() -> Iterator[Callable[[str], None]]:
     os.dup2(2, 1)
 
     def print_outcome(text: str) -> None:
-        with os.fdopen(os.dup(stdout), "w", encoding="utf-8") as out:
+        with os.fdopen(os.dup(stdout), "w", encoding="utf-8", errors="backslashreplace") as out:
             out.write(f"{text}\n")
 
     try:
