@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -30,7 +29,7 @@ from graphflow.events import Event, RunFinished
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import RunId, check_run_id
 from graphflow.map_results import results_as_completed, results_in_order
-from graphflow.origin import code_of, refuse_while_loading
+from graphflow.origin import code_of, name_of, refuse_while_loading
 from graphflow.requests import cancel_request, message_request, signal_request
 from graphflow.result import NodeResult, RunResult, run_result
 from graphflow.run import Run
@@ -104,7 +103,7 @@ class Agent(GraphBuilder):
     @property
     def name(self) -> str:
         """What runs of this agent are filed under: the name given, else the stem of the file that made the agent."""
-        return self._own_name or (Path(self._file).stem if self._file else "agent")
+        return self._own_name or (name_of(self._file) if self._file else "agent")
 
     # Running
 
@@ -277,7 +276,7 @@ class Agent(GraphBuilder):
         """End a run from any process; returns its final status, once it has one.
 
         Modules under way see CancelledError within a third of the lease, sync ones `graphflow.is_cancelled()`; what
-        they had buffered is dropped. A run that is over stays as it is. RunNotFound, PlanMismatch.
+        they had buffered is dropped. A run that is over stays as it is. RunNotFound, PlanMismatch, UnstorableValue.
         """
         async with self._sessions.open() as session:
             head = await session.store.head(check_run_id(run_id))

@@ -56,6 +56,10 @@ from collections.abc import Sequence
 #: Waits of a run that stood still that its error names.
 MAX_WAITS_SHOWN = 5
 
+#: What reading a stored text raises that graphflow did not write: a number may be infinite or of another type, a text be
+#: nested without end.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
 
 class GraphflowError(Exception):
     """The root of all errors that graphflow raises."""

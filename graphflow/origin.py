@@ -21,8 +21,11 @@ _loading: ContextVar[str] = ContextVar("loading", default="")
 
 
 def code_of(agent: object, file: str | None, address: Address) -> str:
-    """Where the agent that `file` made is; empty if it is not at the top of a file."""
+    """Where the agent that `file` made is; empty if it is not at the top of a file,
+    or if the file's path is no UTF-8."""
     if file is None:
+        return ""
+    if not _is_text(file):
         return ""
     for module in list(sys.modules.values()):
         if getattr(module, "__file__", None) != file:
@@ -35,13 +38,10 @@ def code_of(agent: object, file: str | None, address: Address) -> str:
     return ""
 
 
-def located(code: str, address: Address) -> str:
-    """The same with the whole path of a file, for a process that works in another folder."""
-    place, _, variable = code.rpartition(":")
-    base = folder_of(address)
-    if base is None or not place.endswith(".py") or Path(place).is_absolute():
-        return code
-    return f"{base / place}:{variable}"
+def name_of(file: str) -> str:
+    """How an agent is called that has no name of its own, and the task of `graphflow run`: by the stem of the file."""
+    stem = Path(file).stem
+    return stem if _is_text(stem) else stem.encode(errors="replace").decode()
 
 
 def folder_of(address: Address) -> Path | None:
@@ -65,6 +65,15 @@ def refuse_while_loading() -> None:
     """RunsOnImport if the code that wants to run an agent is only being loaded."""
     if place := _loading.get():
         raise RunsOnImport(place)
+
+
+def _is_text(path: str) -> bool:
+    """Whether it can be stored; the names of files are any bytes but need not be UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _written(file: str, address: Address) -> str:

@@ -6,12 +6,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from graphflow.codec import encode
+from graphflow.errors import UNREADABLE
 from graphflow.graph.tasks import RunStatus
 from graphflow.run import GraphChanged, Input, Message, MessagesSent, SignalArrived, Stop, message_text
 
 
 def cancel_request(reason: str) -> str:
-    """End the run now; what is under way is cancelled and its writes are dropped."""
+    """End the run now; what is under way is cancelled and its writes are dropped. UnstorableValue."""
+    encode(reason, "reason")
     return _text("cancel", reason=reason)
 
 
@@ -44,7 +47,7 @@ def input_from_request(text: str) -> Input | None:
             case "message":
                 text = message_text(str(request["id"]), "", _json(request["value"]))
                 return MessagesSent([Message(str(request["mailbox"]), text)])
-    except (ValueError, KeyError, TypeError):
+    except UNREADABLE:
         pass
     return None
 

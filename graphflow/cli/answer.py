@@ -11,11 +11,12 @@ import typer
 
 from graphflow.caches.names import checked_name
 from graphflow.cli.drive import owner_text
+from graphflow.cli.exits import Interrupted
 from graphflow.cli.faces import Face
 from graphflow.cli.loading import prefix_of
 from graphflow.cli.resume import ResumeRequest, resume_run
 from graphflow.cli.run import start_logging
-from graphflow.cli.signals import Interrupted, Interruptions
+from graphflow.cli.signals import Interruptions
 from graphflow.cli.stored import Looker, looking_at, store_with_run
 from graphflow.errors import RunOver
 from graphflow.ids import RunId

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from graphflow.cli.exits import Interrupted
 from graphflow.cli.faces import Face
-from graphflow.cli.signals import Interrupted, Interruptions
+from graphflow.cli.signals import Interruptions
 from graphflow.errors import RunInterrupted, RunNotFound, StoreError
 from graphflow.ids import RunId
 from graphflow.store.owner import current_owner

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graphflow.cli.frames import last_user_frame
+from graphflow.cli.words import printable
 from graphflow.codec import decode_plain, encode
 
 if TYPE_CHECKING:
@@ -77,13 +78,15 @@ class Face:
 
     def say(self, text: str = "") -> None:
         """One line, however long: commands are to be copied."""
-        self._console.print(text, soft_wrap=True)
+        self._console.print(printable(text), soft_wrap=True)
 
     def field(self, name: str, value: str) -> None:
-        self._console.print(Text.assemble((f"{name:<9}", "dim"), value), soft_wrap=True)
+        self._console.print(Text.assemble((f"{name:<9}", "dim"), printable(value)), soft_wrap=True)
 
     def status(self, name: str, status: str, rest: str = "") -> None:
-        self._console.print(Text.assemble((f"{name:<9}", "dim"), _coloured(status), rest), soft_wrap=True)
+        self._console.print(
+            Text.assemble((f"{name:<9}", "dim"), _coloured(status), printable(rest)), soft_wrap=True
+        )
 
     def table(
         self, headings: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()
@@ -91,7 +94,9 @@ class Face:
         """`numbers` are the headings of columns to be aligned on the right. Words for a status are coloured."""
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
         for heading in headings:
-            table.add_column(heading, justify="right" if heading in numbers else "left", overflow="fold")
+            table.add_column(
+                printable(heading), justify="right" if heading in numbers else "left", overflow="fold"
+            )
         for row in rows:
             table.add_row(*(_coloured(cell) for cell in row))
         self._console.print(table)
@@ -135,7 +140,7 @@ class Face:
             return
         started = time.monotonic()
         with self._console.status("starting") as line:
-            yield lambda text: line.update(Text(f"{text}, {time.monotonic() - started:.0f} s"))
+            yield lambda text: line.update(Text(f"{printable(text)}, {time.monotonic() - started:.0f} s"))
 
 
 class _SparseLines:
@@ -167,7 +172,7 @@ def plain(value: Any) -> Any:
 
 
 def _coloured(text: str) -> Text:
-    return Text(text, style=_COLOURS.get(text, ""))
+    return Text(printable(text), style=_COLOURS.get(text, ""))
 
 
 def _map_cells(progress: MapProgress) -> list[str]:

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import logging
 import sys
 import traceback
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -15,7 +17,18 @@ from typing import TYPE_CHECKING
 import typer
 
 from graphflow.cli.frames import last_user_frame
-from graphflow.origin import folder_of, loading, located
+from graphflow.cli.origins import (
+    OWN_ORIGIN,
+    Origin,
+    OutsideFolders,
+    check_module_inside,
+    file_inside,
+    named_in_project,
+    origin_from,
+    split_reference,
+)
+from graphflow.cli.words import escaped
+from graphflow.origin import folder_of, loading
 
 if TYPE_CHECKING:
     from graphflow.agent import Agent
@@ -35,15 +48,26 @@ def load_agent(reference: str, folder: Path | None = None) -> Agent:
 
 
 def load_agent_of(head: RunHead, reference: str | None, address: Address, *, command: str) -> Agent:
-    """The agent that the run was started by, or the one that `reference` names; BadParameter says what to type where it
-    is not found, as `command` with the agent's place. It keeps its runs where it did; see `use_store_of`."""
+    """The agent that the run says it was started by, where that may be loaded (see `origins.py`), or the one that
+    `reference` names. BadParameter says what to type where neither is, as `command` with the agent's place. It keeps its
+    runs where it did; see `use_store_of`."""
     if reference is not None:
         return load_agent(reference)
     remedy = f"name it: {command} --agent FILE[:AGENT]"
     if not head.code:
         raise typer.BadParameter(f"run {head.id} does not say where its agent is; {remedy}")
+    said = f"run {head.id} says that its agent is {escaped(head.code)}"
+    origin = origin_from(head.code)
+    if origin is None:
+        raise typer.BadParameter(f"{said}, which is neither FILE.py:AGENT nor package.module:AGENT; {remedy}")
     try:
-        return load_agent(located(head.code, address), folder_of(address))
+        return _load_recorded(origin, address)
+    except OutsideFolders:
+        folders = " nor below ".join(dict.fromkeys(map(str, _folders(address))))
+        raise typer.BadParameter(
+            f"{said}, which lies not below {folders}, nor is it named in pyproject.toml ([tool.graphflow] agents = "
+            f"[...]), so it was not loaded; if it is yours, {remedy}"
+        ) from None
     except typer.BadParameter as error:
         raise typer.BadParameter(
             f"the agent of run {head.id} is not found: {error.message}; {remedy}"
@@ -61,27 +85,63 @@ def use_store_of(agent: Agent, address: Address, prefix: str) -> None:
         agent.cache = agent.cache.at(address.url, prefix=prefix)
 
 
-def split_reference(reference: str) -> tuple[str, str]:
-    """File or module, and variable; the variable is empty if none is named."""
-    place, colon, variable = reference.rpartition(":")
-    if colon and place and variable.isidentifier():
-        return place, variable
-    return reference, ""
+def _load_recorded(origin: Origin, address: Address) -> Agent:
+    """OutsideFolders, BadParameter."""
+    if origin == OWN_ORIGIN:
+        return load_agent(origin.reference)
+    folders = _folders(address)
+    path = folders[-1] / origin.place if origin.is_file else None
+    try:
+        if path is not None:
+            return load_agent(f"{file_inside(path, folders)}:{origin.variable}")
+        _look_in(folders)
+        with _only_loading(origin.place):
+            check_module_inside(origin.place, folders)
+        return _agent_of(_import(origin.place), origin.place, origin.variable)
+    except (OutsideFolders, typer.BadParameter):
+        if (named := named_in_project(origin, path)) is None:
+            raise
+        return load_agent(*named)
+
+
+def _folders(address: Address) -> list[Path]:
+    """The working folder, and the one that an embedded store serves; files are written relative to the last."""
+    return [Path.cwd().resolve(), *filter(None, [folder_of(address)])]
 
 
 def _module_of(place: str, folder: Path | None) -> ModuleType:
     path = Path(place)
-    is_file = path.is_file()
-    if not is_file and (place.endswith(".py") or len(path.parts) > 1):
+    if path.is_file():
+        _look_in([path.resolve().parent])
+        with _only_loading(place):
+            return _load_file(path.resolve())
+    if place.endswith(".py") or len(path.parts) > 1:
         raise typer.BadParameter(f"there is no file {place}; name a Python file that makes an agent")
-    for each in [path.resolve().parent] if is_file else filter(None, (folder, Path.cwd())):
-        if str(each) not in sys.path:
-            sys.path.insert(0, str(each))
+    _look_in([*filter(None, [folder]), Path.cwd()])
+    return _import(place)
+
+
+def _import(place: str) -> ModuleType:
+    with _only_loading(place):
+        return importlib.import_module(place)
+
+
+def _look_in(folders: Iterable[Path]) -> None:
+    """Have modules looked for there as well, in the last folder first."""
+    for folder in folders:
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+
+
+@contextlib.contextmanager
+def _only_loading(place: str) -> Iterator[None]:
+    """BadParameter says why what is the user's, and may raise anything, cannot be loaded."""
     try:
         with loading(place):
-            return _load_file(path.resolve()) if is_file else importlib.import_module(place)
+            yield
+    except OutsideFolders:
+        raise
     except (Exception, SystemExit) as error:
-        # The file is the user's and may raise anything.
         logger.info("loading %s failed", place, exc_info=True)
         frame = last_user_frame("".join(traceback.format_tb(error.__traceback__)))
         reason = f"{type(error).__name__}: {error}" + (f", at {frame}" if frame else "")

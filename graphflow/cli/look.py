@@ -10,12 +10,11 @@ import typer
 
 from graphflow.cli.drive import owner_text
 from graphflow.cli.faces import FAILURES_SHOWN, Face, value_text
-from graphflow.cli.loading import load_agent_of, prefix_of
+from graphflow.cli.loading import prefix_of
 from graphflow.cli.redis_lines import lines_for_run
 from graphflow.cli.run import start_logging
 from graphflow.cli.stored import Looker, StoredNode, address_of, is_there, looking_at, store_with_run
 from graphflow.engine.explain import explain
-from graphflow.engine.recovery import check_plan
 from graphflow.graph.tasks import RunStatus
 from graphflow.result import RunFailure
 from graphflow.store.address import Address
@@ -56,10 +55,9 @@ def show_redis(reference: str, *, url: str | None) -> None:
 
 
 def explain_node(reference: str, node: str, agent: str | None, *, url: str | None) -> None:
-    """Say why the node is where it is; needs the agent's code, whose conditions and edges are asked. RunNotFound."""
+    """Say why the node is where it is. `agent` says what the run's keys begin with. RunNotFound."""
     start_logging(verbose=False)
-    address = store_with_run(reference, url)
-    asyncio.run(_explain(reference, node, agent, address, prefix_of(agent), Face()))
+    asyncio.run(_explain(reference, node, store_with_run(reference, url), prefix_of(agent), Face()))
 
 
 async def _recent(address: Address, count: int) -> list[RunHead]:
@@ -128,17 +126,12 @@ async def _show_redis(reference: str, address: Address, face: Face) -> None:
         face.say(line)
 
 
-async def _explain(
-    reference: str, node: str, agent: str | None, address: Address, prefix: str | None, face: Face
-) -> None:
+async def _explain(reference: str, node: str, address: Address, prefix: str | None, face: Face) -> None:
     async with looking_at(address, prefix) as looker:
         head = await looker.head(reference)
-        command = f"graphflow show {head.id} --why {node}"
-        loaded = load_agent_of(head, agent, address, command=command)
-        plan = loaded.compile(list(await looker.store.state(head.id)))
+        plan = await looker.store.plan(head.id)
         if node not in plan.by_name:
             raise typer.BadParameter(f"the graph has no node {node!r}; it has {', '.join(plan.by_name)}")
-        await check_plan(looker.store, plan, head)
         run = await looker.store.load(head.id, plan)
     face.say(explain(plan, run, node))
 

@@ -1,8 +1,6 @@
-"""The `graphflow` command: what its commands are called, what they take, and what their exit codes mean.
+"""The `graphflow` command: what its commands are called and what they take. How they end is in `exits.py`.
 
-0 done, 1 a run that failed, is partial or was cancelled, 2 wrong usage, 3 not found, 4 a run that waits for a signal,
-5 the store cannot be reached or does not do its part, 130 and 143 stopped by Ctrl-C or SIGTERM. A command imports what it
-needs when it is called, so that `graphflow --help` answers at once.
+A command imports what it needs when it is called, so that `graphflow --help` answers at once.
 """
 
 from __future__ import annotations
@@ -15,21 +13,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from graphflow.bounds import CALL_BOUNDS, checked
-from graphflow.errors import (
-    GraphflowError,
-    InvalidAddress,
-    InvalidGraph,
-    InvalidName,
-    InvalidSetting,
-    PlanMismatch,
-    RunComplete,
-    RunNotFound,
-    RunOver,
-    SnapshotNotFound,
-    StoreError,
-    TaskMismatch,
-    UnstorableValue,
-)
+from graphflow.cli.exits import ended
+from graphflow.errors import InvalidSetting
 from graphflow.settings import DEFAULT_DRAIN_SECONDS
 
 app = typer.Typer(
@@ -78,7 +63,16 @@ AgentOfRun = Annotated[
     typer.Option(
         "--agent",
         metavar="FILE[:AGENT]",
-        help="Where the agent is, if not where the run says.",
+        help="Where the agent is, if not where the run says, or if what it says lies elsewhere.",
+        show_default=False,
+    ),
+]
+PrefixOfAgent = Annotated[
+    str | None,
+    typer.Option(
+        "--agent",
+        metavar="FILE[:AGENT]",
+        help="An agent whose prefix the run's keys have, if it is one of its own; no other code is loaded.",
         show_default=False,
     ),
 ]
@@ -99,33 +93,14 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print log messag
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    try:
-        app(prog_name="graphflow")
-    except GraphflowError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(exit_code(error))
-    sys.exit(0)
+    sys.exit(ended(_carry_out))
 
 
-def exit_code(error: GraphflowError) -> int:
-    match error:
-        case (
-            InvalidAddress()
-            | InvalidGraph()
-            | InvalidName()
-            | InvalidSetting()
-            | TaskMismatch()
-            | PlanMismatch()
-            | RunComplete()
-            | RunOver()
-            | UnstorableValue()
-        ):
-            return 2
-        case RunNotFound() | SnapshotNotFound():
-            return 3
-        case StoreError():
-            return 5
-    return 1
+def _carry_out() -> None:
+    # Not `app()`, which makes exits of its own of some errors.
+    command = typer.main.get_command(app)
+    with command.make_context("graphflow", sys.argv[1:]) as context:
+        command.invoke(context)
 
 
 @app.command()
@@ -183,7 +158,8 @@ def resume(
     verbose: Verbose = False,
     grace: Grace = DEFAULT_DRAIN_SECONDS,
 ) -> None:
-    """Go on with an interrupted run, from any folder; the run knows where its agent is."""
+    """Go on with an interrupted run. The run says where its agent is; what lies below the working folder, beside the
+    embedded store, or is named in pyproject.toml ([tool.graphflow] agents) is loaded, else name it with --agent."""
     from graphflow.cli.resume import ResumeRequest, resume_run
 
     raise typer.Exit(resume_run(ResumeRequest(run_id, agent, accept_changes, as_json, url, verbose, grace)))
@@ -221,7 +197,7 @@ def cancel(
     reason: Annotated[
         str, typer.Option("--reason", metavar="TEXT", help="Why; kept as the run's error.")
     ] = "cancelled by graphflow cancel",
-    agent: AgentOfRun = None,
+    agent: PrefixOfAgent = None,
     url: Url = None,
 ) -> None:
     """End a run, whichever process drives it. What it had in flight is dropped."""
@@ -274,7 +250,7 @@ def show(
         str | None,
         typer.Option("--why", metavar="NODE", help="Say in one sentence why the node is where it is."),
     ] = None,
-    agent: AgentOfRun = None,
+    agent: PrefixOfAgent = None,
     url: Url = None,
 ) -> None:
     """Show one run: its nodes, what failed, and how far it is."""

@@ -20,11 +20,13 @@ import typer
 from graphflow.cli.drive import drive
 from graphflow.cli.faces import FAILURES_SHOWN, Face, NodeRow, items_text, plain, value_text
 from graphflow.cli.frames import last_user_frame
-from graphflow.cli.loading import load_agent, split_reference
+from graphflow.cli.loading import load_agent
+from graphflow.cli.origins import split_reference
 from graphflow.cli.redis_lines import lines_for_look
 from graphflow.cli.stored import LATEST
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import check_run_id, new_run_id
+from graphflow.origin import name_of
 from graphflow.settings import DEFAULT_DRAIN_SECONDS
 from graphflow.store.address import masked_words
 from graphflow.store.keys import StoreKeys
@@ -53,7 +55,7 @@ def run_file(request: RunRequest) -> int:
     """Run it and return the exit code."""
     start_logging(verbose=request.verbose)
     task = Task(
-        type=Path(split_reference(request.reference)[0]).stem,
+        type=name_of(split_reference(request.reference)[0]),
         params=read_params(request.params_file, request.params),
     )
     return report(lambda face: _run(request, task, face), as_json=request.as_json, verbose=request.verbose)
@@ -220,7 +222,7 @@ def stdout_for_outcome() -> Iterator[Callable[[str], None]]:
     os.dup2(2, 1)
 
     def print_outcome(text: str) -> None:
-        with os.fdopen(os.dup(stdout), "w", encoding="utf-8") as out:
+        with os.fdopen(os.dup(stdout), "w", encoding="utf-8", errors="backslashreplace") as out:
             out.write(f"{text}\n")
 
     try:

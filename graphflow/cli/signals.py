@@ -10,19 +10,12 @@ from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
+from graphflow.cli.exits import Interrupted
 from graphflow.errors import RunInterrupted
 
 T = TypeVar("T")
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Interrupted(Exception):
-    """The command was asked to stop, and did. `exit_code` is what shells expect of that."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.exit_code = 128 + number
 
 
 class Interruptions:

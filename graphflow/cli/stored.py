@@ -13,7 +13,7 @@ from typing import Any
 
 from graphflow.cli.faces import NodeRow, items_text
 from graphflow.engine.describe import lists_results
-from graphflow.errors import CorruptState, RunNotFound
+from graphflow.errors import UNREADABLE, CorruptState, RunNotFound
 from graphflow.ids import RunId, check_run_id
 from graphflow.result import RunFailure
 from graphflow.run import NodeStatus
@@ -104,7 +104,7 @@ class Looker:
         try:
             with translate_errors(self.address):
                 yield
-        except (ValueError, KeyError, TypeError) as error:
+        except UNREADABLE as error:
             raise CorruptState(key, f"{type(error).__name__}: {error}") from error
 
 

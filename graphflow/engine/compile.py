@@ -6,12 +6,13 @@ says who starts and chooses, `validate.py` what a single node does wrong; here a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from graphflow.bounds import AGENT_BOUNDS, problems
 from graphflow.engine.binding import bind
-from graphflow.engine.describe import describe_node, plan_hash, plan_json
+from graphflow.engine.describe import describe_node, plan_hash, plan_json, unwritable
 from graphflow.engine.plan import Plan, PlanDecision, PlanFlow, PlanNode
 from graphflow.engine.relations import forward_jumps, graph_problems, relate
 from graphflow.engine.sketch import Sketch, SketchNode, sketch_graph
@@ -75,6 +76,8 @@ def compile_plan(
         describe_node(node.node, [sketch.nodes[number].name for number in sorted(node.dependencies)])
         for node in (sketch.nodes[number] for number in placed)
     ]
+    if refused := [*_unwritable(name, descriptions)]:
+        raise InvalidGraph(refused)
     digest = plan_hash(descriptions)
     plan_nodes = _plan_nodes(sketch, placed, auto_snapshot)
     return Plan(
@@ -94,6 +97,14 @@ def compile_plan(
         settled_mask=sum(node.bit for node in plan_nodes if node.config.run_when == "settled"),
         maps_in_expressions=_maps_in_expressions(plan_nodes),
     )
+
+
+def _unwritable(name: str, descriptions: Sequence[dict[str, Any]]) -> Iterator[str]:
+    if problem := unwritable({"name": name}):
+        yield f"the agent: {problem}"
+    for description in descriptions:
+        if problem := unwritable(description):
+            yield f"node {description['name']!r}: {problem}"
 
 
 def _plan_nodes(sketch: Sketch, placed: list[int], auto_snapshot: bool) -> tuple[PlanNode, ...]:

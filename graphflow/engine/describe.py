@@ -17,7 +17,9 @@ HASH_LENGTH = 12
 
 _DEFAULT_MODULE_CONFIG = ModuleConfig()
 #: Settings of a node of which, as of a body, no more than the name counts if they are functions.
-_MAY_BE_FUNCTIONS = ("where", "map_over", "reduce")
+MAY_BE_FUNCTIONS = ("where", "map_over", "reduce")
+#: What stands before the name of such a function.
+FUNCTION_MARK = "function "
 
 
 def describe_node(node: Node, dependencies: list[str]) -> dict[str, Any]:
@@ -31,11 +33,11 @@ def describe_node(node: Node, dependencies: list[str]) -> dict[str, Any]:
         description["dependencies"] = dependencies
     if node.start is not None:
         description["start"] = node.start
-    config = node.node_config.model_dump(exclude_defaults=True, exclude=set(_MAY_BE_FUNCTIONS))
-    for name in _MAY_BE_FUNCTIONS:
+    config = node.node_config.model_dump(exclude_defaults=True, exclude=set(MAY_BE_FUNCTIONS))
+    for name in MAY_BE_FUNCTIONS:
         value = getattr(node.node_config, name)
         if value is not None:
-            config[name] = value if isinstance(value, str) else f"function {function_name(value)}"
+            config[name] = value if isinstance(value, str) else FUNCTION_MARK + function_name(value)
     if config:
         description["config"] = config
     description["modules"] = [_describe_module(module) for module in node.modules]
@@ -50,6 +52,16 @@ def is_map(description: Mapping[str, Any]) -> bool:
 def lists_results(description: Mapping[str, Any]) -> bool:
     """Whether a described node is a map whose result is the list of its records."""
     return is_map(description) and "reduce" not in description.get("config", {})
+
+
+def unwritable(description: Mapping[str, Any]) -> str | None:
+    """Why a described node cannot be stored; None if it can be."""
+    try:
+        _compact(description).encode()
+    except UnicodeEncodeError as error:
+        text = error.object[max(0, error.start - 20) : error.end + 20]
+        return f"{text!r} in its names and settings holds a lone surrogate, which UTF-8 has not"
+    return None
 
 
 def plan_hash(nodes: list[dict[str, Any]]) -> str:

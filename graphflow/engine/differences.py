@@ -21,7 +21,7 @@ Described = Mapping[str, dict[str, Any]]
 
 
 def described_nodes(plan_json: str) -> dict[str, dict[str, Any]]:
-    """The nodes of a stored graph by name, in its order. ValueError, KeyError or TypeError if it is none."""
+    """The nodes of a stored graph by name, in its order. UNREADABLE if it is none."""
     return {node["name"]: node for node in json.loads(plan_json)["nodes"]}
 
 

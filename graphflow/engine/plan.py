@@ -254,6 +254,8 @@ class Plan:
     settled_mask: int = 0
     #: Bit mask of the map nodes whose results some expression reads.
     maps_in_expressions: int = 0
+    #: False for one that was read from the store: its modules are not here, see `stored_plan.py`.
+    is_runnable: bool = True
 
     def node(self, name: str) -> PlanNode:
         return self.nodes[self.by_name[name]]

@@ -146,7 +146,7 @@ async def _drive(
             return run
         if not run.status.is_final:
             return None
-        await _expire(session.store, plan, run.id)
+        await expire(session.store, plan, run.id)
         return run
     except CorruptState as error:
         await session.store.quarantine(held.lease.run_id, error)
@@ -162,7 +162,7 @@ async def _drive(
             await give_lease_back(held)
 
 
-async def _expire(store: Store, plan: Plan, run_id: RunId) -> None:
+async def expire(store: Store, plan: Plan, run_id: RunId) -> None:
     """Give what is stored of a run that is over the time of its end; if that does not come about, `gc` does it."""
     try:
         await store.expire(run_id, plan)

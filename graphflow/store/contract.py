@@ -276,6 +276,9 @@ class Store(Protocol):
     async def graph(self, run_id: RunId) -> dict[str, dict[str, Any]]:
         """The nodes of the graph that the run goes by, as plain data by name (see `engine/describe.py`)."""
 
+    async def plan(self, run_id: RunId) -> Plan:
+        """The same as a plan by which the run can be looked at and ended, but not driven (see `engine/stored_plan.py`)."""
+
     async def open_runs(self) -> list[RunId]:
         """The runs that are not over, the oldest first; some may be over or gone."""
 

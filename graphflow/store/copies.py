@@ -6,6 +6,7 @@ Keys of two runs may lie on two servers of a cluster, so what one run takes from
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from graphflow.engine.plan import Plan, bits, lender_of
@@ -17,7 +18,7 @@ from graphflow.store.contract import MapRecords, RunContent
 from graphflow.store.errands import ErrandWrites, load_errands, mailboxes_text
 from graphflow.store.fields import Changes, node_changes, task_text
 from graphflow.store.keys import RunKeys
-from graphflow.store.loading import Fields, StoredRun, marked, run_from
+from graphflow.store.loading import Fields, StoredRun, marked, run_from, understood
 from graphflow.store.records import read_result_pages, read_unfinished
 from graphflow.store.replan import graph_from
 from graphflow.store.snapshots import StoredSnapshot, read_snapshots
@@ -124,8 +125,12 @@ async def _snapshot(redis: PatientClient, run_id: RunId, keys: RunKeys, number: 
 
 async def _visits(redis: PatientClient, keys: RunKeys, plan: Plan, run: Run) -> dict[int, int]:
     """The visits whose records have the plain keys, by map node."""
-    maps = await redis.hashes([keys.map(plan.nodes[index].name) for index in run.maps])
-    return {index: int(fields.get("visit", 0)) for index, fields in zip(run.maps, maps, strict=True)}
+    found = [keys.map(plan.nodes[index].name) for index in run.maps]
+    visits = [
+        understood(key, partial(int, fields.get("visit", 0)))
+        for key, fields in zip(found, await redis.hashes(found), strict=True)
+    ]
+    return dict(zip(run.maps, visits, strict=True))
 
 
 async def _with_records(
@@ -140,9 +145,13 @@ async def _with_records(
     for index, state in run.maps.items():
         name = plan.nodes[index].name
         is_aside = places is not None and places[index] != state.visit
-        hashes = await redis.hashes([*keys.records(name, state.visit if is_aside else None)])
+        record_keys = [*keys.records(name, state.visit if is_aside else None)]
+        hashes = await redis.hashes(record_keys)
         later = snapshot.unfinished(name) if snapshot is not None else set()
-        items, results, failures = (_texts(fields, state.span) for fields in hashes)
+        items, results, failures = (
+            understood(key, partial(_texts, fields, state.span))
+            for key, fields in zip(record_keys, hashes, strict=True)
+        )
         if state.borrowed:
             items = _borrowed_items(plan, run, records, index)
         records[index] = MapRecords(items, _without(results, later), _without(failures, later))

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from pydantic_core import from_json, to_json
 
 from graphflow.engine.plan import Plan
-from graphflow.errors import CorruptState
+from graphflow.errors import UNREADABLE, CorruptState
 from graphflow.run import Place, Run, Transition, Wait
-from graphflow.store.fields import Changes
+from graphflow.store.fields import Changes, read_json
 from graphflow.store.keys import RunKeys
 
 if TYPE_CHECKING:
@@ -76,9 +76,17 @@ def mailboxes_text(names: list[str]) -> str:
     return to_json(names).decode()
 
 
-def mailboxes_of(fields: Mapping[str, str]) -> list[str]:
-    """The mailboxes that a run has used, from the fields of its hash."""
-    return list(from_json(fields["mailboxes"])) if "mailboxes" in fields else []
+def mailboxes_of(key: str, fields: Mapping[str, str]) -> list[str]:
+    """The mailboxes that a run or a snapshot has used, from the fields of its hash under `key`. CorruptState."""
+    if "mailboxes" not in fields:
+        return []
+    try:
+        names = from_json(fields["mailboxes"])
+    except ValueError as error:
+        raise CorruptState(key, f"mailboxes is not JSON: {error}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CorruptState(key, "mailboxes is no list of names")
+    return names
 
 
 async def load_errands(
@@ -96,11 +104,10 @@ async def load_errands(
             if place is not None and _is_under_way(run, place):
                 run.waits[place] = _wait_from_text(value)
         for name, value in signals.items():
-            run.signals[name] = tuple(to_json(each).decode() for each in from_json(value))
-        names = mailboxes_of(fields)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptState(keys.waits, f"it, steps, signals or mailboxes cannot be read: {error}") from error
-    for name in names:
+            run.signals[name] = tuple(to_json(each).decode() for each in read_json(value))
+    except UNREADABLE as error:
+        raise CorruptState(keys.waits, f"it, steps or signals cannot be read: {error}") from error
+    for name in mailboxes_of(keys.run, fields):
         run.mailboxes[name] = await _elements(redis, keys.mailbox(name))
 
 
@@ -127,5 +134,5 @@ def _wait_text(wait: Wait) -> str:
 
 
 def _wait_from_text(text: str) -> Wait:
-    fields = from_json(text)
+    fields = read_json(text)
     return Wait(fields["signal"], fields["field"], fields["since"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphflow.errors import CorruptState
+from graphflow.errors import UNREADABLE, CorruptState
 from graphflow.events import Event, EventsTrimmed, RunFinished, RunStarted, SignalArrived, event_from_fields
 from graphflow.store.patient_client import PatientClient
 
@@ -23,7 +23,7 @@ async def read_events(redis: PatientClient, key: str, after: str, block_ms: int)
         entries = await redis.entries(key, after)
     try:
         found = [(entry, event_from_fields(fields)) for entry, fields in entries]
-    except (KeyError, ValueError) as error:
+    except UNREADABLE as error:
         raise CorruptState(key, f"an entry is no event: {error!r}") from error
     if found and found[0][0] == after:
         return found[1:]

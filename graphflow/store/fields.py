@@ -1,11 +1,13 @@
 """How do the nouns look as fields of Redis hashes, and how do they come back?
 
-One fact is one field; what has its default has no field. Reading raises ValueError, KeyError or TypeError on text that
-was not written here; the caller knows the key and says so.
+One fact is one field; what has its default has no field. Reading raises UNREADABLE on text that was not written here;
+the caller knows the key and says so.
 """
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import datetime
@@ -26,7 +28,29 @@ Changes = dict[str, str | None]
 
 #: What `chosen` holds if a decision chose nothing; no name of a node.
 _NONE_CHOSEN = "(none)"
+#: A number that is read as infinity has such an exponent.
+_LARGE_EXPONENT = re.compile(r"[0-9][eE]\+?[0-9]{2}")
 _TASK_FIELDS = ("type", "objective", "params", "metadata", "id")
+
+
+def read_json(text: str) -> Any:
+    """Plain data of a JSON text. ValueError if it is none, or holds a number such as 1e400, which `from_json` reads as
+    infinity."""
+    value = from_json(text, allow_inf_nan=False)
+    if ("e" in text or "E" in text) and _LARGE_EXPONENT.search(text) and not _is_finite(value):
+        raise ValueError("it holds a number that is too large")
+    return value
+
+
+def _is_finite(value: Any) -> bool:
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, float) and not math.isfinite(each):
+            return False
+        if isinstance(each, list | dict):
+            waiting += each.values() if isinstance(each, dict) else each
+    return True
 
 
 # Times, failures, tasks
@@ -79,8 +103,9 @@ def task_text(task: Task) -> str:
 
 
 def task_from_text(text: str, key: str, *, rebuild: bool = True) -> Task:
-    """The task that is stored under `key`. Values of registered types are rebuilt; without `rebuild`, those of types
+    """The task that is stored under `key`; ValueError if it holds a number that is none. Values of registered types are rebuilt; without `rebuild`, those of types
     that this process does not know are plain data instead of an UnknownType."""
+    read_json(text)
     try:
         return Task(**decode(text, key))
     except UnknownType:

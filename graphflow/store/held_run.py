@@ -16,6 +16,7 @@ from graphflow.run import Place, Run
 from graphflow.store.contract import Batch, CommitReply, Lease
 from graphflow.store.copies import read_graph, read_run
 from graphflow.store.keys import StoreKeys
+from graphflow.store.loading import understood
 from graphflow.store.patient_client import PatientClient
 from graphflow.store.replan import StoredGraph, replan_writes
 from graphflow.store.scripts import Argument
@@ -130,7 +131,7 @@ class RedisHeldRun:
     async def replan(self, plan: Plan) -> None:
         stored = await self._stored_graph()
         writes = replan_writes(self.lease.run_id, self._keys, stored, plan)
-        revision = int(stored.run["revision"])
+        revision = understood(self._keys.run, lambda: int(stored.run["revision"]))
         await self._send(writes, revision, revision, is_large=True)
 
     async def _stored_graph(self) -> StoredGraph:

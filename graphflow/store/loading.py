@@ -16,12 +16,18 @@ from pydantic_core import from_json
 
 from graphflow.engine.plan import Plan
 from graphflow.engine.readiness import recount
-from graphflow.errors import CorruptState, PlanMismatch
+from graphflow.errors import UNREADABLE, CorruptState, PlanMismatch
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
 from graphflow.run import MapState, NodeState, NodeStatus, Run
 from graphflow.store.contract import RunHead
-from graphflow.store.fields import crashes_from_text, node_from_fields, task_from_text, time_from_text
+from graphflow.store.fields import (
+    crashes_from_text,
+    node_from_fields,
+    read_json,
+    task_from_text,
+    time_from_text,
+)
 from graphflow.store.keys import RunKeys
 
 T = TypeVar("T")
@@ -61,7 +67,7 @@ def head_from(run_id: RunId, keys: RunKeys, fields: Fields) -> RunHead:
             snapshot=int(fields["parent_snapshot"]) if "parent_snapshot" in fields else None,
         )
 
-    return _understood(keys.run, read)
+    return understood(keys.run, read)
 
 
 def run_from(run_id: RunId, keys: RunKeys, stored: StoredRun, plan: Plan) -> Run:
@@ -73,7 +79,7 @@ def run_from(run_id: RunId, keys: RunKeys, stored: StoredRun, plan: Plan) -> Run
     def read() -> Run:
         return Run(
             id=run_id,
-            task=task_from_text(fields["task"], keys.run),
+            task=task_from_text(fields["task"], keys.run, rebuild=plan.is_runnable),
             nodes=[],
             status=RunStatus(fields["status"]),
             revision=int(fields["revision"]),
@@ -89,15 +95,15 @@ def run_from(run_id: RunId, keys: RunKeys, stored: StoredRun, plan: Plan) -> Run
             finished=time_from_text(fields.get("finished")),
         )
 
-    run = _understood(keys.run, read)
-    run.revisions = dict.fromkeys(run.state, 0) | _understood(
+    run = understood(keys.run, read)
+    run.revisions = dict.fromkeys(run.state, 0) | understood(
         keys.revisions, lambda: {key: int(revision) for key, revision in stored.revisions.items()}
     )
     _check_json(keys.state, stored.state)
     run.nodes = [_node_from(index, keys, stored, plan) for index in range(len(plan.nodes))]
     recount(plan, run)
     run.maps = {
-        index: _understood(keys.map(plan.nodes[index].name), partial(_map_from, fields))
+        index: understood(keys.map(plan.nodes[index].name), partial(_map_from, fields))
         for index, fields in stored.maps.items()
         if fields
     }
@@ -119,7 +125,7 @@ def marked(key: str, span: int, indexes: Iterable[str]) -> bytearray:
                 marks[index] = 1
         return marks
 
-    return _understood(key, read)
+    return understood(key, read)
 
 
 def unfinished_indexes(
@@ -136,17 +142,17 @@ def unfinished_indexes(
                 is_left[index] = 0
         return set(compress(range(span), is_left))
 
-    return _understood(key, read)
+    return understood(key, read)
 
 
 def _node_from(index: int, keys: RunKeys, stored: StoredRun, plan: Plan) -> NodeState:
     node = plan.nodes[index]
-    status = _understood(keys.nodes, lambda: NodeStatus(stored.statuses.get(node.name, NodeStatus.PENDING)))
+    status = understood(keys.nodes, lambda: NodeStatus(stored.statuses.get(node.name, NodeStatus.PENDING)))
     fields = stored.nodes[index]
     # An empty text stands for no result.
     results = {name: text for name, text in fields.items() if name.startswith("result") and text}
     _check_json(keys.node(node.name), results)
-    return _understood(keys.node(node.name), lambda: node_from_fields(fields, status, plan, node))
+    return understood(keys.node(node.name), lambda: node_from_fields(fields, status, plan, node))
 
 
 def _map_from(fields: Fields) -> MapState:
@@ -171,13 +177,14 @@ def _check_json(key: str, texts: Fields) -> None:
     """Values stay texts until a module asks for them; one that cannot be read is not to count as that module's failure."""
     for name, text in texts.items():
         try:
-            from_json(text)
+            read_json(text)
         except ValueError as error:
             raise CorruptState(key, f"field {name!r} is not JSON: {error}") from error
 
 
-def _understood(key: str, read: Callable[[], T]) -> T:
+def understood(key: str, read: Callable[[], T]) -> T:
+    """What `read` makes of what stands under `key`. CorruptState if it cannot."""
     try:
         return read()
-    except (ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise CorruptState(key, f"{type(error).__name__}: {error}") from error

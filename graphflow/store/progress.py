@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from graphflow.engine.describe import is_map
-from graphflow.errors import CorruptState
+from graphflow.errors import UNREADABLE, CorruptState
 from graphflow.graph.tasks import RunStatus
 from graphflow.run import NodeStatus
 from graphflow.store.contract import MapLook, MapProgress
@@ -31,7 +31,7 @@ async def read_progress(
     for name, counters, node in zip(names, maps, nodes, strict=True):
         try:
             found[name] = progress_from(counters, node, statuses.get(name, ""), run, now)
-        except (ValueError, KeyError, TypeError) as error:
+        except UNREADABLE as error:
             raise CorruptState(keys.map(name), f"{type(error).__name__}: {error}") from error
     return found
 
@@ -50,7 +50,7 @@ async def look_at_map(redis: PatientClient, keys: RunKeys, name: str) -> MapLook
             recorded=int(counters.get("visit", 0)),
             span=int(counters.get("span", 0)),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise CorruptState(keys.map(name), f"{type(error).__name__}: {error}") from error
 
 

@@ -11,7 +11,7 @@ from graphflow.errors import CorruptState
 from graphflow.run import Failure
 from graphflow.store.fields import item_failure_from_text
 from graphflow.store.keys import RunKeys
-from graphflow.store.loading import Fields, has_gaps, unfinished_indexes
+from graphflow.store.loading import Fields, has_gaps, understood, unfinished_indexes
 from graphflow.store.patient_client import PatientClient
 
 
@@ -31,7 +31,7 @@ async def read_result_pages(
     """Index and text of the results that are there, from one index up to another or to the last."""
     if stop is None:
         span = await redis.command(lambda client: client.hget(keys.map(name), "span"), keys.map(name))
-        stop = int(span or 0)
+        stop = understood(keys.map(name), lambda: int(span or 0))
     async for texts in redis.pages_of_values(keys.map_out(name), range(start, stop)):
         yield [(index, text) for index, text in enumerate(texts, start) if text is not None]
         start += len(texts)
@@ -48,15 +48,19 @@ async def read_visit_results(
 
 
 async def read_failures(redis: PatientClient, keys: RunKeys, name: str) -> list[tuple[int, Failure, int]]:
-    """(index, failure, attempts) of the items that failed, in their order."""
+    """(index, failure, attempts) of the items that failed, in their order. CorruptState."""
     key = keys.map_failed(name)
-    indexes = sorted(map(int, await redis.field_names(key)))
+    names = await redis.field_names(key)
+    indexes = understood(key, lambda: sorted(map(int, names)))
     texts = await redis.values(key, indexes)
-    return [
-        (index, *item_failure_from_text(text))
-        for index, text in zip(indexes, texts, strict=True)
-        if text is not None
-    ]
+    return understood(
+        key,
+        lambda: [
+            (index, *item_failure_from_text(text))
+            for index, text in zip(indexes, texts, strict=True)
+            if text is not None
+        ],
+    )
 
 
 async def read_unfinished(

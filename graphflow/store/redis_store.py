@@ -56,6 +56,7 @@ from graphflow.store.records import (
     read_visit_results,
 )
 from graphflow.store.renewer import RedisRenewer
+from graphflow.store.replan import plan_from
 from graphflow.store.retention import delete_run, expire_keys, keys_but_hash, quarantine, retention_fields
 from graphflow.store.snapshots import read_snapshots
 from graphflow.store.upkeep import GRACE_SECONDS, Upkeep
@@ -243,6 +244,10 @@ class RedisStore:
 
     async def graph(self, run_id: RunId) -> dict[str, dict[str, Any]]:
         return await read_graph(self._redis, self._keys.run(run_id))
+
+    async def plan(self, run_id: RunId) -> Plan:
+        key = self._keys.run(run_id).plan
+        return plan_from(key, await self._redis.command(lambda client: client.get(key), key))
 
     async def open_runs(self) -> list[RunId]:
         key = self._keys.open_runs

@@ -14,7 +14,8 @@ from typing import Any
 
 from graphflow.engine.differences import described_nodes, differences, obstacles
 from graphflow.engine.plan import Plan
-from graphflow.errors import CorruptState, PlanMismatch
+from graphflow.engine.stored_plan import plan_from_json
+from graphflow.errors import UNREADABLE, CorruptState, PlanMismatch
 from graphflow.ids import RunId
 from graphflow.requests import graph_changed_request
 from graphflow.run import NodeStatus
@@ -59,7 +60,7 @@ def replan_writes(run_id: RunId, keys: RunKeys, stored: StoredGraph, plan: Plan)
         if (chosen := chosen_among(fields, new)) != fields.get("chosen"):
             writes.set_fields(keys.node(name), {"chosen": chosen})
     # They are of the graph that was.
-    drop_all(writes, keys, stored.snapshots, old, mailboxes_of(stored.run))
+    drop_all(writes, keys, stored.snapshots, old, mailboxes_of(keys.run, stored.run))
     writes.put("RPUSH", keys.inbox, [graph_changed_request(changes)])
     return writes
 
@@ -68,5 +69,13 @@ def graph_from(key: str, text: str | None) -> dict[str, dict[str, Any]]:
     """The nodes of a stored graph by name. CorruptState if it cannot be read."""
     try:
         return described_nodes(text or "")
-    except (ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
+        raise CorruptState(key, f"{type(error).__name__}: {error}") from error
+
+
+def plan_from(key: str, text: str | None) -> Plan:
+    """The stored graph as a plan that cannot be run. CorruptState if it cannot be read."""
+    try:
+        return plan_from_json(text or "")
+    except UNREADABLE as error:
         raise CorruptState(key, f"{type(error).__name__}: {error}") from error

@@ -60,7 +60,7 @@ async def keys_but_hash(redis: PatientClient, keys: RunKeys, plan: Plan) -> list
     mailboxes, snapshots = await redis.command(
         lambda client: client.hmget(keys.run, ["mailboxes", "snapshots"]), keys.run
     )
-    found = keys.others(nodes, maps, mailboxes_of({"mailboxes": mailboxes}) if mailboxes else ())
+    found = keys.others(nodes, maps, mailboxes_of(keys.run, {"mailboxes": mailboxes}) if mailboxes else ())
     return [*found, *await snapshot_keys(redis, keys, plan)] if snapshots else found
 
 

@@ -19,6 +19,7 @@ from graphflow.store.contract import Snapshot
 from graphflow.store.errands import mailboxes_of, mailboxes_text
 from graphflow.store.fields import Changes, time_from_text, time_text
 from graphflow.store.keys import RunKeys
+from graphflow.store.loading import understood
 
 if TYPE_CHECKING:
     from graphflow.store.patient_client import PatientClient
@@ -130,18 +131,16 @@ def drop_all(
 
 @dataclass(frozen=True, slots=True)
 class StoredSnapshot:
-    """What a snapshot says of itself."""
+    """What a snapshot says of itself, in the hash under `key`. `visits` are those that the records of maps are of."""
 
+    key: str
     snapshot: Snapshot
+    visits: dict[str, int]
     fields: Mapping[str, str]
 
-    @property
-    def visits(self) -> dict[str, int]:
-        return {name: int(visit) for name, visit in _with_prefix(self.fields, _VISIT)}
-
     def unfinished(self, node: str) -> set[int]:
-        """Indexes of a map's items that had no record yet."""
-        return set(indexes_of(self.fields.get(_UNFINISHED + node, "")))
+        """Indexes of a map's items that had no record yet. CorruptState."""
+        return understood(self.key, lambda: set(indexes_of(self.fields.get(_UNFINISHED + node, ""))))
 
 
 def _with_prefix(fields: Mapping[str, str], prefix: str) -> list[tuple[str, str]]:
@@ -149,25 +148,30 @@ def _with_prefix(fields: Mapping[str, str], prefix: str) -> list[tuple[str, str]
 
 
 async def read_snapshots(redis: PatientClient, keys: RunKeys) -> list[StoredSnapshot]:
-    """The snapshots that are kept, the first one first."""
+    """The snapshots that are kept, the first one first. CorruptState."""
     text = await redis.command(lambda client: client.hget(keys.run, "snapshots"), keys.run)
-    numbers = [int(number) for number in (text or "").split()]
+    numbers = understood(keys.run, lambda: [int(number) for number in (text or "").split()])
     hashes = await redis.hashes([keys.snapshot(number).run for number in numbers]) if numbers else []
     # One that was dropped between the two looks has no fields.
     return [
-        StoredSnapshot(_snapshot(number, fields), fields)
+        _stored(keys.snapshot(number).run, number, fields)
         for number, fields in zip(numbers, hashes, strict=True)
         if fields
     ]
 
 
-def _snapshot(number: int, fields: Mapping[str, str]) -> Snapshot:
-    return Snapshot(
-        number=number,
-        nodes=tuple(fields["nodes"].split()),
-        time=time_from_text(fields["at"]) / 1000,
-        revision=int(fields["revision"]),
-    )
+def _stored(key: str, number: int, fields: Mapping[str, str]) -> StoredSnapshot:
+    def read() -> StoredSnapshot:
+        snapshot = Snapshot(
+            number=number,
+            nodes=tuple(fields["nodes"].split()),
+            time=time_from_text(fields["at"]) / 1000,
+            revision=int(fields["revision"]),
+        )
+        visits = {name: int(visit) for name, visit in _with_prefix(fields, _VISIT)}
+        return StoredSnapshot(key, snapshot, visits, fields)
+
+    return understood(key, read)
 
 
 def kept_snapshots(stored: Iterable[StoredSnapshot]) -> KeptSnapshots:
@@ -178,7 +182,8 @@ async def snapshot_keys(redis: PatientClient, keys: RunKeys, plan: Plan) -> list
     """Every key that the run's snapshots have, records of earlier visits included."""
     found: dict[str, None] = {}
     for stored in await read_snapshots(redis, keys):
-        parts = all_parts(keys.snapshot(stored.snapshot.number), plan, mailboxes_of(stored.fields))
+        own = keys.snapshot(stored.snapshot.number)
+        parts = all_parts(own, plan, mailboxes_of(stored.key, stored.fields))
         found |= dict.fromkeys(parts)
         for name, visit in stored.visits.items():
             found |= dict.fromkeys(keys.records(name, visit))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from graphflow.errors import UNREADABLE
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
 from graphflow.settings import KEEP_COMPLETE_SECONDS, KEEP_OTHER_SECONDS
@@ -81,7 +82,7 @@ def _look(run_id: RunId, values: list[str | None] | None) -> Look:
             kept, default = keep_complete, KEEP_COMPLETE_SECONDS
         keep_seconds = default if kept is None else float(kept)
         return Look(run_id, True, status, time_from_text(created), keep_seconds, quarantined or "")
-    except ValueError as error:
+    except UNREADABLE as error:
         return Look(run_id, True, quarantined=quarantined or str(error))
 
 
@@ -118,8 +119,11 @@ async def _with_stale_lease(redis: PatientClient, keys: StoreKeys, run_ids: Sequ
 
 
 def _is_stale(owner: str, deadline: str, length: str, *, now: float) -> bool:
-    # As in acquire.lua: a deadline more than two lengths away was set before the clock jumped back.
-    return not now < float(deadline) <= now + 2 * float(length) or is_gone(owner)
+    try:
+        # As in acquire.lua: a deadline more than two lengths away was set before the clock jumped back.
+        return not now < float(deadline) <= now + 2 * float(length) or is_gone(owner)
+    except UNREADABLE:
+        return True
 
 
 async def _without_end(redis: PatientClient, keys: StoreKeys, looks: Sequence[Look]) -> list[RunId]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -172,31 +173,48 @@ def test_f33_run_that_is_over_stays_as_it_is_however_often_it_is_cancelled(folde
     assert "second" not in field(folder, "twice", "error")
 
 
-def test_where_the_code_is_gone_the_request_is_stored_for_whoever_goes_on(folder: Path) -> None:
+def test_code_of_the_run_is_not_needed(folder: Path) -> None:
     kill_in_the_middle(folder, "orphan")
     (folder / "gated.py").rename(folder / "renamed.py")
 
-    stored = graphflow(folder, "cancel", "orphan", "--reason", "no longer needed")
+    cancelled = graphflow(folder, "cancel", "orphan", "--reason", "no longer needed")
 
-    assert stored.returncode == 1
-    assert "the request is stored, and whoever goes on with the run ends it first" in stored.stdout
-    assert "graphflow cancel orphan --agent FILE[:AGENT]" in stored.stdout
-    assert field(folder, "orphan", "status") == "executing"
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert cancelled.stdout.splitlines()[-1] == "status   cancelled, no longer needed"
+    assert field(folder, "orphan", "error") == "no longer needed"
+    nodes = graphflow(folder, "redis-cli", "hvals", "gf:run:{orphan}:nodes").stdout.split()
+    assert set(nodes) == {"pending"}, "what was in flight was stopped"
     resumed = graphflow(folder, "resume", "orphan", "--agent", "renamed.py")
     assert resumed.returncode == 1
     assert "no longer needed" in resumed.stdout
-    assert begun(folder) == ["split"]
+    assert begun(folder) == ["split"], "nothing ran for it"
 
 
-def test_where_the_graph_has_changed_the_request_is_stored_too(folder: Path) -> None:
+def test_run_is_cancelled_although_its_graph_has_changed_since(folder: Path) -> None:
     kill_in_the_middle(folder, "orphan")
     (folder / "gated.py").write_text(GATED.replace("max_concurrency=5", "max_concurrency=6"))
 
-    stored = graphflow(folder, "cancel", "orphan")
+    cancelled = graphflow(folder, "cancel", "orphan")
 
-    assert stored.returncode == 1
-    assert "the request is stored" in stored.stdout
-    assert "node 'double': max_concurrency was 5, is 6" in stored.stdout
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert field(folder, "orphan", "status") == "cancelled"
+
+
+def test_run_whose_task_is_of_a_type_that_only_its_code_registers_is_cancelled(folder: Path) -> None:
+    (folder / "typed.py").write_text(
+        "from enum import Enum\nfrom graphflow import Task, register_type\nfrom gated import agent\n"
+        "Colour = register_type(Enum('Colour', 'RED'), name='Colour')\n"
+        "if __name__ == '__main__':\n"
+        "    agent.run_task_sync(Task(type='t', params={'colour': Colour.RED}), run_id='typed')\n"
+    )
+    kill = {"GRAPHFLOW_FAILPOINTS": "create.after_reply=kill"}
+    process = subprocess.run([sys.executable, "typed.py"], cwd=folder, env=environment(kill), timeout=30)
+    assert process.returncode == -signal.SIGKILL
+
+    cancelled = graphflow(folder, "cancel", "typed")
+
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert field(folder, "typed", "status") == "cancelled"
 
 
 def test_cancel_of_a_run_that_is_not_there_is_exit_code_3(folder: Path) -> None:

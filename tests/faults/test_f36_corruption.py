@@ -86,6 +86,7 @@ TEARS = {
     "records of another type": (f"{RUN}:map:double:out", overwrite(f"{RUN}:map:double:out")),
     "a value that is not JSON": (f"{RUN}:state", write(f"{RUN}:state", "chunks", "[1, 2")),
     "a result that is not JSON": (f"{RUN}:node:chunks", write(f"{RUN}:node:chunks", "result", "oops")),
+    "a number that is none": (f"{RUN}:state", write(f"{RUN}:state", "chunks", "[1, 1e400]")),
     "a status that there is not": (f"{RUN}:nodes", write(f"{RUN}:nodes", "double", "dancing")),
     "a counter that is no number": (f"{RUN}:map:double", write(f"{RUN}:map:double", "done", "many")),
 }

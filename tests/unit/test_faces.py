@@ -49,3 +49,17 @@ def test_slow_items_have_no_column_where_there_are_none(capsys: pytest.CaptureFi
     heading, row = capsys.readouterr().out.splitlines()
     assert heading.split()[-1] == "LEFT"
     assert row.split() == ["fetch", "2/2", "0", "0", "0"]
+
+
+def test_what_others_wrote_is_printed_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    foreign = "\x1b[2J\u202e\x07\udcff\r"
+    face = Face()
+
+    face.say(foreign)
+    face.field("name", foreign)
+    face.status("status", foreign, foreign)
+    face.table([foreign], [[foreign]])
+
+    printed = capsys.readouterr().out
+    assert printed.replace("\n", "").isprintable()
+    assert printed.count(r"\x1b[2J\u202e\x07\udcff\r") == 6

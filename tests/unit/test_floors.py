@@ -31,6 +31,7 @@ FLOORS = [
         "engine.topology",
         "engine.validate",
         "engine.sketch",
+        "engine.stored_plan",
         "engine.explain",
         "engine.crashes",
         "engine.stragglers",
