@@ -91,7 +91,7 @@ def test_show_says_how_far_each_map_is(folder: Path) -> None:
 def test_a_run_that_is_not_there_is_exit_code_3_with_the_store_looked_in(
     folder: Path, words: list[str]
 ) -> None:
-    shown = graphflow(folder, *words)
+    shown = graphflow(folder, *words, is_forked=False)
 
     assert shown.returncode == 3
     assert f"no run 'nowhere' in embedded://{folder}/.graphflow" in shown.stderr
@@ -149,7 +149,7 @@ def test_redis_cli_without_a_store_says_so(tmp_path: Path) -> None:
 
 @pytest.fixture
 def served(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    with started(folder, "server") as server:
+    with started(folder, "server", is_forked=False) as server:
         wait_until(socket_of(folder).exists, what="the server's socket")
         yield server
 

@@ -19,7 +19,7 @@ from tests.acceptance.command_line import doubles_file, graphflow
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:
-    shown = graphflow(tmp_path, "--help")
+    shown = graphflow(tmp_path, "--help", is_forked=False)
 
     assert shown.returncode == 0
     for name in ("demo", "run", "resume", "cancel", "list", "show", "redis-cli", "server"):
@@ -53,7 +53,7 @@ def test_every_command_takes_a_url(tmp_path: Path, name: str) -> None:
 
 
 def test_unknown_option_is_a_usage_error(tmp_path: Path) -> None:
-    refused = graphflow(tmp_path, "list", "--colour")
+    refused = graphflow(tmp_path, "list", "--colour", is_forked=False)
 
     assert refused.returncode == 2
     assert "--colour" in refused.stderr
@@ -112,7 +112,7 @@ def test_unreachable_redis_ends_the_command_within_five_seconds(tmp_path: Path, 
         url = f"redis://user:secret@127.0.0.1:{closed.getsockname()[1]}/0"
         began = time.monotonic()
 
-        refused = graphflow(tmp_path, *words, "--url", url)
+        refused = graphflow(tmp_path, *words, "--url", url, is_forked=False)
 
     assert time.monotonic() - began < 5
     assert refused.returncode == 5
