@@ -28,6 +28,8 @@ from graphflow import Agent
 
 agent = Agent()
 
+# Of `count` chunks those from number `free` on wait until there is a file `gate`.
+
 @agent.node
 def chunks(task):
     print("chunks prints this")
@@ -38,6 +40,8 @@ def double(chunk, task):
     with Path("executions").open("a") as log:
         print(chunk, file=log)
     time.sleep(task.params.get("seconds", 0))
+    while chunk >= task.params.get("free", chunk + 1) and not Path("gate").exists():
+        time.sleep(0.01)
     if chunk in task.params.get("bad", []):
         raise ValueError(f"chunk {chunk} is bad")
     return chunk * 2

@@ -189,9 +189,9 @@ def test_server_serves_until_it_is_stopped(folder: Path, served: subprocess.Pope
 
 def test_a_run_under_way_is_shown_with_its_progress_and_who_drives_it(tmp_path: Path) -> None:
     doubles_file(tmp_path)
-    words = ("run", "doubles.py", "--param", "count=1000", "--param", "seconds=1", "--id", "long")
+    words = ("run", "doubles.py", "--param", "count=1000", "--param", "free=10", "--id", "long")
     with started(tmp_path, *words) as run:
-        wait_for_field(tmp_path, "gf:run:{long}:map:double", "done", at_least=1)
+        wait_for_field(tmp_path, "gf:run:{long}:map:double", "done", at_least=10)
         shown = graphflow(tmp_path, "show", "long").stdout.splitlines()
         listed = graphflow(tmp_path, "list").stdout.splitlines()[1]
         run.kill()

@@ -162,7 +162,7 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on(
     with started(tmp_path, *words, is_forked=False) as process:
         wait_for_field(tmp_path, "gf:run:{stopped}:map:double", "done", at_least=20)
         process.send_signal(number)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
 
     assert process.returncode == exit_code
     assert f"stopped; go on with: graphflow {' '.join(words)}" in output.splitlines()
@@ -179,15 +179,18 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on(
 
 def test_a_second_process_waits_for_the_run_and_shows_who_drives_it(tmp_path: Path) -> None:
     doubles_file(tmp_path)
-    words = ("run", "doubles.py", "--param", "count=300", "--param", "seconds=1.5", "--id", "shared")
+    words = ("run", "doubles.py", "--param", "count=300", "--param", "free=30", "--id", "shared")
     with started(tmp_path, *words) as first:
         wait_for_field(tmp_path, "gf:run:{shared}", "revision", at_least=1)
-        second = graphflow(tmp_path, *words)
-        first.communicate(timeout=30)
+        with started(tmp_path, *words) as second:
+            assert second.stdout is not None
+            assert any(f":{first.pid}, " in line for line in second.stdout)
+            (tmp_path / "gate").touch()
+            output, _ = second.communicate(timeout=60)
+        first.communicate(timeout=60)
 
     assert first.returncode == second.returncode == 0
-    assert f":{first.pid}, " in second.stdout
-    assert 'result   {"sum": 89700, "text": null}' in second.stdout
+    assert 'result   {"sum": 89700, "text": null}' in output
     assert set(_executions(tmp_path).values()) == {1}
 
 
@@ -219,7 +222,7 @@ def test_what_does_not_end_in_its_grace_is_dropped(tmp_path: Path) -> None:
     with started(tmp_path, *words, is_forked=False) as process:
         wait_until((tmp_path / "executions").exists, what="the item to start")
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=60)
 
     assert "stopping: what runs gets 0.2 s to finish; the same signal again ends it at once\n" in output
     assert process.returncode == 130
@@ -234,7 +237,7 @@ def test_a_second_signal_ends_the_process_at_once_and_says_how_to_go_on(tmp_path
         assert process.stdout is not None
         assert any(line.startswith("stopping: ") for line in process.stdout)
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=60)
 
     assert process.returncode == 143
     assert output == f"ended; go on with: graphflow {' '.join(words)} --grace 600\n"

@@ -23,7 +23,7 @@ from tests.helpers import wait_until
 from tests.programs import ROOT
 
 #: Seconds after which a run that should have ended counts as hanging.
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 #: What no process may say about itself.
 COMPLAINTS = (
     "Traceback",
