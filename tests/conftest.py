@@ -82,7 +82,7 @@ def redis_url(redis_server: RealServer) -> str:
     return redis_server.url
 
 
-@pytest.fixture(params=["current", "6.2", "memory"])
+@pytest.fixture(params=["current", pytest.param("6.2", marks=pytest.mark.redis62), "memory"])
 def any_redis_url(request: pytest.FixtureRequest) -> str:
     """A store of every kind that contracts must hold for; each test runs once per kind."""
     if request.param == "memory":

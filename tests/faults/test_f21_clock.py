@@ -51,7 +51,7 @@ def test_lease_whose_deadline_is_an_hour_off_is_either_kept_or_taken_and_the_run
 
 
 @pytest.mark.parametrize("hours", [1, -1])
-def test_run_of_a_driver_that_stands_still_is_soon_free_after_a_jump(
+def test_run_of_a_driver_that_stands_still_is_free_within_two_lease_lengths_after_a_jump(
     hours: int, redis_server: RealServer, tmp_path: Path
 ) -> None:
     """The deadline as a driver left it, who has not come back since the clock jumped."""

@@ -114,7 +114,7 @@ def test_f3_run_of_a_dead_process_of_this_host_is_taken_over_at_once(
 def test_f5_stopped_process_loses_its_run_only_with_its_lease_and_returns_the_result_of_the_other(
     wakes: str, redis_server: RealServer, tmp_path: Path
 ) -> None:
-    job = job_of(redis_server, tmp_path, lease_seconds=0.8, delay=0.15)
+    job = job_of(redis_server, tmp_path, lease_seconds=2.4, delay=0.3)
     first = job.start()
     wait_bodies_begun(job.log, 5)
     first.send(signal.SIGSTOP)

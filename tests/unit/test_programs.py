@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.helpers import wait_until
-from tests.programs import CAN_FORK, run, start
+from tests.programs import CAN_FORK, ROOT, run, start
 
 pytestmark = pytest.mark.skipif(not CAN_FORK, reason="programs are forked on Linux only")
 
@@ -150,3 +150,18 @@ def test_forked_programs_end_with_the_process_that_started_them() -> None:
         assert select.select([handle], [], [], 30)[0], "it has ended"
     finally:
         os.close(handle)
+
+
+def test_tests_end_where_the_interrupt_from_the_keyboard_is_ignored() -> None:
+    """As in a script that puts them into its background."""
+    interrupted = (
+        "tests/contract/test_embedded_server.py::test_interrupt_from_the_keyboard_does_not_reach_the_server"
+    )
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+        "os.execv(sys.executable, [sys.executable, '-m', 'pytest', *sys.argv[1:]])"
+    )
+
+    ended = run(["-c", code, interrupted], cwd=ROOT, timeout=120, is_forked=False)
+
+    assert ended.returncode == 0, ended.stdout
