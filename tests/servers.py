@@ -20,7 +20,7 @@ from graphflow.store.server_binary import packaged_binary, packaged_server
 Engine = Literal["current", "6.2"]
 
 ENGINES: tuple[Engine, ...] = ("current", "6.2")
-START_SECONDS = 10.0
+START_SECONDS = 30.0
 
 
 class RealServer:

@@ -1,17 +1,20 @@
-"""Drives the installed command as people do: a process in a folder of its own, with that folder's embedded server."""
+"""Drives the command as people do: a process in a folder of its own, with that folder's embedded server.
+
+Most calls are forked from a process that has imported the command before; `is_forked=False` starts the installed one.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import redis
 
 from graphflow.store.embedded import EmbeddedServer
+from tests import programs
 from tests.helpers import wait_until
 
 #: Seconds that any command here may take.
@@ -25,6 +28,8 @@ from graphflow import Agent
 
 agent = Agent()
 
+# Of `count` chunks those from number `free` on wait until there is a file `gate`.
+
 @agent.node
 def chunks(task):
     print("chunks prints this")
@@ -35,6 +40,8 @@ def double(chunk, task):
     with Path("executions").open("a") as log:
         print(chunk, file=log)
     time.sleep(task.params.get("seconds", 0))
+    while chunk >= task.params.get("free", chunk + 1) and not Path("gate").exists():
+        time.sleep(0.01)
     if chunk in task.params.get("bad", []):
         raise ValueError(f"chunk {chunk} is bad")
     return chunk * 2
@@ -58,24 +65,24 @@ def doubles_file(folder: Path) -> Path:
 
 
 def graphflow(
-    folder: Path, *words: str, env: dict[str, str] | None = None
+    folder: Path, *words: str, env: dict[str, str] | None = None, is_forked: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
-    return subprocess.run(
+    return programs.run(
         command(*words),
         cwd=folder,
         env=environment(env),
-        capture_output=True,
-        text=True,
         timeout=PATIENCE_SECONDS,
+        is_forked=is_forked,
     )
 
 
 @contextlib.contextmanager
-def started(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+def started(folder: Path, *words: str, is_forked: bool = True) -> Iterator[subprocess.Popen[str]]:
     """The command, under way; killed with the block if it has not ended. Both its outputs are one."""
-    process = subprocess.Popen(
+    process = programs.start(
         command(*words),
+        is_forked=is_forked,
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -101,7 +108,8 @@ def _end_server(folder: Path) -> None:
 
 
 def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "graphflow", *words]
+    """What Python is given to be the command."""
+    return ["-m", "graphflow", *words]
 
 
 def environment(more: dict[str, str] | None = None) -> dict[str, str]:

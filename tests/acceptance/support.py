@@ -57,8 +57,8 @@ def keys_of_run(url: str, run_id: str) -> list[str]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition while the event loop goes on; TimeoutError if it does not come true in 10 seconds."""
-    async with asyncio.timeout(10):
+    """Wait for a condition while the event loop goes on; TimeoutError if it does not come true in 30 seconds."""
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - what is waited for may be in Redis or a plain variable
             await asyncio.sleep(0.002)
 
@@ -66,5 +66,5 @@ async def until(condition: Callable[[], object]) -> None:
 async def cancel(running: asyncio.Task[Any]) -> None:
     """Cancel a task and wait until it has ended so."""
     running.cancel()
-    await asyncio.wait([running], timeout=10)
+    await asyncio.wait([running], timeout=30)
     assert running.cancelled(), f"{running} did not end when it was cancelled"

@@ -12,7 +12,7 @@ import pytest
 from graphflow import Agent, AgentModule, NonRetryableException, RunStatus
 from graphflow.errors import InvalidGraph
 from tests.acceptance.support import agent_on, client, module_node, task, within
-from tests.helpers import run
+from tests.helpers import SOON_SECONDS, run
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ def test_first_failed_batch_fails_the_node_if_asked_for(agent: Agent) -> None:
 
     assert outcome.status is RunStatus.FAILED
     assert "item 2: the second" in (outcome.node_results["work"].error or "")
-    assert outcome.seconds < 10
+    assert outcome.seconds < SOON_SECONDS
 
 
 @pytest.mark.parametrize("is_async", [True, False])

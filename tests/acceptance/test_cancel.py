@@ -12,7 +12,7 @@ import pytest
 import graphflow
 from graphflow import Agent, RedisCache, RunStatus, Task
 from graphflow.errors import RunInterrupted, RunNotFound
-from tests.helpers import run, wait_until
+from tests.helpers import SOON_SECONDS, run, wait_until
 
 
 class Watched:
@@ -49,7 +49,7 @@ def test_cancel_from_elsewhere_reaches_the_module_within_a_third_of_the_lease(re
         status = await asking.agent.cancel("cancel-1", "enough of it")
         outcome = await running
 
-        assert time.monotonic() - asked < 3
+        assert time.monotonic() - asked < SOON_SECONDS
         assert status is outcome.status is RunStatus.CANCELLED
         assert outcome.error is not None
         assert "enough of it" in outcome.error
@@ -88,7 +88,7 @@ def test_sync_body_sees_that_its_run_was_cancelled(redis_url: str) -> None:
     @agent.node
     def work() -> None:
         begun.set()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not graphflow.is_cancelled():
             time.sleep(0.01)
         if graphflow.is_cancelled():

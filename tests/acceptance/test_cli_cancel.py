@@ -12,8 +12,6 @@ import pytest
 import redis
 
 from tests.acceptance.command_line import (
-    command,
-    environment,
     graphflow,
     run_id_of,
     socket_of,
@@ -135,13 +133,10 @@ def test_f33_run_that_nobody_drives_is_ended_here(folder: Path) -> None:
 
 
 def test_f33_run_is_cancelled_before_it_has_started(folder: Path) -> None:
-    process = subprocess.run(
-        command("run", "gated.py", "--id", "unborn"),
-        cwd=folder,
-        env=environment({"GRAPHFLOW_FAILPOINTS": "create.after_reply=kill"}),
-        capture_output=True,
-        text=True,
-        timeout=30,
+    process = graphflow(
+        folder,
+        *("run", "gated.py", "--id", "unborn"),
+        env={"GRAPHFLOW_FAILPOINTS": "create.after_reply=kill"},
     )
     assert process.returncode == -signal.SIGKILL
     assert field(folder, "unborn", "status") == "waiting"

@@ -10,7 +10,7 @@ from tests.acceptance.command_line import graphflow, run_id_of, started, wait_fo
 
 
 def test_a_killed_demo_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    with started(tmp_path, "demo", "--id", "demo-once") as process:
+    with started(tmp_path, "demo", "--id", "demo-once", is_forked=False) as process:
         wait_for_field(tmp_path, "gf:run:{demo-once}:map:square", "done", at_least=100)
         process.kill()
 
@@ -29,7 +29,7 @@ def test_a_killed_demo_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 
 def test_the_demo_prints_its_id_and_the_command_that_looks_at_it_first(tmp_path: Path) -> None:
-    with started(tmp_path, "demo") as process:
+    with started(tmp_path, "demo", is_forked=False) as process:
         assert process.stdout is not None
         first, second = process.stdout.readline(), process.stdout.readline()
         process.kill()

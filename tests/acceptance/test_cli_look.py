@@ -91,7 +91,7 @@ def test_show_says_how_far_each_map_is(folder: Path) -> None:
 def test_a_run_that_is_not_there_is_exit_code_3_with_the_store_looked_in(
     folder: Path, words: list[str]
 ) -> None:
-    shown = graphflow(folder, *words)
+    shown = graphflow(folder, *words, is_forked=False)
 
     assert shown.returncode == 3
     assert f"no run 'nowhere' in embedded://{folder}/.graphflow" in shown.stderr
@@ -144,7 +144,7 @@ def test_redis_cli_without_a_store_says_so(tmp_path: Path) -> None:
 
 @pytest.fixture
 def served(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    with started(folder, "server") as server:
+    with started(folder, "server", is_forked=False) as server:
         wait_until(socket_of(folder).exists, what="the server's socket")
         yield server
 
@@ -184,9 +184,9 @@ def test_server_serves_until_it_is_stopped(folder: Path, served: subprocess.Pope
 
 def test_a_run_under_way_is_shown_with_its_progress_and_who_drives_it(tmp_path: Path) -> None:
     doubles_file(tmp_path)
-    words = ("run", "doubles.py", "--param", "count=1000", "--param", "seconds=1", "--id", "long")
+    words = ("run", "doubles.py", "--param", "count=1000", "--param", "free=10", "--id", "long")
     with started(tmp_path, *words) as run:
-        wait_for_field(tmp_path, "gf:run:{long}:map:double", "done", at_least=1)
+        wait_for_field(tmp_path, "gf:run:{long}:map:double", "done", at_least=10)
         shown = graphflow(tmp_path, "show", "long").stdout.splitlines()
         listed = graphflow(tmp_path, "list").stdout.splitlines()[1]
         run.kill()

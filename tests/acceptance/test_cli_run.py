@@ -23,7 +23,9 @@ from tests.helpers import wait_until
 def test_run_shows_id_nodes_and_result(tmp_path: Path) -> None:
     doubles_file(tmp_path)
 
-    shown = graphflow(tmp_path, "run", "doubles.py", "--param", "count=4", "--param", "text=hello")
+    shown = graphflow(
+        tmp_path, "run", "doubles.py", "--param", "count=4", "--param", "text=hello", is_forked=False
+    )
 
     assert shown.returncode == 0, shown.stderr
     lines = shown.stdout.splitlines()
@@ -41,7 +43,7 @@ def test_run_shows_id_nodes_and_result(tmp_path: Path) -> None:
 def test_json_outcome_is_all_there_is_on_stdout(tmp_path: Path) -> None:
     doubles_file(tmp_path)
 
-    shown = graphflow(tmp_path, "run", "doubles.py", "--json", "--id", "nightly")
+    shown = graphflow(tmp_path, "run", "doubles.py", "--json", "--id", "nightly", is_forked=False)
 
     outcome = json.loads(shown.stdout)
     assert shown.returncode == 0
@@ -59,7 +61,7 @@ def test_json_outcome_is_all_there_is_on_stdout(tmp_path: Path) -> None:
 def test_partial_run_lists_its_failed_items_with_the_users_line_and_exits_with_1(tmp_path: Path) -> None:
     doubles_file(tmp_path)
 
-    shown = graphflow(tmp_path, "run", "doubles.py", "--param", "bad=[1]")
+    shown = graphflow(tmp_path, "run", "doubles.py", "--param", "bad=[1]", is_forked=False)
 
     assert shown.returncode == 1
     lines = shown.stdout.splitlines()
@@ -157,10 +159,10 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on(
 ) -> None:
     doubles_file(tmp_path)
     words = ("run", "doubles.py", "--param", "count=300", "--param", "seconds=0.4", "--id", "stopped")
-    with started(tmp_path, *words) as process:
+    with started(tmp_path, *words, is_forked=False) as process:
         wait_for_field(tmp_path, "gf:run:{stopped}:map:double", "done", at_least=20)
         process.send_signal(number)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
 
     assert process.returncode == exit_code
     assert f"stopped; go on with: graphflow {' '.join(words)}" in output.splitlines()
@@ -177,23 +179,26 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on(
 
 def test_a_second_process_waits_for_the_run_and_shows_who_drives_it(tmp_path: Path) -> None:
     doubles_file(tmp_path)
-    words = ("run", "doubles.py", "--param", "count=300", "--param", "seconds=1.5", "--id", "shared")
+    words = ("run", "doubles.py", "--param", "count=300", "--param", "free=30", "--id", "shared")
     with started(tmp_path, *words) as first:
         wait_for_field(tmp_path, "gf:run:{shared}", "revision", at_least=1)
-        second = graphflow(tmp_path, *words)
-        first.communicate(timeout=30)
+        with started(tmp_path, *words) as second:
+            assert second.stdout is not None
+            assert any(f":{first.pid}, " in line for line in second.stdout)
+            (tmp_path / "gate").touch()
+            output, _ = second.communicate(timeout=60)
+        first.communicate(timeout=60)
 
     assert first.returncode == second.returncode == 0
-    assert f":{first.pid}, " in second.stdout
-    assert 'result   {"sum": 89700, "text": null}' in second.stdout
+    assert 'result   {"sum": 89700, "text": null}' in output
     assert set(_executions(tmp_path).values()) == {1}
 
 
 def test_verbose_prints_log_messages(tmp_path: Path) -> None:
     doubles_file(tmp_path)
 
-    quiet = graphflow(tmp_path, "run", "doubles.py", "--id", "quiet")
-    verbose = graphflow(tmp_path, "run", "doubles.py", "--id", "loud", "--verbose")
+    quiet = graphflow(tmp_path, "run", "doubles.py", "--id", "quiet", is_forked=False)
+    verbose = graphflow(tmp_path, "run", "doubles.py", "--id", "loud", "--verbose", is_forked=False)
 
     assert quiet.stderr == ""
     assert "run loud started" in verbose.stderr
@@ -214,10 +219,10 @@ def _executions(folder: Path) -> Counter[str]:
 def test_what_does_not_end_in_its_grace_is_dropped(tmp_path: Path) -> None:
     doubles_file(tmp_path)
     words = ("run", "doubles.py", "--param", "count=1", "--param", "seconds=600", "--grace", "0.2")
-    with started(tmp_path, *words) as process:
+    with started(tmp_path, *words, is_forked=False) as process:
         wait_until((tmp_path / "executions").exists, what="the item to start")
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=60)
 
     assert "stopping: what runs gets 0.2 s to finish; the same signal again ends it at once\n" in output
     assert process.returncode == 130
@@ -226,13 +231,13 @@ def test_what_does_not_end_in_its_grace_is_dropped(tmp_path: Path) -> None:
 def test_a_second_signal_ends_the_process_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
     doubles_file(tmp_path)
     words = ("run", "doubles.py", "--param", "count=1", "--param", "seconds=600", "--id", "hangs")
-    with started(tmp_path, *words, "--grace", "600") as process:
+    with started(tmp_path, *words, "--grace", "600", is_forked=False) as process:
         wait_until((tmp_path / "executions").exists, what="the item to start")
         process.send_signal(signal.SIGTERM)
         assert process.stdout is not None
         assert any(line.startswith("stopping: ") for line in process.stdout)
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=60)
 
     assert process.returncode == 143
     assert output == f"ended; go on with: graphflow {' '.join(words)} --grace 600\n"

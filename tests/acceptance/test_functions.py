@@ -16,7 +16,7 @@ import pytest
 
 from graphflow import END, Agent, AgentModule, NodeStatus, NonRetryableException, RunStatus
 from tests.acceptance.support import agent_on, module_node, task, within
-from tests.helpers import run
+from tests.helpers import SOON_SECONDS, run
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_decorated_function_stays_a_plain_function(agent: Agent) -> None:
 
 
 def test_sync_functions_run_in_threads_at_the_same_time(agent: Agent) -> None:
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=30)
 
     @agent.node
     def one() -> str:
@@ -104,7 +104,7 @@ def test_sync_functions_run_in_threads_at_the_same_time(agent: Agent) -> None:
 
 
 def test_sync_function_in_a_map_runs_in_several_threads(agent: Agent) -> None:
-    together = threading.Barrier(4, timeout=5)
+    together = threading.Barrier(4, timeout=30)
 
     @agent.node(map_over="items")
     def names(item: int) -> str:
@@ -208,7 +208,7 @@ def test_decision_for_end_stops_what_runs_and_completes(agent: Agent) -> None:
     assert outcome["answer"] == 42
     assert "slow" not in outcome
     assert ended == ["cancelled"]
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < SOON_SECONDS
 
 
 def test_decision_for_none_falls_through_to_all_dependents(agent: Agent) -> None:
@@ -283,7 +283,7 @@ def test_module_over_its_timeout_is_tried_again_and_then_failed(agent: Agent) ->
     assert outcome.failures[0].attempts == 2
     assert "timeout=0.1" in outcome.failures[0].error
     assert "started" not in outcome
-    assert outcome.seconds < 5
+    assert outcome.seconds < SOON_SECONDS
 
 
 def test_function_over_its_timeout_is_tried_again(agent: Agent) -> None:
@@ -304,7 +304,7 @@ def test_sync_function_over_its_timeout_frees_its_slot_and_its_thread(redis_url:
 
     @agent.node(timeout=0.1, max_retries=2)
     def blocks() -> None:
-        release.wait(10)
+        release.wait(60)
 
     @agent.node(timeout=5)
     def other() -> str:
@@ -316,7 +316,7 @@ def test_sync_function_over_its_timeout_frees_its_slot_and_its_thread(redis_url:
     assert outcome.status is RunStatus.PARTIAL
     assert outcome["other"] == "ran"
     assert "timeout=0.1" in outcome.failures[0].error
-    assert outcome.seconds < 3
+    assert outcome.seconds < SOON_SECONDS
 
 
 def test_process_ends_although_a_sync_function_hangs(redis_url: str, tmp_path: Path) -> None:
@@ -535,7 +535,7 @@ def test_deadline_ends_the_run_and_is_named(redis_url: str) -> None:
 
     assert outcome.status is RunStatus.FAILED
     assert "deadline=0.2" in (outcome.error or "")
-    assert outcome.seconds < 5
+    assert outcome.seconds < SOON_SECONDS
 
 
 def test_max_visits_ends_the_run_and_is_named(agent: Agent) -> None:
@@ -631,11 +631,18 @@ def test_stop_on_success_leaves_out_the_modules_after_it(agent: Agent) -> None:
 
 
 def test_parallel_modules_run_at_the_same_time(agent: Agent) -> None:
+    both = asyncio.Barrier(2)
+
+    class Meets(Says):
+        async def process(self, cache, semaphore):  # type: ignore[no-untyped-def]
+            await both.wait()
+            return await super().process(cache, semaphore)
+
     agent.add_node(
         module_node(
             "talk",
-            Says(word="one", wait=0.15),
-            Says(word="two", wait=0.15),
+            Meets(word="one", config=within(SOON_SECONDS)),
+            Meets(word="two", config=within(SOON_SECONDS)),
             Says(word="three"),
             parallel=True,
         )
@@ -645,7 +652,6 @@ def test_parallel_modules_run_at_the_same_time(agent: Agent) -> None:
 
     assert sorted(outcome["said"]) == ["one", "three", "two"]
     assert outcome.node_results["talk"].result == "three"
-    assert outcome.seconds < 0.28
 
 
 def test_other_parallel_modules_finish_before_the_node_fails(agent: Agent) -> None:

@@ -224,12 +224,11 @@ def test_claiming_processors_overlap_and_give_the_same_answer(redis_url: str) ->
     assert outcome.status is RunStatus.COMPLETE
     assert sorted(outcome["final_results"]) == DOUBLED
     assert most == 3
-    print(f"7 subtasks of 50 ms on three claiming processors: {outcome.seconds:.3f} s")
-    assert outcome.seconds < 1
 
 
 def test_mapped_subtasks_overlap_and_keep_their_order(redis_url: str) -> None:
     agent = Agent(cache=RedisCache(redis_url), max_concurrent_tasks=3)
+    running = most = 0
 
     @agent.node
     def chunks(task):  # type: ignore[no-untyped-def]
@@ -238,15 +237,18 @@ def test_mapped_subtasks_overlap_and_keep_their_order(redis_url: str) -> None:
 
     @agent.node(map_over="chunks")
     async def double(chunk):  # type: ignore[no-untyped-def]
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
         await asyncio.sleep(0.05)
+        running -= 1
         return [2 * number for number in chunk]
 
     outcome = agent.run_task_sync(numbers(20))
 
     assert [number for part in outcome["double"] for number in part] == DOUBLED
     assert outcome.node_results["double"].status is NodeStatus.SUCCEEDED
-    print(f"7 subtasks of 50 ms in a map on three slots: {outcome.seconds:.3f} s")
-    assert outcome.seconds < 1
+    assert most == 3
 
 
 def test_task_holds_status_and_result_of_its_run(redis_url: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from graphflow import AgentModule, RunStatus
 from tests.acceptance.support import agent_on, client, keys_of_run, module_node, task, within
+from tests.helpers import SOON_SECONDS
 
 calls: list[Any] = []
 
@@ -293,7 +294,7 @@ def test_a_lease_that_is_lost_during_a_step_is_not_the_failure_of_the_module(red
     assert outcome.status is RunStatus.COMPLETE, outcome.error
     assert outcome.node_results["think"].attempts == 1
     assert outcome["think"] == "answer to why"
-    assert outcome.seconds < 4, "nobody waits for what cannot be stored"
+    assert outcome.seconds < SOON_SECONDS, "nobody waits for what cannot be stored"
 
 
 def test_a_step_of_a_module_run_that_ran_out_of_time_is_remembered(redis_url: str) -> None:

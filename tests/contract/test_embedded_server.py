@@ -121,7 +121,7 @@ def test_interrupt_from_the_keyboard_does_not_reach_the_server(folder, user):
 
     with EmbeddedServer(folder) as server:
         os.killpg(victim.pid, signal.SIGINT)
-        victim.wait()
+        victim.wait(timeout=30)
         assert lives(pid)
         assert command(server, "PING") == ["PONG"]
 

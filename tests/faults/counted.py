@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import redis
 
-from tests.faults.harness import ROOT
+from tests import programs
 from tests.helpers import wait_until
+from tests.programs import ROOT
 
 #: Items in flight at a time.
 CONCURRENCY = 50
@@ -30,9 +30,9 @@ class Counted:
     source: str
 
     def start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.faults.counting", self.url, self.run_id, str(self.count)]
-        command += [str(self.log), self.source, "--concurrency", str(CONCURRENCY)]
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        words = ["-m", "tests.faults.counting", self.url, self.run_id, str(self.count)]
+        words += [str(self.log), self.source, "--concurrency", str(CONCURRENCY)]
+        return programs.start(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def kill_after(self, client: redis.Redis, records: int) -> set[int]:
         """Start it and SIGKILL it when so many items have their record: the items that have one then."""

@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,12 +17,13 @@ from typing import Any
 import redis
 
 from graphflow.failpoints import ENVIRONMENT_VARIABLE
+from tests import programs
 from tests.faults.graphs import PAYLOAD, Form, answer_of, executions
 from tests.helpers import wait_until
+from tests.programs import ROOT
 
-ROOT = Path(__file__).parents[2]
 #: Seconds after which a run that should have ended counts as hanging.
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 #: What no process may say about itself.
 COMPLAINTS = (
     "Traceback",
@@ -69,19 +69,19 @@ class Victim:
 
     def __init__(self, job: Job, failpoints: str = "", *options: str) -> None:
         self.job = job
-        command = [sys.executable, "-W", "default::ResourceWarning", "-m", "tests.faults.victim"]
-        command += [job.url, job.run_id, job.form, str(job.log), "--lease-seconds", str(job.lease_seconds)]
+        words = ["-m", "tests.faults.victim"]
+        words += [job.url, job.run_id, job.form, str(job.log), "--lease-seconds", str(job.lease_seconds)]
         if job.delay is not None:
-            command += ["--delay", str(job.delay)]
+            words += ["--delay", str(job.delay)]
         if job.barrier is not None:
-            command += ["--barrier", str(job.barrier)]
+            words += ["--barrier", str(job.barrier)]
         if job.fails_once:
-            command += ["--fails-once"]
-        command += [*job.options, *options]
+            words += ["--fails-once"]
+        words += [*job.options, *options]
         #: What it logged, as far as it was read: all of it once it has ended.
         self.errors = ""
-        self.process = subprocess.Popen(
-            command,
+        self.process = programs.start(
+            words,
             cwd=ROOT,
             env=os.environ | {ENVIRONMENT_VARIABLE: failpoints},
             stdin=subprocess.DEVNULL,

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import programs
 from tests.faults.harness import looking_at, run_field
 from tests.helpers import wait_until
 from tests.servers import RealServer
@@ -74,8 +74,8 @@ class Folder:
 
     @contextmanager
     def driver(self, run_id: str) -> Iterator[subprocess.Popen[str]]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "graphflow", "run", "drained.py", "--id", run_id, "--json"],
+        process = programs.start(
+            ["-m", "graphflow", "run", "drained.py", "--id", run_id, "--json"],
             cwd=self.path,
             env={**os.environ, "GRAPHFLOW_REDIS_URL": self.url},
             stdout=subprocess.PIPE,

@@ -16,7 +16,7 @@ from tests.acceptance.support import task, until
 from tests.faults.graphs import agent_of, answer_of, executions, task_of
 from tests.faults.harness import looking_at, run_field, wait_bodies_begun
 from tests.faults.invariants import check_run
-from tests.helpers import run
+from tests.helpers import SOON_SECONDS, run
 from tests.servers import RealServer
 
 HOUR_MS = 3_600_000
@@ -41,7 +41,7 @@ def test_lease_whose_deadline_is_an_hour_off_is_either_kept_or_taken_and_the_run
         outcomes = await asyncio.gather(driving, second.run_task(task_of("map"), run_id=tmp_path.name))
 
         assert [outcome["combine"] for outcome in outcomes] == [answer_of("map")] * 2
-        assert time.monotonic() - began < 2 * lease_seconds + 3
+        assert time.monotonic() - began < SOON_SECONDS
 
     run(main())
     with looking_at(redis_server.url) as client:
@@ -73,7 +73,7 @@ def test_run_of_a_driver_that_stands_still_is_free_within_two_lease_lengths_afte
         assert (await agent.resume(tmp_path.name))["combine"] == answer_of("map")
         return time.monotonic() - began
 
-    assert run(main()) < 2 * lease_seconds + 2
+    assert run(main()) < SOON_SECONDS
 
 
 @pytest.mark.parametrize("hours", [1, -1])
@@ -96,7 +96,7 @@ def test_retry_that_was_set_by_another_clock_does_not_wait_an_hour(
         with monkeypatch.context() as other:
             for module in (admission, committer, scheduler):
                 other.setattr(module, "now", lambda: round(time.time() * 1000 + hours * HOUR_MS, 3))
-            other.setattr("graphflow.engine.visits.backoff_seconds", lambda attempts, draw: 20.0)
+            other.setattr("graphflow.engine.visits.backoff_seconds", lambda attempts, draw: 600.0)
             driving = asyncio.create_task(agent.run_task(task(), run_id=tmp_path.name))
             with looking_at(redis_server.url) as client:
                 key = f"gf:run:{{{tmp_path.name}}}:nodes"
@@ -107,7 +107,7 @@ def test_retry_that_was_set_by_another_clock_does_not_wait_an_hour(
         outcome = await agent.resume(tmp_path.name)
 
         assert (outcome.status, outcome["fails_once"]) == (RunStatus.COMPLETE, "done")
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < SOON_SECONDS
 
     run(main())
 
@@ -135,6 +135,6 @@ def test_deadline_of_a_run_that_was_started_by_a_clock_ahead_is_not_an_hour_long
 
         assert outcome.status is RunStatus.FAILED
         assert "deadline=1" in (outcome.error or "")
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < SOON_SECONDS
 
     run(main())

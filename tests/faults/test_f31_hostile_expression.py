@@ -11,6 +11,7 @@ from graphflow import Agent, FlowControlConfig, FlowControlModule, FlowDecision,
 from graphflow.errors import InvalidGraph
 from graphflow.graph.tasks import RunStatus
 from tests.acceptance.support import agent_on, keys_of_run, task
+from tests.helpers import SOON_SECONDS
 from tests.unit.test_expression_attacks import REFUSED, STATE, STOPPED
 
 
@@ -50,4 +51,4 @@ def test_bomb_fails_its_node_alone_and_soon_and_changes_no_state(agent: Agent, n
     assert [failure.node for failure in outcome.failures] == ["bombed"]
     assert outcome.failures[0].attempts <= 1
     assert {key: outcome[key] for key in STATE} == STATE
-    assert outcome.seconds < 2
+    assert outcome.seconds < SOON_SECONDS

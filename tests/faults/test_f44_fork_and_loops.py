@@ -16,9 +16,10 @@ from graphflow.ids import RunId
 from graphflow.store.address import parse_address
 from graphflow.store.redis_store import RedisStore
 from tests.faults.graphs import agent_of, answer_of, executions, task_of
-from tests.faults.harness import COMPLAINTS, ROOT, looking_at, run_field
+from tests.faults.harness import COMPLAINTS, looking_at, run_field
 from tests.faults.invariants import check_run
 from tests.helpers import run
+from tests.programs import ROOT
 from tests.servers import RealServer
 
 

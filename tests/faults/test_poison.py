@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from graphflow import Agent, RedisCache, RunResult, Task
+from tests import programs
+from tests.programs import ROOT
 
 ITEMS = 1_000
 POISON = 437
@@ -61,10 +62,10 @@ def test_one_poisonous_item_among_a_thousand_is_the_only_one_that_fails(
     redis_url: str, tmp_path: Path, kind: str
 ) -> None:
     log = tmp_path / "executions"
-    command = [sys.executable, "-m", "tests.faults.test_poison", redis_url, str(log), kind]
+    words = ["-m", "tests.faults.test_poison", redis_url, str(log), kind]
 
     deaths = 0
-    while (ended := subprocess.run(command, capture_output=True, text=True, timeout=60)).returncode == 7:
+    while (ended := programs.run(words, cwd=ROOT, timeout=60)).returncode == 7:
         deaths += 1
         assert deaths <= MOST_DEATHS
 

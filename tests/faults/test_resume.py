@@ -100,12 +100,11 @@ def test_run_whose_deadline_passed_while_nobody_drove_it_ends_at_once(
     with looking_at(redis_server.url) as client:
         run(_stop_when(agent(), task, tmp_path.name, lambda: bool(began)))
         time.sleep(0.4)
-        resumed = time.monotonic()
 
         outcome = run(agent().run_task(task, run_id=tmp_path.name))
 
         assert outcome.status is RunStatus.FAILED
-        assert time.monotonic() - resumed < 0.5
+        assert len(began) == 1, "its time was over when it was resumed"
         check_over(client, tmp_path.name, ["sleep"], [], status="failed")
 
 

@@ -6,14 +6,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from graphflow.failpoints import ENVIRONMENT_VARIABLE
-from tests.faults.harness import PATIENCE_SECONDS, ROOT, looking_at
+from tests import programs
+from tests.faults.harness import PATIENCE_SECONDS, looking_at
+from tests.programs import ROOT
 from tests.servers import RealServer
 
 PROGRAM = """
@@ -97,12 +98,10 @@ class Program:
         self.arguments = [server.url, str(self.log), form, self.run_id]
 
     def start(self, failpoints: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", PROGRAM, *self.arguments],
+        return programs.run(
+            ["-c", PROGRAM, *self.arguments],
             cwd=ROOT,
             env=os.environ | {ENVIRONMENT_VARIABLE: failpoints},
-            capture_output=True,
-            text=True,
             timeout=PATIENCE_SECONDS,
         )
 
@@ -223,9 +222,5 @@ def _send(program: Program, server: RealServer, value: str) -> None:
         "import asyncio, sys; from graphflow import Agent, RedisCache; "
         "asyncio.run(Agent(cache=RedisCache(sys.argv[1])).signal(*sys.argv[2:]))"
     )
-    subprocess.run(
-        [sys.executable, "-c", code, server.url, program.run_id, "go", value],
-        cwd=ROOT,
-        check=True,
-        timeout=20,
-    )
+    words = ["-c", code, server.url, program.run_id, "go", value]
+    programs.run(words, cwd=ROOT, timeout=PATIENCE_SECONDS).check_returncode()

@@ -99,11 +99,9 @@ def test_watchdog_counts_only_time_in_which_there_was_no_turn() -> None:
         drive: Any = SimpleNamespace(
             turns=0, loop=asyncio.get_running_loop(), context=contextvars.copy_context()
         )
-        watchdog = Watchdog(
-            drive, 0.05, stands_still=lambda: True, on_stall=lambda: calls.append(drive.turns)
-        )
+        watchdog = Watchdog(drive, 0.5, stands_still=lambda: True, on_stall=lambda: calls.append(drive.turns))
         watchdog.start()
-        for _ in range(30):
+        for _ in range(75):
             drive.turns += 1
             await asyncio.sleep(0.01)
         while_it_turned = len(calls)

@@ -18,6 +18,7 @@ import logging
 import random
 import signal
 import time
+import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -71,6 +72,7 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     options = parsed()
+    warnings.simplefilter("default", ResourceWarning)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     agent = made_agent(options)
     signal.signal(signal.SIGTERM, lambda *_: agent.drain())

@@ -21,7 +21,7 @@ from tests.simulation import Behaviour, Fail, Simulation, To, choose, new_run, p
 MAX_STEPS = 3_000
 LIMITLESS = 1_000_000
 
-quick = settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+quick = settings(suppress_health_check=list(HealthCheck))
 
 
 @dataclass

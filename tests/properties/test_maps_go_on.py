@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -168,16 +167,7 @@ def check(spec: Spec, url: str) -> None:
         assert sum(outcome.get(f"list_{key}", [])) == expected[f"append_{key}"]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=max(200, settings.default.max_examples), suppress_health_check=list(HealthCheck))
 @given(specs())
 def test_random_maps_that_want_the_same_keys_go_on_to_their_end(redis_url: str, spec: Spec) -> None:
-    check(spec, redis_url)
-
-
-@pytest.mark.long
-@settings(max_examples=2_000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(specs())
-def test_two_thousand_random_maps_that_want_the_same_keys_go_on_to_their_end(
-    redis_url: str, spec: Spec
-) -> None:
     check(spec, redis_url)

@@ -18,7 +18,7 @@ from tests.simulation import Simulation, View, choose, plan_of, work
 
 MAX_STEPS = 2_000
 
-quick = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+quick = settings(suppress_health_check=list(HealthCheck))
 
 
 def elements() -> Iterator[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graphflow.caches.transaction import Transaction
@@ -67,7 +67,6 @@ def program(number: int, steps: list[tuple[str, str]]) -> Body:
     return body
 
 
-@settings(max_examples=300, deadline=None)
 @given(PROGRAMS, st.integers(1, 4), st.randoms(use_true_random=False))
 def test_concurrent_runs_equal_their_replay_in_commit_order(
     programs: list[tuple[str, list[tuple[str, str]]]], slots: int, rng: random.Random
@@ -87,7 +86,6 @@ def test_concurrent_runs_equal_their_replay_in_commit_order(
     assert max(attempt.conflicts for attempt in committed) <= 3
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.integers(2, 25), st.integers(1, 6), st.randoms(use_true_random=False))
 def test_runs_that_read_what_others_tell_them_to_commit_after_three_conflicts(
     count: int, slots: int, rng: random.Random
@@ -113,7 +111,6 @@ def test_runs_that_read_what_others_tell_them_to_commit_after_three_conflicts(
     assert max(attempt.conflicts for attempt in committed) <= 3
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(2, 4), st.randoms(use_true_random=False))
 def test_run_that_reads_another_key_at_each_repeat_commits_after_three_conflicts(
     slots: int, rng: random.Random
@@ -155,7 +152,6 @@ def counting(pauses_before_write: int = 1, second_read: bool = False) -> Body:
     return count
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 4), st.randoms(use_true_random=False))
 def test_of_32_counters_on_three_slots_at_most_four_are_repeated(pauses: int, rng: random.Random) -> None:
     state = MemoryState(counter=0)
@@ -170,7 +166,6 @@ def test_of_32_counters_on_three_slots_at_most_four_are_repeated(pauses: int, rn
     assert sum(attempt.conflicts for attempt in committed) <= 4
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_counters_that_are_stopped_at_a_later_read_are_not_repeated_for_ever(rng: random.Random) -> None:
     """Overtaken at its second read, a run has not shown that it writes the counter; its kind learns it at a commit."""
@@ -185,7 +180,6 @@ def test_counters_that_are_stopped_at_a_later_read_are_not_repeated_for_ever(rng
     assert len([attempt for attempt in committed if attempt.conflicts]) <= 4
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 3), st.integers(0, 300), st.randoms(use_true_random=False))
 def test_items_that_read_config_repeat_at_most_once_after_each_write_of_it(
     writes: int, steps_between: int, rng: random.Random
@@ -306,7 +300,6 @@ def test_parked_writer_is_not_kept_waiting_by_readers_that_keep_coming() -> None
     assert state.values() == {"config": 2}
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.integers(1, 5), st.randoms(use_true_random=False))
 def test_immediate_sets_neither_deadlock_nor_disturb_older_tickets(slots: int, rng: random.Random) -> None:
     state = MemoryState(counter=0, progress=0)
@@ -334,7 +327,6 @@ def test_immediate_sets_neither_deadlock_nor_disturb_older_tickets(slots: int, r
     assert max(attempt.conflicts for attempt in committed) <= 3
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 6), st.randoms(use_true_random=False))
 def test_claimers_share_a_list_without_conflict(slots: int, rng: random.Random) -> None:
     state = MemoryState(subtasks=[{"id": number, "status": "pending"} for number in range(12)])

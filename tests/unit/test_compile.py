@@ -837,9 +837,9 @@ def test_compiling_calls_nothing_and_is_fast_for_a_thousand_nodes():
         for number, name in enumerate(before)
     ]
 
-    started = time.perf_counter()
+    started = time.thread_time()
     plan = plan_of(*reversed(nodes), *bodies)
-    elapsed = time.perf_counter() - started
+    elapsed = time.thread_time() - started
 
     assert len(plan.nodes) == 1001
     assert plan.node("n999").ancestors.bit_count() == 1000

@@ -223,11 +223,11 @@ ANSWERED = [
 
 @pytest.mark.parametrize("text", REFUSED, ids=lambda text: text[:50].encode("ascii", "replace").decode())
 def test_hostile_text_is_refused_when_it_is_parsed(text: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(ExpressionError):
         parse_expression(text)
 
-    assert time.perf_counter() - started < STOPPED_WITHIN_SECONDS
+    assert time.thread_time() - started < STOPPED_WITHIN_SECONDS
 
 
 @pytest.mark.parametrize("text", STOPPED, ids=lambda text: text[:50])
@@ -235,10 +235,10 @@ def test_bomb_is_stopped_and_the_state_is_unchanged(text: str) -> None:
     before = copy.deepcopy(STATE)
     expression = parse_expression(text)
 
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(EvaluationError) as caught:
         expression.evaluate(lambda name: STATE.get(name, MISSING), lambda name: MISSING)
-    elapsed = time.perf_counter() - started
+    elapsed = time.thread_time() - started
 
     assert elapsed < STOPPED_WITHIN_SECONDS
     expected = "would|it takes more|it builds more|too long|cannot round|cannot read|does not apply|fails on"

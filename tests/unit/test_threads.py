@@ -34,7 +34,7 @@ def test_idle_thread_is_used_again() -> None:
 
 
 def test_calls_at_the_same_time_have_a_thread_each() -> None:
-    together = threading.Barrier(8, timeout=5)
+    together = threading.Barrier(8, timeout=30)
 
     async def main(threads: Threads) -> list[int]:
         return await asyncio.gather(*(threads.run(together.wait, (), {}) for _ in range(8)))
