@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from tests.acceptance.command_line import (
+    environment,
     graphflow,
     run_id_of,
     socket_of,
