@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphflow.store.address import ping
-from graphflow.store.server_binary import ServerBinary, choose_binary
+from graphflow.server.address import ping
+from graphflow.server.server_binary import ServerBinary, choose_binary
 
 START_SECONDS = 10.0
 

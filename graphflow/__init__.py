@@ -3,13 +3,13 @@
 A map for readers, in the order in which the code is best read:
 
     graph/               nouns that users build: Task, AgentModule, FlowDecision, Node, and the Cache protocol
-    engine/plan.py       a graph compiled (compile.py) and checked (validate.py for a node, relations.py for all of them)
+    planning/plan.py       a graph compiled (compile.py) and checked (validate.py for a node, relations.py for all of them)
     run.py               one execution of a plan: its mirror, what comes in, what changes; events.py has the facts of it
-    engine/advance.py    the rules: what happens next, as one pure fold (visits.py, items.py; fold.py, readiness.py, ...)
-    caches/transaction.py the state as one module run sees it; isolation.py: reads are checked, writes wait
+    rules/advance.py    the rules: what happens next, as one pure fold (visits.py, items.py; fold.py, readiness.py, ...)
+    state/transaction.py the state as one module run sees it; isolation.py: reads are checked, writes wait
     store/               where runs are kept: keys.py names every key, lua/commit.lua stores a batch or nothing
     engine/scheduler.py  drives a run: admits attempts, validates what they come to, commits; recovery.py starts it
-    engine/map_driver.py drives the items of its maps (maps.py, plain_items.py), from sources.py to their records
+    engine/maps/driver.py drives the items of its maps (maps.py, plain_items.py), from sources.py to their records
     agent.py             the front door (builder.py builds the graph), result.py what a run came to, cli/ the command
 
 The rest is ground: errors, ids, settings, codec, expressions, failpoints. executors/ holds where module bodies run.
@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphflow.agent import Agent
-    from graphflow.caches.redis_cache import RedisCache
     from graphflow.codec import register_type
     from graphflow.errors import (
         GraphflowError,
@@ -55,13 +54,14 @@ if TYPE_CHECKING:
     from graphflow.graph.tasks import RunStatus, Task, TaskStatus
     from graphflow.result import ModuleResult, NodeResult, RunFailure, RunResult
     from graphflow.run import NodeStatus
+    from graphflow.store.cache import RedisCache
     from graphflow.store.contract import MapProgress, Snapshot
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "graphflow.agent": ("Agent",),
-    "graphflow.caches.redis_cache": ("RedisCache",),
+    "graphflow.store.cache": ("RedisCache",),
     "graphflow.codec": ("register_type",),
     "graphflow.errors": (
         "GraphflowError",

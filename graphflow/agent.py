@@ -14,22 +14,20 @@ from uuid import uuid4
 
 from graphflow.bounds import AGENT_BOUNDS, CALL_BOUNDS, checked, checked_stall_seconds
 from graphflow.builder import GraphBuilder
-from graphflow.caches.names import checked_name, initial_texts
-from graphflow.caches.redis_cache import RedisCache
 from graphflow.codec import decode, decode_all
-from graphflow.engine.compile import compile_plan
-from graphflow.engine.entering import Entrance, Terms
-from graphflow.engine.fork import enter_fork
-from graphflow.engine.plan import Plan
-from graphflow.engine.recovery import check_plan, setting_aside
-from graphflow.engine.session import Session, Sessions
-from graphflow.engine.sweep import Sweep
+from graphflow.entrance.driving import check_plan, setting_aside
+from graphflow.entrance.entering import Entrance, Terms
+from graphflow.entrance.fork import enter_fork
+from graphflow.entrance.session import Session, Sessions
+from graphflow.entrance.sweep import Sweep
 from graphflow.errors import GraphflowError, RunOver
 from graphflow.events import Event, RunFinished
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import RunId, check_run_id
 from graphflow.map_results import results_as_completed, results_in_order
 from graphflow.origin import code_of, name_of, refuse_while_loading
+from graphflow.planning.compile import compile_plan
+from graphflow.planning.plan import Plan
 from graphflow.requests import cancel_request, message_request, signal_request
 from graphflow.result import NodeResult, RunResult, run_result
 from graphflow.run import Run
@@ -40,6 +38,8 @@ from graphflow.settings import (
     KEEP_COMPLETE_SECONDS,
     KEEP_OTHER_SECONDS,
 )
+from graphflow.state.names import checked_name, initial_texts
+from graphflow.store.cache import RedisCache
 from graphflow.store.contract import MapProgress, Retention, RunHead, Snapshot
 from graphflow.values import value_text
 

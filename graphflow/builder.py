@@ -1,6 +1,6 @@
 """Putting a graph together: nodes with their modules, and functions that become nodes by a decorator.
 
-The graph is checked as a whole when it is compiled (`engine/compile.py`), not here.
+The graph is checked as a whole when it is compiled (`planning/compile.py`), not here.
 """
 
 from __future__ import annotations

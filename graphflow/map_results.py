@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from itertools import islice
 
-from graphflow.engine.describe import is_map
 from graphflow.errors import MapNotFound
 from graphflow.events import (
     Event,
@@ -26,6 +25,7 @@ from graphflow.events import (
     indexes_of,
 )
 from graphflow.ids import RunId
+from graphflow.planning.describe import is_map
 from graphflow.store.contract import MapLook, Store
 
 #: Results that are read at a time.

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from graphflow.errors import RunsOnImport
-from graphflow.store.address import Address
+from graphflow.server.address import Address
 
 _loading: ContextVar[str] = ContextVar("loading", default="")
 

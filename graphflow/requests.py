@@ -9,7 +9,8 @@ from typing import Any
 from graphflow.codec import encode
 from graphflow.errors import UNREADABLE
 from graphflow.graph.tasks import RunStatus
-from graphflow.run import GraphChanged, Input, Message, MessagesSent, SignalArrived, Stop, message_text
+from graphflow.inputs import GraphChanged, Input, MessagesSent, SignalArrived, Stop
+from graphflow.run import Message, message_text
 
 
 def cancel_request(reason: str) -> str:

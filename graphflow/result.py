@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphflow.codec import decode
-from graphflow.engine.explain import explain
-from graphflow.engine.plan import Plan, PlanNode
 from graphflow.graph.tasks import RunStatus, Task
+from graphflow.planning.plan import Plan, PlanNode
+from graphflow.rules.explain import explain
 from graphflow.run import Failure, NodeState, NodeStatus, Run
 
 

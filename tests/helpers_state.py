@@ -28,14 +28,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coro
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphflow.caches.claims import Claims
-from graphflow.caches.footprint import Footprint
-from graphflow.caches.isolation import Overtaken
-from graphflow.caches.transaction import Transaction
 from graphflow.codec import decode, encode
-from graphflow.engine.tickets import Ticket, TicketLine
 from graphflow.errors import StateError
 from graphflow.graph.tasks import Task
+from graphflow.state.claims import Claims
+from graphflow.state.footprint import Footprint
+from graphflow.state.isolation import Overtaken
+from graphflow.state.tickets import Ticket, TicketLine
+from graphflow.state.transaction import Transaction
 
 
 class MemoryState:

@@ -23,19 +23,18 @@ import graphflow
 
 #: From the ground up. A file may import from its own floor and those below; a longer name goes before a shorter one.
 FLOORS: list[list[str]] = [
-    ["errors", "ids", "settings", "bounds", "failpoints", "clock", "expressions", "codec", "values"],
-    ["graph", "events"],
+    ["errors", "ids", "settings", "bounds", "failpoints", "expressions", "codec", "values"],
+    ["graph", "events", "run", "inputs", "transition", "requests"],
     ["executors"],
     ["planning"],
-    ["run", "inputs", "transition", "requests"],
     ["rules"],
     ["server"],
     ["state"],
     ["store"],
     ["engine"],
     ["entrance"],
-    ["builder", "result", "map_results", "origin", "agent"],
-    ["cli", "testing", "__main__"],
+    ["builder", "result", "map_results", "origin", "agent", "caches"],
+    ["cli", "__main__"],
 ]
 
 Imports = dict[str, set[str]]

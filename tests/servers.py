@@ -14,8 +14,8 @@ from typing import Literal
 
 import pytest
 
-from graphflow.store.address import ping
-from graphflow.store.server_binary import packaged_binary, packaged_server
+from graphflow.server.address import ping
+from graphflow.server.server_binary import packaged_binary, packaged_server
 
 Engine = Literal["current", "6.2"]
 

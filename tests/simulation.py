@@ -15,28 +15,17 @@ from typing import Any
 
 from graphflow import events
 from graphflow.codec import decode_plain, encode
-from graphflow.engine.advance import advance, apply
-from graphflow.engine.compile import compile_plan
-from graphflow.engine.plan import Plan, bits
-from graphflow.engine.readiness import Verdict, readiness, recount
 from graphflow.graph.flow import FlowControlConfig, FlowControlModule, FlowDecision
 from graphflow.graph.modules import AgentModule, ModuleConfig, ModuleType
 from graphflow.graph.nodes import Node, NodeConfig
 from graphflow.graph.tasks import Task
-from graphflow.run import (
-    Begin,
-    Failure,
-    Input,
-    ItemOutcomes,
-    ItemsStored,
-    NodeState,
-    NodeStatus,
-    Outcome,
-    RetryDue,
-    Run,
-    Started,
-    Transition,
-)
+from graphflow.inputs import Begin, Input, ItemOutcomes, ItemsStored, Outcome, RetryDue, Started
+from graphflow.planning.compile import compile_plan
+from graphflow.planning.plan import Plan, bits
+from graphflow.rules.advance import advance, apply
+from graphflow.rules.readiness import Verdict, readiness, recount
+from graphflow.run import Failure, NodeState, NodeStatus, Run
+from graphflow.transition import Transition
 
 # Graphs
 

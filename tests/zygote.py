@@ -28,7 +28,7 @@ from graphflow import failpoints
 #: What programs import. Not the programs themselves: they are executed anew, each time, as a program is.
 IMPORTED = (
     "graphflow.agent",
-    "graphflow.caches.redis_cache",
+    "graphflow.store.cache",
     "graphflow.cli.answer",
     "graphflow.cli.cancel",
     "graphflow.cli.demo",
@@ -40,8 +40,8 @@ IMPORTED = (
     "graphflow.cli.run",
     "graphflow.cli.server",
     "graphflow.cli.upkeep",
-    "graphflow.store.embedded",
-    "graphflow.store.memory_server",
+    "graphflow.server.embedded",
+    "graphflow.server.memory_server",
     "tests.faults.graphs",
 )
 #: Bytes of a pid, and of an exit code as `subprocess` has it: negative for a signal.

@@ -9,7 +9,6 @@ from typing import Any
 
 import typer
 
-from graphflow.caches.names import checked_name
 from graphflow.cli.drive import owner_text
 from graphflow.cli.exits import Interrupted
 from graphflow.cli.faces import Face
@@ -21,8 +20,9 @@ from graphflow.cli.stored import Looker, looking_at, store_with_run
 from graphflow.errors import RunOver
 from graphflow.ids import RunId
 from graphflow.requests import signal_request
+from graphflow.server.address import Address
 from graphflow.settings import DEFAULT_DRAIN_SECONDS
-from graphflow.store.address import Address
+from graphflow.state.names import checked_name
 from graphflow.values import value_text
 
 #: Seconds between two looks at a run whose driver is to take the signal.

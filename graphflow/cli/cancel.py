@@ -14,12 +14,12 @@ from graphflow.cli.loading import prefix_of
 from graphflow.cli.run import start_logging
 from graphflow.cli.signals import Interruptions
 from graphflow.cli.stored import Looker, looking_at, store_with_run
-from graphflow.engine.cancelling import cancel_undriven
+from graphflow.entrance.cancelling import cancel_undriven
 from graphflow.errors import LeaseHeld, RunOver
 from graphflow.requests import cancel_request
 
 if TYPE_CHECKING:
-    from graphflow.store.address import Address
+    from graphflow.server.address import Address
     from graphflow.store.contract import RunHead
 
 #: Seconds between two looks at a run that its driver is to end.

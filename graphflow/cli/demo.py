@@ -10,10 +10,10 @@ import asyncio
 from typing import Any
 
 from graphflow.agent import Agent
-from graphflow.caches.redis_cache import RedisCache
 from graphflow.cli.faces import Face
 from graphflow.cli.run import drive_task, exit_code_of, show_outcome, start_logging, use_store
 from graphflow.graph.tasks import Task
+from graphflow.store.cache import RedisCache
 
 ITEMS = 300
 #: Items in work at a time; with 0.1 s for an item on average the run takes about five seconds.

@@ -18,7 +18,7 @@ from graphflow.cli.faces import Face
 from graphflow.cli.signals import Interruptions
 from graphflow.errors import RunInterrupted, RunNotFound, StoreError
 from graphflow.ids import RunId
-from graphflow.store.owner import current_owner
+from graphflow.server.owner import current_owner
 
 if TYPE_CHECKING:
     from graphflow.agent import Agent

@@ -32,7 +32,7 @@ from graphflow.origin import folder_of, loading
 
 if TYPE_CHECKING:
     from graphflow.agent import Agent
-    from graphflow.store.address import Address
+    from graphflow.server.address import Address
     from graphflow.store.contract import RunHead
 
 logger = logging.getLogger(__name__)

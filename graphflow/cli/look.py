@@ -14,12 +14,12 @@ from graphflow.cli.loading import prefix_of
 from graphflow.cli.redis_lines import lines_for_run
 from graphflow.cli.run import start_logging
 from graphflow.cli.stored import Looker, StoredNode, address_of, is_there, looking_at, store_with_run
-from graphflow.engine.explain import explain
 from graphflow.graph.tasks import RunStatus
 from graphflow.result import RunFailure
-from graphflow.store.address import Address
+from graphflow.rules.explain import explain
+from graphflow.server.address import Address
+from graphflow.server.owner import is_gone
 from graphflow.store.contract import MapProgress, RunHead
-from graphflow.store.owner import is_gone
 
 
 def list_runs(count: int, *, url: str | None) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import typer
 
-from graphflow.store.address import EMBEDDED_FOLDER
+from graphflow.server.address import EMBEDDED_FOLDER
 
 PROJECT_FILE = "pyproject.toml"
 #: Folders inside a folder of one's own whose files are not: of installed packages, and of the store itself.

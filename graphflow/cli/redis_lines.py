@@ -7,9 +7,9 @@ import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 
-from graphflow.store.address import Address, find_address
-from graphflow.store.cli_client import redis_cli_arguments
-from graphflow.store.embedded import EmbeddedServer
+from graphflow.server.address import Address, find_address
+from graphflow.server.cli_client import redis_cli_arguments
+from graphflow.server.embedded import EmbeddedServer
 from graphflow.store.keys import StoreKeys
 
 

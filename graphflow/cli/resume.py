@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from graphflow.agent import Agent
     from graphflow.ids import RunId
     from graphflow.result import RunResult
-    from graphflow.store.address import Address
+    from graphflow.server.address import Address
     from graphflow.store.contract import RunHead
 
 

@@ -24,7 +24,7 @@ from graphflow.store.keys import StoreKeys
 
 if TYPE_CHECKING:
     from graphflow.result import RunResult
-    from graphflow.store.address import Address
+    from graphflow.server.address import Address
     from graphflow.store.contract import RunHead
 
 

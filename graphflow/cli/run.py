@@ -27,8 +27,8 @@ from graphflow.cli.stored import LATEST
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import check_run_id, new_run_id
 from graphflow.origin import name_of
+from graphflow.server.address import masked_words
 from graphflow.settings import DEFAULT_DRAIN_SECONDS
-from graphflow.store.address import masked_words
 from graphflow.store.keys import StoreKeys
 
 if TYPE_CHECKING:

@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphflow.cli.faces import NodeRow, items_text
-from graphflow.engine.describe import lists_results
 from graphflow.errors import UNREADABLE, CorruptState, RunNotFound
 from graphflow.ids import RunId, check_run_id
+from graphflow.planning.describe import lists_results
 from graphflow.result import RunFailure
 from graphflow.run import NodeStatus
+from graphflow.server.address import Address, find_address
+from graphflow.server.connection import open_client, translate_errors
+from graphflow.server.embedded_folder import holds_store
+from graphflow.server.owner import is_gone
 from graphflow.settings import load_settings
-from graphflow.store.address import Address, find_address
-from graphflow.store.connection import open_client, translate_errors
 from graphflow.store.contract import RunHead, Store
-from graphflow.store.embedded_folder import holds_store
 from graphflow.store.fields import failure_from_text, item_failure_from_text, time_from_text
 from graphflow.store.keys import StoreKeys
-from graphflow.store.owner import is_gone
 from graphflow.store.redis_store import RedisStore
 
 LATEST = "@last"

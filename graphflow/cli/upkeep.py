@@ -9,8 +9,8 @@ from graphflow.cli.run import start_logging
 from graphflow.cli.stored import LATEST, address_of, is_there
 from graphflow.errors import RunNotFound
 from graphflow.ids import RunId, check_run_id
+from graphflow.server.address import Address
 from graphflow.settings import load_settings
-from graphflow.store.address import Address
 from graphflow.store.redis_store import RedisStore
 from graphflow.store.upkeep import Swept
 

@@ -13,7 +13,8 @@ from graphflow.engine.committer import now
 from graphflow.engine.drive import Drive
 from graphflow.engine.line import Line
 from graphflow.engine.slots import Slots
-from graphflow.run import NodeStatus, Place, RetryDue
+from graphflow.inputs import RetryDue
+from graphflow.run import NodeStatus, Place
 from graphflow.settings import BACKOFF_MAX_SECONDS
 
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from graphflow.caches.transaction import Transaction
-from graphflow.engine.plan import REQUIRED, Binding, Source
+from graphflow.planning.plan import REQUIRED, Binding, Source
+from graphflow.state.transaction import Transaction
 
 
 async def arguments_of(

@@ -9,13 +9,14 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
-from graphflow.caches.transaction import Transaction
-from graphflow.engine.feed import Feed
-from graphflow.engine.plan import PlanNode
+from graphflow.engine.maps.feed import Feed
 from graphflow.engine.returned import Returned
-from graphflow.engine.tickets import Ticket
 from graphflow.graph.modules import FunctionModule
-from graphflow.run import ItemsStored, Place, SignalAwaited
+from graphflow.inputs import ItemsStored, SignalAwaited
+from graphflow.planning.plan import PlanNode
+from graphflow.run import Place
+from graphflow.state.tickets import Ticket
+from graphflow.state.transaction import Transaction
 
 #: What an attempt came to: what its body returned or raised, for a plain item the text of its result alone; what a
 #: source yielded; the signal that it waits for. None if it found itself overtaken, or nobody waits for it any more.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from graphflow.caches.view import Messages, Steps
 from graphflow.engine.attempt import Body
 from graphflow.engine.body import ModuleBody
 from graphflow.engine.drive import Drive
-from graphflow.engine.plain_items import PlainBody, plain_body
+from graphflow.engine.maps.plain import PlainBody, plain_body
+from graphflow.engine.maps.sources import SourceBody
 from graphflow.engine.run_view import RunView
-from graphflow.engine.sources import SourceBody
 from graphflow.executors.executor import Executor
 from graphflow.executors.table import LOCAL
+from graphflow.state.view import Messages, Steps
 
 
 class Bodies:

@@ -6,19 +6,19 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
-from graphflow.caches.calls import Calls
-from graphflow.caches.errands import Suspended
-from graphflow.caches.isolation import Overtaken
-from graphflow.caches.transaction import Transaction
-from graphflow.caches.view import Messages, StateView, Steps
 from graphflow.engine.arguments import arguments_of
 from graphflow.engine.attempt import Attempt, CameTo
-from graphflow.engine.plan import PlanNode
 from graphflow.engine.returned import Reading, Returned, failure_from, timed_out
 from graphflow.executors.executor import Executor
 from graphflow.executors.inline import watch_for_stop
 from graphflow.graph.modules import FunctionModule
-from graphflow.run import SignalAwaited
+from graphflow.inputs import SignalAwaited
+from graphflow.planning.plan import PlanNode
+from graphflow.state.calls import Calls
+from graphflow.state.effects import Suspended
+from graphflow.state.isolation import Overtaken
+from graphflow.state.transaction import Transaction
+from graphflow.state.view import Messages, StateView, Steps
 
 
 class ModuleBody:

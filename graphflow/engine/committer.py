@@ -10,8 +10,6 @@ from __future__ import annotations
 import random
 import time
 
-from graphflow.caches.footprint import node_key
-from graphflow.engine.advance import advance, apply
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.drive import Drive
 from graphflow.engine.line import Line
@@ -19,8 +17,12 @@ from graphflow.engine.run_view import RunView
 from graphflow.errors import GraphflowError, StateError, StoreWentBack
 from graphflow.events import DecisionFired
 from graphflow.failpoints import failpoint
-from graphflow.run import Failure, Input, Transition
+from graphflow.inputs import Input
+from graphflow.rules.advance import advance, apply
+from graphflow.run import Failure
+from graphflow.state.footprint import node_key
 from graphflow.store.contract import Batch, CommitReply
+from graphflow.transition import Transition
 
 #: Writes and bytes after which a commit takes no further outcome.
 COMMIT_OPERATIONS = 1_000

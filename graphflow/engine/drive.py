@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from graphflow.engine.attempt import Attempt, CameTo
-from graphflow.engine.plan import Plan
+from graphflow.engine.tasks import start_task
 from graphflow.engine.timers import Timers
-from graphflow.run import Input, Run, StateSet
+from graphflow.inputs import Input, StateSet
+from graphflow.planning.plan import Plan
+from graphflow.run import Run
 from graphflow.store.contract import HeldRun, Store
 
 
@@ -53,6 +56,7 @@ class Drive:
         self._arrived: deque[Arrival] = deque()
         #: Arrivals that would disturb an older running ticket; they come again when a ticket leaves.
         self._parked: list[Arrival] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._is_due = False
         self._broken: BaseException | None = None
         self._news = asyncio.Event()
@@ -97,6 +101,28 @@ class Drive:
         self.turns += 1
         if self._broken is not None:
             raise self._broken
+
+    # Beside the turns
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the turns; it is cancelled when the driving ends."""
+        task = start_task(self.loop, work, self.context)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_over)
+
+    def _task_over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self.look_again()
+
+    @property
+    def is_busy(self) -> bool:
+        """Something goes on beside the turns."""
+        return bool(self._tasks)
+
+    def close(self) -> None:
+        self.timers.close()
+        for task in self._tasks:
+            task.cancel()
 
     # Arrivals
 

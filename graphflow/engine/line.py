@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from graphflow.caches.footprint import Footprint
 from graphflow.engine.attempt import Attempt
-from graphflow.engine.crashes import InFlight, suspects_to_run
-from graphflow.engine.plan import Plan, PlanNode
-from graphflow.engine.tickets import TicketLine
+from graphflow.planning.plan import Plan, PlanNode
+from graphflow.rules.crashes import InFlight, suspects_to_run
 from graphflow.run import Run
+from graphflow.state.footprint import Footprint
+from graphflow.state.tickets import TicketLine
 
 
 class Line:

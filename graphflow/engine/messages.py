@@ -7,13 +7,15 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphflow.caches.mailboxes import Mailboxes
-from graphflow.caches.view import Owner
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.drive import Drive
 from graphflow.engine.line import Line
 from graphflow.engine.slots import Slots
-from graphflow.run import Message, MessagesSent, Transition
+from graphflow.inputs import MessagesSent
+from graphflow.run import Message
+from graphflow.state.mailboxes import Mailboxes
+from graphflow.state.view import Owner
+from graphflow.transition import Transition
 
 Found = tuple[str, str]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
 
-from graphflow.caches.claims import Claims
-from graphflow.caches.view import Owner
 from graphflow.engine.attempt import Attempt
-from graphflow.engine.draft import Draft
 from graphflow.engine.drive import Drive
-from graphflow.engine.plan import PlanNode
 from graphflow.errors import StoreError
 from graphflow.graph.tasks import Task
+from graphflow.planning.plan import PlanNode
+from graphflow.rules.draft import Draft
 from graphflow.run import NodeStatus
+from graphflow.state.claims import Claims
+from graphflow.state.view import Owner
 
 
 class RunView:

@@ -25,9 +25,8 @@ from graphflow.engine.committer import Committer, now
 from graphflow.engine.drive import Arrival, Drive
 from graphflow.engine.heartbeat import Heartbeat
 from graphflow.engine.line import Line
-from graphflow.engine.map_driver import MapDriver
+from graphflow.engine.maps.driver import MapDriver
 from graphflow.engine.messages import Messages
-from graphflow.engine.plan import Plan, bits
 from graphflow.engine.returned import Returned
 from graphflow.engine.run_view import RunView
 from graphflow.engine.slots import Slots
@@ -38,22 +37,13 @@ from graphflow.executors.executor import Executor
 from graphflow.executors.table import LOCAL
 from graphflow.failpoints import failpoint
 from graphflow.graph.tasks import RunStatus
+from graphflow.inputs import Begin, Crashed, Input, Outcome, RetryDue, Started, Stop
+from graphflow.planning.plan import Plan, bits
 from graphflow.requests import input_from_request
-from graphflow.run import (
-    Begin,
-    Crashed,
-    Failure,
-    Input,
-    NodeStatus,
-    Outcome,
-    RetryDue,
-    Run,
-    Started,
-    Stop,
-    Transition,
-)
+from graphflow.run import Failure, NodeStatus, Run
 from graphflow.settings import DEFAULT_STALL_SECONDS
 from graphflow.store.contract import HeldRun, Store
+from graphflow.transition import Transition
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +203,7 @@ class Scheduler:
         timers = self._drive.timers
         has_timers = len(timers) > (self._deadline in timers)
         is_idle = self._slots.is_idle and self._maps.is_idle and not self._messages.is_delivering
-        return is_idle and not has_timers
+        return is_idle and not self._drive.is_busy and not has_timers
 
     @property
     def _waits_for_others(self) -> bool:
@@ -384,7 +374,7 @@ class Scheduler:
 
     async def _stop_everything(self) -> None:
         self._watchdog.close()
-        self._drive.timers.close()
+        self._drive.close()
         await self._maps.close()
         await self._memory.close()
         await self._slots.stop_all()

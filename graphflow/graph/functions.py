@@ -1,6 +1,6 @@
 """A function as a module: which parameters does it have, and how must it be called?
 
-What fills each parameter depends on the rest of the graph and is settled in `engine/binding.py`.
+What fills each parameter depends on the rest of the graph and is settled in `planning/binding.py`.
 """
 
 from __future__ import annotations

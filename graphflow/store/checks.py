@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from graphflow.errors import AccessDenied, StoreError, UnsafeStore
+from graphflow.server.address import Address
 from graphflow.settings import OnRisk
-from graphflow.store.address import Address
 from graphflow.store.patient_client import PatientClient
 
 if TYPE_CHECKING:

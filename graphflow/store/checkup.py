@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from graphflow.store.address import Address
+from graphflow.server.address import Address
+from graphflow.server.folder_modes import open_to_others
 from graphflow.store.checks import Risk, Server, ask_server, risks_of
-from graphflow.store.folder_modes import open_to_others
 from graphflow.store.keys import StoreKeys
 from graphflow.store.patient_client import PatientClient
 from graphflow.store.redis_store import SCHEMA

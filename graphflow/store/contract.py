@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from graphflow.engine.plan import Plan
 from graphflow.errors import CorruptState
 from graphflow.events import Event
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import RunId
-from graphflow.run import Failure, Place, Run, Transition
+from graphflow.planning.plan import Plan
+from graphflow.run import Failure, Place, Run
 from graphflow.settings import KEEP_COMPLETE_SECONDS, KEEP_OTHER_SECONDS
+from graphflow.transition import Transition
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,10 +275,10 @@ class Store(Protocol):
         """RunNotFound."""
 
     async def graph(self, run_id: RunId) -> dict[str, dict[str, Any]]:
-        """The nodes of the graph that the run goes by, as plain data by name (see `engine/describe.py`)."""
+        """The nodes of the graph that the run goes by, as plain data by name (see `planning/describe.py`)."""
 
     async def plan(self, run_id: RunId) -> Plan:
-        """The same as a plan by which the run can be looked at and ended, but not driven (see `engine/stored_plan.py`)."""
+        """The same as a plan by which the run can be looked at and ended, but not driven (see `planning/stored_plan.py`)."""
 
     async def open_runs(self) -> list[RunId]:
         """The runs that are not over, the oldest first; some may be over or gone."""

@@ -18,9 +18,9 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from graphflow.codec import decode, decode_plain, encode
-from graphflow.engine.plan import Plan, PlanNode
 from graphflow.errors import UnknownType
 from graphflow.graph.tasks import Task
+from graphflow.planning.plan import Plan, PlanNode
 from graphflow.run import Failure, ModuleState, NodeState, NodeStatus
 
 #: Field -> its new text, or None to delete it.

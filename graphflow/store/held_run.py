@@ -9,12 +9,12 @@ import asyncio
 import time
 from typing import Any
 
-from graphflow.engine.plan import Plan
 from graphflow.errors import LeaseLost, RunNotFound, StoreWentBack
 from graphflow.failpoints import failpoint
+from graphflow.planning.plan import Plan
 from graphflow.run import Place, Run
+from graphflow.store.content import read_graph, read_run
 from graphflow.store.contract import Batch, CommitReply, Lease
-from graphflow.store.copies import read_graph, read_run
 from graphflow.store.keys import StoreKeys
 from graphflow.store.loading import understood
 from graphflow.store.patient_client import PatientClient

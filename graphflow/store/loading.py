@@ -14,11 +14,11 @@ from typing import TypeVar
 
 from pydantic_core import from_json
 
-from graphflow.engine.plan import Plan
-from graphflow.engine.readiness import recount
 from graphflow.errors import UNREADABLE, CorruptState, PlanMismatch
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
+from graphflow.planning.plan import Plan
+from graphflow.rules.readiness import recount
 from graphflow.run import MapState, NodeState, NodeStatus, Run
 from graphflow.store.contract import RunHead
 from graphflow.store.fields import (

@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from graphflow.errors import CorruptState, StoreBusy, StoreError, StoreFull, StoreUnreachable, WritesRefused
-from graphflow.store.address import Address
-from graphflow.store.connection import open_client, translate_errors
+from graphflow.server.address import Address
+from graphflow.server.connection import open_client, translate_errors
 from graphflow.store.scripts import Argument, script
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from graphflow.engine.describe import is_map
 from graphflow.errors import UNREADABLE, CorruptState
 from graphflow.graph.tasks import RunStatus
+from graphflow.planning.describe import is_map
 from graphflow.run import NodeStatus
 from graphflow.store.contract import MapLook, MapProgress
 from graphflow.store.fields import median_from_text, stragglers_from_text, time_from_text

@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from graphflow.engine.plan import Plan
 from graphflow.errors import (
     CorruptState,
     LeaseHeld,
@@ -25,10 +24,14 @@ from graphflow.errors import (
 from graphflow.events import Event
 from graphflow.failpoints import failpoint
 from graphflow.ids import RunId
+from graphflow.planning.plan import Plan
 from graphflow.run import Failure, Run
+from graphflow.server.address import Address
+from graphflow.server.embedded import EmbeddedServer
+from graphflow.server.owner import current_owner, is_gone
 from graphflow.settings import OnRisk
-from graphflow.store.address import Address
 from graphflow.store.checks import check_server
+from graphflow.store.content import creation, read_content, read_graph, read_run
 from graphflow.store.contract import (
     DEFAULT_RETENTION,
     Lease,
@@ -39,14 +42,11 @@ from graphflow.store.contract import (
     RunHead,
     Snapshot,
 )
-from graphflow.store.copies import creation, read_content, read_graph, read_run
-from graphflow.store.embedded import EmbeddedServer
 from graphflow.store.event_log import read_events
 from graphflow.store.fields import Changes, time_text
 from graphflow.store.held_run import EVENTS_KEPT, RedisHeldRun
 from graphflow.store.keys import StoreKeys
 from graphflow.store.loading import head_from
-from graphflow.store.owner import current_owner, is_gone
 from graphflow.store.patient_client import PatientClient
 from graphflow.store.progress import look_at_map, read_progress
 from graphflow.store.records import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphflow.failpoints import failpoint
-from graphflow.store.address import Address
-from graphflow.store.connection import open_sync_client, translate_errors
+from graphflow.server.address import Address
+from graphflow.server.connection import open_sync_client, translate_errors
 from graphflow.store.contract import Lease
 from graphflow.store.keys import StoreKeys
 from graphflow.store.scripts import script

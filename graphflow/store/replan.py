@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphflow.engine.differences import described_nodes, differences, obstacles
-from graphflow.engine.plan import Plan
-from graphflow.engine.stored_plan import plan_from_json
 from graphflow.errors import UNREADABLE, CorruptState, PlanMismatch
 from graphflow.ids import RunId
+from graphflow.planning.differences import described_nodes, differences, obstacles
+from graphflow.planning.plan import Plan
+from graphflow.planning.stored_plan import plan_from_json
 from graphflow.requests import graph_changed_request
 from graphflow.run import NodeStatus
-from graphflow.store.errands import mailboxes_of
+from graphflow.store.effects import mailboxes_of
 from graphflow.store.fields import chosen_among
 from graphflow.store.keys import RunKeys
 from graphflow.store.loading import Fields

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
-from graphflow.engine.plan import Plan
 from graphflow.errors import CorruptState, LeaseHeld, RunNotFound
 from graphflow.ids import RunId
+from graphflow.planning.plan import Plan
+from graphflow.server.owner import is_gone
 from graphflow.settings import KEEP_COMPLETE_SECONDS, KEEP_OTHER_SECONDS
 from graphflow.store.contract import Retention
-from graphflow.store.errands import mailboxes_of
+from graphflow.store.effects import mailboxes_of
 from graphflow.store.fields import Changes
 from graphflow.store.keys import RunKeys, StoreKeys
-from graphflow.store.owner import is_gone
 from graphflow.store.pages import pages_of_keys
 from graphflow.store.patient_client import PatientClient
 from graphflow.store.snapshots import snapshot_keys

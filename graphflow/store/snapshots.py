@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from graphflow.engine.plan import Plan
 from graphflow.events import index_ranges, indexes_of
+from graphflow.planning.plan import Plan
 from graphflow.run import NodeState, Run
 from graphflow.store.contract import Snapshot
-from graphflow.store.errands import mailboxes_of, mailboxes_text
+from graphflow.store.effects import mailboxes_of, mailboxes_text
 from graphflow.store.fields import Changes, time_from_text, time_text
 from graphflow.store.keys import RunKeys
 from graphflow.store.loading import understood

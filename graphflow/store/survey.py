@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from graphflow.errors import UNREADABLE
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
+from graphflow.server.owner import is_gone
 from graphflow.settings import KEEP_COMPLETE_SECONDS, KEEP_OTHER_SECONDS
 from graphflow.store.fields import time_from_text
 from graphflow.store.keys import StoreKeys
-from graphflow.store.owner import is_gone
 from graphflow.store.pages import ask_each, pages_of_runs
 from graphflow.store.patient_client import PatientClient
 

@@ -14,12 +14,12 @@ from typing import cast
 
 from pydantic_core import to_json
 
-from graphflow.engine.plan import Plan
 from graphflow.events import Event, ItemsFinished, event_fields
 from graphflow.graph.nodes import SnapshotControl
 from graphflow.graph.tasks import RunStatus
-from graphflow.run import MapChange, MapState, NodeState, NodeStatus, Run, Transition
-from graphflow.store.errands import ErrandWrites, mailboxes_text
+from graphflow.planning.plan import Plan
+from graphflow.run import MapState, NodeState, NodeStatus, Run
+from graphflow.store.effects import EffectWrites, mailboxes_text
 from graphflow.store.fields import (
     Changes,
     crashes_text,
@@ -33,6 +33,7 @@ from graphflow.store.keys import RunKeys
 from graphflow.store.scripts import Argument
 from graphflow.store.snapshots import KeptSnapshots
 from graphflow.store.write_list import WriteList
+from graphflow.transition import MapChange, Transition
 
 #: Characters that an event takes besides its texts, about.
 _EVENT_SIZE = 100
@@ -93,7 +94,7 @@ class WriteBatch:
         self._state: Changes = {}
         self._revisions: Changes = {}
         self._maps: dict[int, _MapWrites] = {}
-        self._errands = ErrandWrites(plan)
+        self._effects = EffectWrites(plan)
         self._events: list[Event] = []
 
     @property
@@ -125,7 +126,7 @@ class WriteBatch:
         for index, change in transition.maps.items():
             self._add_map(index, run.maps.get(index), change)
         if transition.steps or transition.waits or transition.signals or transition.sent or transition.taken:
-            self._add_errands(run, transition)
+            self._add_effects(run, transition)
         if transition.events:
             self._events += transition.events
             self.operations += len(transition.events)
@@ -147,7 +148,7 @@ class WriteBatch:
             writes.set_fields(keys.revisions, self._revisions)
         for index, records in self._maps.items():
             self._write_map(writes, plan.nodes[index].name, records)
-        self._errands.put(writes, keys)
+        self._effects.put(writes, keys)
         for event in self._events:
             if isinstance(event, ItemsFinished):
                 event.token = token
@@ -260,13 +261,13 @@ class WriteBatch:
         if change.retried:
             fields["retried"] = str(state.retried + change.retried)
 
-    def _add_errands(self, run: Run, transition: Transition) -> None:
-        errands = self._errands
-        known_operations, known_size = errands.operations, errands.size
-        if new := errands.add(run, transition):
+    def _add_effects(self, run: Run, transition: Transition) -> None:
+        effects = self._effects
+        known_operations, known_size = effects.operations, effects.size
+        if new := effects.add(run, transition):
             self._fields["mailboxes"] = mailboxes_text([*run.mailboxes, *new])
-        self.operations += errands.operations - known_operations
-        self.size += errands.size - known_size
+        self.operations += effects.operations - known_operations
+        self.size += effects.size - known_size
 
     def _flat(self, records: Sequence[tuple[int, str]]) -> list[Argument]:
         """Records as arguments, counted. One record costs a tenth of a microsecond, and there may be millions."""

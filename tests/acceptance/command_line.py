@@ -13,7 +13,7 @@ from pathlib import Path
 
 import redis
 
-from graphflow.store.embedded import EmbeddedServer
+from graphflow.server.embedded import EmbeddedServer
 from tests import programs
 from tests.helpers import wait_until
 

@@ -77,7 +77,7 @@ def test_decisions_with_one_text_are_evaluated_once_per_change_of_what_they_read
 def test_expressions_are_parsed_when_the_graph_is_compiled_and_not_while_it_runs(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import graphflow.engine.sketch as sketch
+    import graphflow.planning.sketch as sketch
 
     parsed: Counter[str] = Counter()
     parse = sketch.parse_expression

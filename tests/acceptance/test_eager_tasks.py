@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pytest
 
 from graphflow import Agent, RunInterrupted, RunStatus
-from graphflow.engine.sweep import Sweep
+from graphflow.entrance.sweep import Sweep
 from graphflow.ids import RunId
 from tests.acceptance.support import agent_on, task, until
 

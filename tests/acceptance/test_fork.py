@@ -14,7 +14,7 @@ from graphflow import (
     RunStatus,
     SnapshotControl,
 )
-from graphflow.engine import leases
+from graphflow.entrance import leases
 from graphflow.errors import PlanMismatch, RunComplete, RunExists, RunNotFound, SnapshotNotFound
 from tests.acceptance.support import agent_on, client, keys_of_run, task
 from tests.helpers import run as run_async
@@ -370,7 +370,7 @@ def test_run_that_ends_while_its_fork_asks_for_it_is_forked_as_one_that_is_over(
 
     async def main() -> None:
         run_id = await interrupted()
-        monkeypatch.setattr("graphflow.engine.fork.take_lease", ended_before)
+        monkeypatch.setattr("graphflow.entrance.fork.take_lease", ended_before)
         if end == "complete":
             with pytest.raises(RunComplete):
                 await agent.fork(run_id)

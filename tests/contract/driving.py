@@ -7,9 +7,6 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 
-from graphflow.engine.advance import advance, apply
-from graphflow.engine.compile import compile_plan
-from graphflow.engine.plan import Plan
 from graphflow.graph import (
     AgentModule,
     FlowControlConfig,
@@ -20,21 +17,13 @@ from graphflow.graph import (
     Task,
 )
 from graphflow.ids import RunId
-from graphflow.run import (
-    Failure,
-    Input,
-    ItemOutcomes,
-    ItemsStored,
-    NodeState,
-    NodeStatus,
-    Outcome,
-    RetryDue,
-    Run,
-    Started,
-    StateSet,
-)
-from graphflow.store.address import parse_address
-from graphflow.store.connection import open_client
+from graphflow.inputs import Input, ItemOutcomes, ItemsStored, Outcome, RetryDue, Started, StateSet
+from graphflow.planning.compile import compile_plan
+from graphflow.planning.plan import Plan
+from graphflow.rules.advance import advance, apply
+from graphflow.run import Failure, NodeState, NodeStatus, Run
+from graphflow.server.address import parse_address
+from graphflow.server.connection import open_client
 from graphflow.store.contract import HeldRun
 from graphflow.store.redis_store import RedisStore
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from graphflow.store.embedded import EmbeddedServer
-from graphflow.store.folder_record import FolderRecord
+from graphflow.server.embedded import EmbeddedServer
+from graphflow.server.folder_record import FolderRecord
 
 
 class StartUser(Protocol):
@@ -33,7 +33,7 @@ def users() -> Iterator[StartUser]:
         code = f"""
 import os, sys
 from pathlib import Path
-from graphflow.store.embedded import EmbeddedServer
+from graphflow.server.embedded import EmbeddedServer
 server = EmbeddedServer(Path({str(folder)!r}))
 server.start()
 print("ready", flush=True)

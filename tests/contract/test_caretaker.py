@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from graphflow.store import embedded
-from graphflow.store.embedded import EmbeddedServer
+from graphflow.server import embedded
+from graphflow.server.embedded import EmbeddedServer
 from tests.contract.embedded_users import StartUser, caretakers_of, command, lives, pid_of, wait_ready
 from tests.helpers import wait_until
 

@@ -16,9 +16,9 @@ from graphflow.errors import (
     StoreUnreachable,
     WritesRefused,
 )
-from graphflow.store.address import parse_address
-from graphflow.store.connection import open_client, open_sync_client, translate_errors
-from graphflow.store.small_client import Conversation
+from graphflow.server.address import parse_address
+from graphflow.server.connection import open_client, open_sync_client, translate_errors
+from graphflow.server.small_client import Conversation
 from tests.helpers import run, wait_until
 from tests.servers import RealServer
 

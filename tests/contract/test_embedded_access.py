@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from graphflow.errors import EmbeddedServerError, InvalidAddress, StoreError
-from graphflow.store.address import find_address, parse_address
-from graphflow.store.embedded import EmbeddedServer
-from graphflow.store.embedded_folder import folder_errors, holds_store
+from graphflow.server.address import find_address, parse_address
+from graphflow.server.embedded import EmbeddedServer
+from graphflow.server.embedded_folder import folder_errors, holds_store
 from tests.contract.embedded_users import command
 
 #: As far as this project knows, nobody's.

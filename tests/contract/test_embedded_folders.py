@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from graphflow.errors import EmbeddedServerError
-from graphflow.store.address import ping
-from graphflow.store.embedded import EmbeddedServer
+from graphflow.server.address import ping
+from graphflow.server.embedded import EmbeddedServer
 from tests.contract.embedded_users import StartUser, command, lives, pid_of, wait_ready
 from tests.helpers import wait_until
 from tests.servers import RealServer

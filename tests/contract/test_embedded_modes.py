@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from graphflow.store import folder_modes
-from graphflow.store.address import parse_address
+from graphflow.server import folder_modes
+from graphflow.server.address import parse_address
+from graphflow.server.embedded import EmbeddedServer
+from graphflow.server.folder_modes import close_to_others, open_to_others
 from graphflow.store.checkup import Checkup, check_up
-from graphflow.store.embedded import EmbeddedServer
-from graphflow.store.folder_modes import close_to_others, open_to_others
 from tests.contract.embedded_users import command
 from tests.helpers import run
 

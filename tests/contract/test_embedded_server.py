@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from graphflow.errors import EmbeddedServerError
-from graphflow.store import embedded, server_binary
-from graphflow.store.address import ping
-from graphflow.store.embedded import EmbeddedServer
-from graphflow.store.folder_record import FolderRecord
-from graphflow.store.folder_socket import SOCKET_PATH_LIMIT
-from graphflow.store.server_binary import ServerBinary, choose_binary, identify, packaged_binary
+from graphflow.server import embedded, server_binary
+from graphflow.server.address import ping
+from graphflow.server.embedded import EmbeddedServer
+from graphflow.server.folder_record import FolderRecord
+from graphflow.server.folder_socket import SOCKET_PATH_LIMIT
+from graphflow.server.server_binary import ServerBinary, choose_binary, identify, packaged_binary
 from tests.contract.embedded_users import command, lives, pid_of
 from tests.helpers import wait_until
 from tests.servers import server_binary as binary_of
@@ -375,7 +375,7 @@ def test_what_is_no_server_program_is_not_identified(tmp_path):
 
 
 def test_start_is_said_in_one_line_with_the_command_to_look_inside(folder, caplog):
-    with caplog.at_level(logging.INFO, logger="graphflow.store.embedded"), EmbeddedServer(folder) as server:
+    with caplog.at_level(logging.INFO, logger="graphflow.server.embedded"), EmbeddedServer(folder) as server:
         server.start()
 
     assert len(caplog.messages) == 1

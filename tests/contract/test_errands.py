@@ -8,20 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from graphflow.errors import CorruptState, LeaseLost
-from graphflow.run import (
-    Begin,
-    Message,
-    MessagesSent,
-    Outcome,
-    Place,
-    RetryDue,
-    SignalArrived,
-    SignalAwaited,
-    Started,
-    Wait,
-)
-from graphflow.store.address import parse_address
-from graphflow.store.connection import open_sync_client
+from graphflow.inputs import Begin, MessagesSent, Outcome, RetryDue, SignalArrived, SignalAwaited, Started
+from graphflow.run import Message, Place, Wait
+from graphflow.server.address import parse_address
+from graphflow.server.connection import open_sync_client
 from graphflow.store.write_list import WriteList
 from tests.contract.driving import Driver, chain_plan, keys_of, map_plan, new_run, raw, succeeded
 from tests.contract.test_scripts import Redis, nothing_written
@@ -31,7 +21,7 @@ from tests.contract.test_scripts import Redis, nothing_written
 def redis(any_redis_url: str) -> Iterator[Redis]:
     client = open_sync_client(parse_address(any_redis_url), role="test")
     try:
-        yield Redis(client, f"errands-{uuid.uuid4().hex[:12]}")
+        yield Redis(client, f"effects-{uuid.uuid4().hex[:12]}")
     finally:
         client.close()
 

@@ -10,7 +10,8 @@ import pytest
 from graphflow import MapProgress
 from graphflow.errors import CorruptState, RunNotFound
 from graphflow.ids import RunId
-from graphflow.run import Begin, Failure, ItemOutcomes, Started
+from graphflow.inputs import Begin, ItemOutcomes, Started
+from graphflow.run import Failure
 from graphflow.store.contract import MapLook
 from graphflow.store.keys import StoreKeys
 from graphflow.store.redis_store import RedisStore

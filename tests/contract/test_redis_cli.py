@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from graphflow.run import Begin, Failure, ItemOutcomes, StateSet
+from graphflow.inputs import Begin, ItemOutcomes, StateSet
+from graphflow.run import Failure
 from tests.contract.driving import Driver, map_plan, opened
 from tests.helpers import run as run_async
 from tests.servers import RealServer, redis_cli_path

@@ -13,10 +13,10 @@ import pytest
 
 from graphflow import Agent, RedisCache, Task
 from graphflow.errors import ClusterMember, StoreBusy, StoreError
-from graphflow.store.address import Address, find_address, parse_address
-from graphflow.store.connection import open_client, open_sync_client, translate_errors
+from graphflow.server.address import Address, find_address, parse_address
+from graphflow.server.connection import open_client, open_sync_client, translate_errors
+from graphflow.server.small_client import Conversation
 from graphflow.store.patient_client import PatientClient
-from graphflow.store.small_client import Conversation
 from tests.helpers import run
 from tests.servers import ENGINES, RealServer
 
@@ -97,7 +97,7 @@ def test_agents_beyond_maxclients_wait_for_their_turn_and_finish():
 
 def test_local_redis_that_is_full_is_not_passed_over_for_an_embedded_server(tmp_path, monkeypatch):
     with crowded_server(tcp=True) as (server, _):
-        monkeypatch.setattr("graphflow.store.address.LOCAL_URL", server.url)
+        monkeypatch.setattr("graphflow.server.address.LOCAL_URL", server.url)
 
         assert find_address(None, {}, tmp_path).port == server.port
 

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 import pytest
 import redis
 
-from graphflow.engine.compile import compile_plan
-from graphflow.engine.plan import Plan
 from graphflow.errors import CorruptState, LeaseLost, PlanMismatch
 from graphflow.graph.nodes import Node, NodeConfig
 from graphflow.graph.tasks import Task
 from graphflow.ids import RunId
+from graphflow.planning.compile import compile_plan
+from graphflow.planning.plan import Plan
 from graphflow.run import NodeState, NodeStatus, Run
-from graphflow.store.address import parse_address
+from graphflow.server.address import parse_address
 from graphflow.store.contract import HeldRun
 from graphflow.store.redis_store import RedisStore
 from tests.helpers import run

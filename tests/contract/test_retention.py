@@ -11,7 +11,7 @@ import pytest
 from graphflow.errors import CorruptState, LeaseHeld, RunNotFound
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
-from graphflow.run import Begin, ItemOutcomes, Started, Stop
+from graphflow.inputs import Begin, ItemOutcomes, Started, Stop
 from graphflow.settings import KEEP_COMPLETE_SECONDS, KEEP_OTHER_SECONDS
 from graphflow.store import retention
 from graphflow.store.contract import DEFAULT_RETENTION, Retention

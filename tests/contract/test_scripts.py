@@ -10,8 +10,8 @@ import pytest
 
 from graphflow.errors import CorruptState, StoreError
 from graphflow.graph.tasks import FINAL_STATUSES
-from graphflow.store.address import parse_address
-from graphflow.store.connection import open_client, open_sync_client
+from graphflow.server.address import parse_address
+from graphflow.server.connection import open_client, open_sync_client
 from graphflow.store.keys import RunKeys, StoreKeys
 from graphflow.store.scripts import script
 from graphflow.store.write_list import MAX_ARGUMENTS, WriteList

@@ -6,11 +6,12 @@ import copy
 
 import pytest
 
-from graphflow.engine.compile import compile_plan
-from graphflow.engine.plan import Plan
 from graphflow.errors import LeaseLost, RunNotFound, SnapshotNotFound, StoreError
 from graphflow.graph import FlowControlConfig, FlowControlModule, FlowDecision, Node, SnapshotControl
-from graphflow.run import Begin, Failure, ItemOutcomes, Run, Started, StateSet
+from graphflow.inputs import Begin, ItemOutcomes, Started, StateSet
+from graphflow.planning.compile import compile_plan
+from graphflow.planning.plan import Plan
+from graphflow.run import Failure, Run
 from graphflow.store.contract import RunContent
 from graphflow.store.keys import StoreKeys
 from graphflow.store.retention import keys_but_hash

@@ -23,7 +23,8 @@ from graphflow.events import ItemFailed, ItemsFinished, RunStarted
 from graphflow.graph import FlowControlConfig, FlowControlModule, FlowDecision, Node
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
-from graphflow.run import Begin, Failure, ItemOutcomes, Started, StateSet, Stop
+from graphflow.inputs import Begin, ItemOutcomes, Started, StateSet, Stop
+from graphflow.run import Failure
 from graphflow.store import redis_store
 from graphflow.store.keys import StoreKeys
 from graphflow.store.redis_store import RedisStore
@@ -156,7 +157,7 @@ def test_run_that_is_driven_names_its_driver(with_store):
 
 
 def test_run_of_a_dead_process_of_this_host_is_taken_at_once(with_store, monkeypatch):
-    script = "from graphflow.store.owner import current_owner; print(current_owner())"
+    script = "from graphflow.server.owner import current_owner; print(current_owner())"
     dead = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout.strip()

@@ -19,8 +19,8 @@ from graphflow.errors import (
 )
 from graphflow.events import RunStarted
 from graphflow.ids import RunId
-from graphflow.run import Begin, ItemsStored, Started, StateSet
-from graphflow.store.address import parse_address
+from graphflow.inputs import Begin, ItemsStored, Started, StateSet
+from graphflow.server.address import parse_address
 from graphflow.store.keys import StoreKeys
 from graphflow.store.redis_store import RedisStore
 from graphflow.store.scripts import script

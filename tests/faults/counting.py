@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from graphflow.agent import Agent
-from graphflow.caches.redis_cache import RedisCache
 from graphflow.graph.tasks import Task
+from graphflow.store.cache import RedisCache
 
 
 def agent_of(url: str, count: int, log: Path, source: str, concurrency: int) -> Agent:

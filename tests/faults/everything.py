@@ -7,7 +7,7 @@ import asyncio
 from graphflow import Agent, RedisCache, Task
 from graphflow.errors import LeaseHeld
 from graphflow.ids import RunId
-from graphflow.store.address import parse_address
+from graphflow.server.address import parse_address
 from graphflow.store.checkup import Checkup, check_up
 from graphflow.store.redis_store import RedisStore
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from graphflow.agent import Agent
-from graphflow.caches.redis_cache import RedisCache
 from graphflow.failpoints import failpoint
 from graphflow.graph.cache import Cache
 from graphflow.graph.tasks import Task
+from graphflow.store.cache import RedisCache
 from tests import parallel_agent
 
 Form = Literal["naive", "map", "generator", "seeking", "counting"]

@@ -13,9 +13,9 @@ import pytest
 import redis
 
 from graphflow.agent import Agent
-from graphflow.caches.redis_cache import RedisCache
 from graphflow.graph.tasks import Task
 from graphflow.result import RunResult
+from graphflow.store.cache import RedisCache
 from tests.faults.graphs import (
     AGGREGATES,
     FORMS,

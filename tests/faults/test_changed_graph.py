@@ -11,13 +11,13 @@ import pytest
 import redis
 
 from graphflow.agent import Agent
-from graphflow.caches.redis_cache import RedisCache
-from graphflow.engine import recovery
+from graphflow.entrance import driving as recovery
 from graphflow.errors import LeaseHeld, PlanMismatch
 from graphflow.events import GraphChanged
 from graphflow.graph.cache import Cache
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.result import RunResult
+from graphflow.store.cache import RedisCache
 from tests.acceptance.support import until
 from tests.faults.harness import looking_at, run_field
 from tests.helpers import run

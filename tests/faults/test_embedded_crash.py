@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from graphflow.store.embedded import EmbeddedServer
+from graphflow.server.embedded import EmbeddedServer
 from tests.faults.graphs import FORMS, Form, answer_of, executions, items_of
 from tests.faults.harness import Job, looking_at, wait_bodies_begun
 from tests.faults.invariants import check_run

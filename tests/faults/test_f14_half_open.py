@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from graphflow.store import connection
+from graphflow.server import connection
 from tests.faults.graphs import agent_of, answer_of, executions, task_of
 from tests.faults.harness import looking_at, run_field, wait_bodies_begun
 from tests.faults.invariants import check_run

@@ -47,7 +47,7 @@ import pytest
 
 from graphflow.ids import RunId
 from graphflow.requests import cancel_request
-from graphflow.store.address import parse_address
+from graphflow.server.address import parse_address
 from graphflow.store.redis_store import RedisStore
 from tests.faults.graphs import (
     ALL_FORMS,

@@ -12,9 +12,9 @@ import pytest
 
 from graphflow import Agent, AgentModule, RedisCache
 from graphflow.engine.heartbeat import Heartbeat
-from graphflow.engine.session import Session, Sessions
+from graphflow.entrance.session import Session, Sessions
 from graphflow.result import RunResult
-from graphflow.store.address import parse_address
+from graphflow.server.address import parse_address
 from graphflow.store.redis_store import RedisStore
 from tests.acceptance.support import module_node, task
 from tests.faults.harness import looking_at, run_field

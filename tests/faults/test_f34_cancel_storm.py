@@ -17,7 +17,7 @@ import redis
 from graphflow import Agent, RedisCache
 from graphflow.errors import LeaseHeld, RunComplete, RunNotFound, RunOver, SnapshotNotFound
 from graphflow.ids import RunId
-from graphflow.store.address import parse_address
+from graphflow.server.address import parse_address
 from graphflow.store.redis_store import RedisStore
 from tests.acceptance.support import task
 from tests.faults.harness import looking_at

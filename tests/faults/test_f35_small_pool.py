@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from graphflow import Agent, RedisCache
-from graphflow.store import connection
+from graphflow.server import connection
 from tests.acceptance.support import task
 from tests.faults.harness import looking_at, run_field
 from tests.faults.invariants import check_over

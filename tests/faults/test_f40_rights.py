@@ -15,7 +15,8 @@ import pytest
 import redis
 
 from graphflow.errors import AccessDenied
-from graphflow.store import connection, scripts
+from graphflow.server import connection
+from graphflow.store import scripts
 from tests.faults.everything import look_after, run_through
 from tests.helpers import run as run_async
 from tests.helpers import wait_until

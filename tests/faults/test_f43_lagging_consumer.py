@@ -12,8 +12,8 @@ import pytest
 from graphflow import Agent, RedisCache, RunStatus
 from graphflow.events import EventsTrimmed, RunFinished, RunStarted
 from graphflow.ids import RunId
+from graphflow.server.address import parse_address
 from graphflow.store import held_run
-from graphflow.store.address import parse_address
 from graphflow.store.redis_store import RedisStore
 from tests.acceptance.support import task
 from tests.faults.harness import looking_at

@@ -13,7 +13,7 @@ import pytest
 
 from graphflow.errors import StoreError
 from graphflow.ids import RunId
-from graphflow.store.address import parse_address
+from graphflow.server.address import parse_address
 from graphflow.store.redis_store import RedisStore
 from tests.faults.graphs import agent_of, answer_of, executions, task_of
 from tests.faults.harness import COMPLAINTS, looking_at, run_field
@@ -90,7 +90,7 @@ FORKS_WITH_A_STORE = """
 import asyncio, os, sys
 from graphflow.errors import StoreError
 from graphflow.ids import RunId
-from graphflow.store.address import parse_address
+from graphflow.server.address import parse_address
 from graphflow.store.redis_store import RedisStore
 
 async def main():

@@ -15,8 +15,8 @@ import redis
 from redis.asyncio.connection import AbstractConnection
 
 from graphflow.result import RunResult
-from graphflow.store.address import parse_address
-from graphflow.store.connection import open_client
+from graphflow.server.address import parse_address
+from graphflow.server.connection import open_client
 from graphflow.store.scripts import script
 from tests.faults.graphs import AGGREGATES, FORMS, Form, agent_of, answer_of, executions, items_of, task_of
 from tests.faults.harness import looking_at, wait_bodies_begun

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from graphflow.agent import Agent
-from graphflow.caches.redis_cache import RedisCache
 from graphflow.errors import GraphflowError, PlanMismatch, RunInterrupted
 from graphflow.graph.tasks import RunStatus, Task
+from graphflow.store.cache import RedisCache
 from tests.acceptance.support import until
 from tests.faults.graphs import agent_of, answer_of, executions
 from tests.faults.harness import Job, looking_at, run_field, wait_bodies_begun

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from graphflow.agent import Agent
-from graphflow.caches.redis_cache import RedisCache
-from graphflow.engine import visits
 from graphflow.errors import PlanMismatch, TaskMismatch
 from graphflow.graph.tasks import RunStatus, Task
+from graphflow.rules import visits
+from graphflow.store.cache import RedisCache
 from tests.faults.graphs import agent_of, answer_of, executions, task_of
 from tests.faults.harness import Job, looking_at, run_field, wait_bodies_begun
 from tests.faults.invariants import check_over, check_run

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from graphflow import Agent, RunStatus, failpoints
-from graphflow.caches.redis_cache import RedisCache
-from graphflow.engine.tickets import Ticket, TicketLine
 from graphflow.engine.watchdog import Watchdog
 from graphflow.errors import RunStalled
+from graphflow.state.tickets import Ticket, TicketLine
+from graphflow.store.cache import RedisCache
 from tests.acceptance.support import client, task, until
 from tests.helpers import run
 

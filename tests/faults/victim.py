@@ -29,7 +29,7 @@ from graphflow import failpoints
 from graphflow.agent import Agent
 from graphflow.errors import LeaseHeld, RunInterrupted, RunNotFound, StoreUnreachable
 from graphflow.graph.tasks import RunStatus
-from graphflow.store import connection
+from graphflow.server import connection
 from tests.faults.graphs import AGGREGATES, ALL_FORMS, Form, agent_of, task_of
 
 #: Rounds of a storm, calls of each, and seconds after which a call is cut short, at most.

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from graphflow import RedisCache
 from graphflow.cli.run import resume_command
 from graphflow.errors import InvalidAddress
+from graphflow.server.address import URL_VARIABLE, Address, find_address, masked_url, parse_address
 from graphflow.settings import Settings
-from graphflow.store.address import URL_VARIABLE, Address, find_address, masked_url, parse_address
 
 MARK = "hunter2"
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from graphflow.engine.advance import advance, apply
-from graphflow.engine.explain import explain
 from graphflow.errors import InvalidGraph
 from graphflow.graph.flow import FlowDecision
 from graphflow.graph.nodes import Node
-from graphflow.run import NodeStatus, Started
+from graphflow.inputs import Started
+from graphflow.rules.advance import advance, apply
+from graphflow.rules.explain import explain
+from graphflow.run import NodeStatus
 from tests.simulation import Behaviour, Fail, Simulation, To, choose, new_run, plan_of, work
 
 #: Outcomes after which a run that does not end is taken for one that never will.

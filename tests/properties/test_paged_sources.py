@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from graphflow import events
 from graphflow.codec import encode
-from graphflow.run import Crashed, Failure, Input, ItemOutcomes, ItemsStored, NodeStatus, Transition
+from graphflow.inputs import Crashed, Input, ItemOutcomes, ItemsStored
+from graphflow.run import Failure, NodeStatus
+from graphflow.transition import Transition
 from tests.simulation import Simulation, View, choose, plan_of, work
 
 MAX_STEPS = 2_000

@@ -9,10 +9,11 @@ from dataclasses import replace
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from graphflow.engine.plan import bits
-from graphflow.engine.reopen import reopen
 from graphflow.graph.tasks import RunStatus
-from graphflow.run import Begin, NodeStatus
+from graphflow.inputs import Begin
+from graphflow.planning.plan import bits
+from graphflow.rules.reopen import reopen
+from graphflow.run import NodeStatus
 from tests.properties.test_advance_properties import (
     MAX_STEPS,
     Spec,

@@ -18,8 +18,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from graphflow.store.address import parse_address
-from graphflow.store.connection import open_sync_client
+from graphflow.server.address import parse_address
+from graphflow.server.connection import open_sync_client
 from graphflow.store.keys import StoreKeys
 from graphflow.store.scripts import script
 from graphflow.store.write_list import WriteList

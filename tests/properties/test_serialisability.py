@@ -12,8 +12,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphflow.caches.transaction import Transaction
 from graphflow.errors import StateError
+from graphflow.state.transaction import Transaction
 from tests.helpers_state import Attempt, Body, MemoryState, MiniScheduler, Pause, run_alone
 
 KEYS = ["a", "b", "c"]

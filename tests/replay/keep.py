@@ -21,8 +21,9 @@ from unittest import mock
 import redis
 
 from graphflow import failpoints
-from graphflow.engine import map_driver, visits
+from graphflow.engine.maps.items import driver as map_driver
 from graphflow.errors import RunInterrupted
+from graphflow.rules import visits
 from tests.replay import kept_graphs
 from tests.replay.kept_graphs import DEADLINE_SECONDS, Outside
 from tests.replay.kept_runs import KEPT

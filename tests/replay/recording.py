@@ -20,7 +20,9 @@ from graphflow import events, run
 from graphflow.engine import committer
 from graphflow.events import Event
 from graphflow.graph.tasks import RunStatus
-from graphflow.run import Failure, Input, NodeStatus, Transition
+from graphflow.inputs import Input
+from graphflow.run import Failure, NodeStatus
+from graphflow.transition import Transition
 
 FOLDER = Path(__file__).parent / "golden"
 _CLASSES = {name: value for name, value in vars(run).items() if is_dataclass(value)}

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import redis
 
-from graphflow.store.address import parse_address
-from graphflow.store.connection import open_sync_client
+from graphflow.server.address import parse_address
+from graphflow.server.connection import open_sync_client
 from tests.replay.keep import FOLDER
 from tests.replay.kept_runs import KEPT
 from tests.replay.outcomes import actions_for, as_text, outcome_of, printed, recorded_items

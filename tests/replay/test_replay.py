@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from graphflow.caches.names import initial_texts
-from graphflow.engine.advance import advance, apply
 from graphflow.ids import RunId
+from graphflow.rules.advance import advance, apply
 from graphflow.run import NodeState, Run
+from graphflow.state.names import initial_texts
 from tests.replay.graphs import GOLDEN
 from tests.replay.record import record
 from tests.replay.recording import FOLDER, Recording, as_json, digest_of, facts_of, from_json

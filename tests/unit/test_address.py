@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from graphflow.errors import InvalidAddress
-from graphflow.store import address as address_module
-from graphflow.store.address import Address, find_address, masked_url, masked_words, parse_address, ping
+from graphflow.server import address as address_module
+from graphflow.server.address import Address, find_address, masked_url, masked_words, parse_address, ping
 
 SECRET = "hunter2"
 

@@ -5,22 +5,12 @@ from __future__ import annotations
 import pytest
 
 from graphflow import events
-from graphflow.engine.advance import advance, apply
-from graphflow.engine.visits import backoff_seconds
 from graphflow.graph.flow import FlowDecision
 from graphflow.graph.tasks import RunStatus
-from graphflow.run import (
-    Begin,
-    Failure,
-    ItemOutcomes,
-    ItemsStored,
-    NodeStatus,
-    Outcome,
-    RetryDue,
-    Started,
-    StateSet,
-    Stop,
-)
+from graphflow.inputs import Begin, ItemOutcomes, ItemsStored, Outcome, RetryDue, Started, StateSet, Stop
+from graphflow.rules.advance import advance, apply
+from graphflow.rules.visits import backoff_seconds
+from graphflow.run import Failure, NodeStatus
 from tests.simulation import (
     Fail,
     Simulation,

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic_core import from_json
 
-from graphflow.caches.claims import ClaimedItem
-from graphflow.caches.transaction import Transaction
 from graphflow.codec import register_type
 from graphflow.errors import EvaluationError, ExpressionError, StateError, UnstorableValue, WrongType
+from graphflow.state.claims import ClaimedItem
+from graphflow.state.transaction import Transaction
 from tests.helpers_state import MemoryState
 
 
@@ -230,7 +230,7 @@ def test_long_list_is_decoded_once_and_not_per_claim(monkeypatch: pytest.MonkeyP
         decoded.append(len(text))
         return from_json(text)
 
-    monkeypatch.setattr("graphflow.caches.claims.from_json", counting)
+    monkeypatch.setattr("graphflow.state.claims.from_json", counting)
     for _ in range(20):
         cache = Transaction(state)
         taken(cache, where={"status": "pending"}).set(status="done")

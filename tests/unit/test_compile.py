@@ -5,8 +5,6 @@ import time
 
 import pytest
 
-from graphflow.engine.compile import compile_plan
-from graphflow.engine.plan import REQUIRED, Binding, Source
 from graphflow.errors import InvalidGraph
 from graphflow.graph import (
     AgentModule,
@@ -19,6 +17,8 @@ from graphflow.graph import (
     NodeConfig,
 )
 from graphflow.graph.functions import FunctionModule
+from graphflow.planning.compile import compile_plan
+from graphflow.planning.plan import REQUIRED, Binding, Source
 
 
 class Work(AgentModule):

@@ -5,23 +5,13 @@ from __future__ import annotations
 import pytest
 
 from graphflow import AgentModule, Node, NodeConfig, RunStatus, Task
-from graphflow.engine.advance import advance, apply
-from graphflow.engine.compile import compile_plan
-from graphflow.engine.crashes import UNSTORED_ITEMS, may_have_been_in_flight, suspects_to_run, window
-from graphflow.engine.plan import Plan
 from graphflow.ids import RunId
-from graphflow.run import (
-    Begin,
-    Crashed,
-    Input,
-    ItemOutcomes,
-    ItemsStored,
-    NodeState,
-    NodeStatus,
-    Outcome,
-    Run,
-    Started,
-)
+from graphflow.inputs import Begin, Crashed, Input, ItemOutcomes, ItemsStored, Outcome, Started
+from graphflow.planning.compile import compile_plan
+from graphflow.planning.plan import Plan
+from graphflow.rules.advance import advance, apply
+from graphflow.rules.crashes import UNSTORED_ITEMS, may_have_been_in_flight, suspects_to_run, window
+from graphflow.run import NodeState, NodeStatus, Run
 
 
 class Work(AgentModule):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphflow.engine.compile import compile_plan
-from graphflow.engine.differences import Described, described_nodes, differences, obstacles
 from graphflow.errors import PlanMismatch
 from graphflow.graph.flow import FlowControlConfig, FlowControlModule, FlowDecision
 from graphflow.graph.modules import AgentModule
 from graphflow.graph.nodes import Node, NodeConfig
+from graphflow.planning.compile import compile_plan
+from graphflow.planning.differences import Described, described_nodes, differences, obstacles
 from graphflow.run import NodeStatus
 
 

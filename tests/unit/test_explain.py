@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from graphflow.engine.advance import advance, apply
-from graphflow.engine.explain import explain
 from graphflow.graph.flow import FlowDecision
 from graphflow.graph.tasks import RunStatus
-from graphflow.run import Begin, ItemOutcomes, ItemsStored, Started, Stop
+from graphflow.inputs import Begin, ItemOutcomes, ItemsStored, Started, Stop
+from graphflow.rules.advance import advance, apply
+from graphflow.rules.explain import explain
 from tests.simulation import Simulation, To, choose, fails, plan_of, simulate, work, write
 
 

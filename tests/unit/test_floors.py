@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -13,99 +14,62 @@ import pytest
 
 import graphflow
 import graphflow.graph
+from tests import house
 
 PACKAGE = Path(graphflow.__file__).parent
-
-#: Floors from the ground up. A module may import from its own floor and those below.
-FLOORS = [
-    ["errors", "ids", "settings", "bounds", "failpoints", "expressions", "codec", "values"],
-    ["graph.tasks", "graph.modules", "graph.flow", "graph.nodes", "graph.cache", "graph.functions", "events"],
-    ["executors"],
-    ["engine.plan", "run", "requests"],
-    [
-        "engine.binding",
-        "engine.compile",
-        "engine.describe",
-        "engine.differences",
-        "engine.relations",
-        "engine.topology",
-        "engine.validate",
-        "engine.sketch",
-        "engine.stored_plan",
-        "engine.explain",
-        "engine.crashes",
-        "engine.stragglers",
-        "engine.draft",
-        "engine.fold",
-        "engine.readiness",
-        "engine.ending",
-        "engine.supervise",
-        "engine.visits",
-        "engine.items",
-        "engine.advance",
-        "engine.waiting",
-    ],
-    ["caches", "store"],
-    ["engine"],
-    ["builder", "result", "map_results", "origin", "agent"],
-    ["cli", "__main__"],
+ROOT = Path(__file__).parents[2]
+#: What users are shown to import from.
+SHOWN = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "walkthroughs").iterdir()),
+    ROOT / "tests" / "parallel_agent.py",
 ]
 
 
-def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+def test_every_file_stands_on_a_floor() -> None:
+    assert [name for name in house.modules_of(PACKAGE) if house.floor_of(name) is None] == []
 
 
-def floor_of(module: str) -> int:
-    best = max(
-        ((len(name), floor) for floor, names in enumerate(FLOORS) for name in names if _covers(name, module)),
-        default=None,
-    )
-    assert best is not None, f"{module} stands on no floor: add it to FLOORS"
-    return best[1]
+def test_imports_go_down_the_floors_only_also_those_for_types() -> None:
+    assert house.arrows_up(house.imports_of(PACKAGE, types=True)) == []
 
 
-def _covers(name: str, module: str) -> bool:
-    return module == name or module.startswith(f"{name}.")
+def test_no_files_import_each_other_not_even_for_types() -> None:
+    assert house.circles(house.imports_of(PACKAGE, types=True)) == []
 
 
-def imported_modules(path: Path) -> set[str]:
-    """Modules of the package that the file imports at run time, at its top or inside functions."""
-    found = set()
-    tree = ast.parse(path.read_text())
-    typing_only = {
-        id(child)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for child in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and id(node) not in typing_only and node.module:
-            if node.module == "graphflow":
-                found |= {alias.name for alias in node.names}
-            elif node.module.startswith("graphflow."):
-                found.add(node.module.removeprefix("graphflow."))
-    return found
+def test_no_folder_is_crowded_and_no_class_has_too_many_methods() -> None:
+    large = {name for name, methods in house.classes(PACKAGE).items() if methods > 35}
+
+    assert max(house.flat_folders(PACKAGE).values()) <= 26
+    assert large <= {"agent.Agent", "state.transaction.Transaction"}
 
 
-def is_ours(imported: str) -> bool:
-    place = PACKAGE / imported.replace(".", "/")
-    return place.with_suffix(".py").exists() or place.is_dir()
+def test_item_of_a_map_goes_one_way_through_the_engine() -> None:
+    """What it comes to is handed up once, by whoever ran it to whoever drives."""
+    _, up = house.way_of_an_item(PACKAGE)
+
+    assert up == ["engine.slots calls Scheduler._ended of engine.scheduler"]
 
 
-def test_imports_go_down_the_floors_only() -> None:
-    upward = []
-    for path in PACKAGE.rglob("*.py"):
-        if path.name == "__init__.py":
-            continue
-        module = module_name(path)
-        upward += [
-            f"{module} imports {imported}"
-            for imported in imported_modules(path)
-            if is_ours(imported) and floor_of(imported) > floor_of(module)
-        ]
+@pytest.mark.parametrize("shown", SHOWN, ids=[path.name for path in SHOWN])
+def test_every_import_that_users_are_shown_works(shown: Path) -> None:
+    text = shown.read_text()
+    lines = re.findall(r"from (graphflow[\w.]*) import (\([^)]*\)|[\w, ]+)", text)
+    for module, names in lines:
+        home = importlib.import_module(module)
+        for name in re.findall(r"\w+", names.replace(" as ", ",")):
+            assert hasattr(home, name), f"{shown.name}: from {module} import {name}"
 
-    assert upward == []
+
+def test_names_of_asimov_are_where_its_programs_look_for_them() -> None:
+    for module, name in (
+        ("graphflow.graph", "Agent"),
+        ("graphflow.graph.tasks", "Task"),
+        ("graphflow.caches.redis_cache", "RedisCache"),
+    ):
+        assert hasattr(importlib.import_module(module), name)
 
 
 @pytest.mark.parametrize("door", [graphflow, graphflow.graph])

@@ -10,7 +10,7 @@ import pytest
 
 from graphflow import Agent, AgentModule, InvalidGraph, Node, RedisCache, RunStatus, Task, UnstorableValue
 from graphflow.origin import code_of, name_of
-from graphflow.store.address import parse_address
+from graphflow.server.address import parse_address
 
 LONE = "caf\udce9"
 

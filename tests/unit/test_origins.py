@@ -15,7 +15,7 @@ from graphflow.agent import Agent
 from graphflow.cli.loading import load_agent_of
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import RunId
-from graphflow.store.address import parse_address
+from graphflow.server.address import parse_address
 from graphflow.store.contract import RunHead
 
 CODE = "from pathlib import Path\nPath({mark!r}).touch()\nfrom graphflow import Agent\nagent = Agent()\n"

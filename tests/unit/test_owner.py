@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from graphflow.store.owner import current_owner, is_gone
+from graphflow.server.owner import current_owner, is_gone
 
-SCRIPT = "from graphflow.store.owner import current_owner; print(current_owner(), flush=True); input()"
+SCRIPT = "from graphflow.server.owner import current_owner; print(current_owner(), flush=True); input()"
 
 
 def start_child():
@@ -38,7 +38,7 @@ def test_living_child_is_not_gone_until_it_ends():
 
 def test_forked_process_is_an_owner_of_its_own():
     script = (
-        "import os; from graphflow.store.owner import current_owner; before = current_owner();"
+        "import os; from graphflow.server.owner import current_owner; before = current_owner();"
         "pid = os.fork(); print(before != current_owner()) if not pid else os.waitpid(pid, 0)"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -9,10 +9,10 @@ import pytest
 
 from graphflow import Agent
 from graphflow.engine.attempt import Attempt
-from graphflow.engine.plain_items import PlainBody, plain_body
-from graphflow.engine.plan import PlanNode
+from graphflow.engine.maps.plain import PlainBody, plain_body
 from graphflow.engine.returned import Returned
 from graphflow.errors import NonRetryableException
+from graphflow.planning.plan import PlanNode
 
 #: Nothing is delegated here.
 NOWHERE: Any = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from graphflow.engine.reducer import Reducer
+from graphflow.engine.maps.reducer import Reducer
 from graphflow.run import MapState
 
 

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from graphflow.engine.cancellation import finish_despite_cancelling
-from graphflow.engine.session import Sessions
+from graphflow.entrance.session import Sessions
 from graphflow.store.contract import Renewer, Store
 from tests.helpers import run
 

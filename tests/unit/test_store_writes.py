@@ -6,21 +6,10 @@ import random
 
 import pytest
 
-from graphflow.engine.advance import advance, apply
 from graphflow.events import ItemsFinished
-from graphflow.run import (
-    Begin,
-    Failure,
-    ItemOutcomes,
-    ItemsStored,
-    MapChange,
-    ModuleState,
-    NodeState,
-    NodeStatus,
-    Started,
-    StateSet,
-    Transition,
-)
+from graphflow.inputs import Begin, ItemOutcomes, ItemsStored, Started, StateSet
+from graphflow.rules.advance import advance, apply
+from graphflow.run import Failure, ModuleState, NodeState, NodeStatus
 from graphflow.store.fields import (
     failure_from_text,
     failure_text,
@@ -33,6 +22,7 @@ from graphflow.store.fields import (
 from graphflow.store.keys import StoreKeys
 from graphflow.store.write_list import MAX_ARGUMENTS, WriteList
 from graphflow.store.writes import Tally, WriteBatch
+from graphflow.transition import MapChange, Transition
 from tests.contract.driving import NOW, chain_plan, loop_plan, map_plan, new_run
 
 KEYS = StoreKeys().run("test")

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from graphflow.agent import Agent
-from graphflow.engine.plan import Plan
-from graphflow.engine.stored_plan import plan_from_json
 from graphflow.errors import CorruptState, InvalidGraph
 from graphflow.expressions import Expression
 from graphflow.graph.nodes import NodeConfig
+from graphflow.planning.plan import Plan
+from graphflow.planning.stored_plan import plan_from_json
 from graphflow.store.replan import plan_from
 from tests.properties.test_advance_properties import graphs
 from tests.replay.graphs import GOLDEN

@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 
-from graphflow.engine.stragglers import (
+from graphflow.engine.maps.stragglers import (
     ENOUGH_ITEMS,
     FLOOR_SECONDS,
     STRAGGLER_FACTOR,

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import time
 
-from graphflow.caches.footprint import KEY_SET, WHOLE_STATE, Footprint, node_key
-from graphflow.engine.tickets import Ticket, TicketLine
+from graphflow.state.footprint import KEY_SET, WHOLE_STATE, Footprint, node_key
+from graphflow.state.tickets import Ticket, TicketLine
 
 
 def footprint(reads: str = "", writes: str = "", lost: str | None = None) -> Footprint:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from graphflow.engine.topology import components, cycles, inverted, order, reachable
+from graphflow.planning.topology import components, cycles, inverted, order, reachable
 
 
 def random_edges(rng, count, *, acyclic):

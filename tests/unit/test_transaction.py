@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 
-from graphflow.caches.footprint import KEY_SET, WHOLE_STATE, Footprint, node_key
-from graphflow.caches.isolation import Overtaken
-from graphflow.caches.transaction import Transaction
 from graphflow.codec import register_type
 from graphflow.errors import (
     InvalidName,
@@ -24,6 +21,9 @@ from graphflow.errors import (
 )
 from graphflow.graph.cache import Cache
 from graphflow.graph.tasks import Task
+from graphflow.state.footprint import KEY_SET, WHOLE_STATE, Footprint, node_key
+from graphflow.state.isolation import Overtaken
+from graphflow.state.transaction import Transaction
 from tests.helpers_state import MemoryState
 
 Use = Callable[[Transaction], Awaitable[Any]]

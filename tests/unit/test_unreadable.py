@@ -12,8 +12,8 @@ import pytest
 
 from graphflow import Agent, RedisCache, Task
 from graphflow.errors import CorruptState
-from graphflow.store.address import parse_address
-from graphflow.store.connection import open_sync_client
+from graphflow.server.address import parse_address
+from graphflow.server.connection import open_sync_client
 from graphflow.store.fields import read_json
 from graphflow.store.redis_store import RedisStore
 
@@ -92,7 +92,9 @@ def agent() -> Agent:
     return made
 
 
-@pytest.mark.parametrize(("key", "field", "text", "look"), TORN, ids=lambda each: str(each)[:40])
+@pytest.mark.parametrize(
+    ("key", "field", "text", "look"), TORN, ids=lambda each: getattr(each, "__name__", str(each))[:40]
+)
 def test_what_cannot_be_read_names_its_key(agent: Agent, key: str, field: str, text: str, look: Look) -> None:
     address = parse_address(agent.cache.address.url)
     client = open_sync_client(address, role="test")

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from graphflow import events
-from graphflow.engine.compile import compile_plan
-from graphflow.engine.crashes import may_have_been_in_flight, suspects_to_run
 from graphflow.graph.tasks import RunStatus
-from graphflow.run import (
+from graphflow.inputs import (
     Crashed,
-    Failure,
     ItemOutcomes,
     ItemsStored,
-    Message,
     MessagesSent,
-    NodeStatus,
     Outcome,
-    Place,
     RetryDue,
     SignalArrived,
     SignalAwaited,
     Started,
     Stop,
 )
+from graphflow.planning.compile import compile_plan
+from graphflow.rules.crashes import may_have_been_in_flight, suspects_to_run
+from graphflow.run import Failure, Message, NodeStatus, Place
 from tests.simulation import new_run, work
 from tests.unit.test_advance_rules import Folding
 

@@ -1,0 +1,200 @@
+"""Where do the items of a map come from: a state key, the result of a node, or a generator that goes on yielding.
+
+A list is read whole, in one transaction. What a generator yields is taken page by page, as `feed.py` gathers it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections.abc import AsyncGenerator, Generator, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from graphflow.codec import encode
+from graphflow.engine.arguments import arguments_of
+from graphflow.engine.attempt import Attempt, CameTo
+from graphflow.engine.body import raised
+from graphflow.engine.maps.feed import Feed, Filter
+from graphflow.engine.run_view import RunView
+from graphflow.executors.executor import Executor
+from graphflow.executors.inline import watch_for_stop
+from graphflow.expressions import Expression
+from graphflow.inputs import ItemsStored
+from graphflow.planning.plan import PlanGenerator, PlanNode
+from graphflow.state.isolation import Overtaken
+from graphflow.state.transaction import Transaction
+
+logger = logging.getLogger(__name__)
+
+#: Elements, and seconds, after which a thread that runs a sync generator hands over what it has.
+CHUNK_ITEMS = 256
+CHUNK_SECONDS = 0.02
+
+
+class SourceBody:
+    """Reads all items of a map, or the first page of what its generator yields; then the attempt's `feed` has the rest."""
+
+    module = 0
+
+    def __init__(
+        self,
+        node: PlanNode,
+        view: RunView,
+        executor: Executor,
+        semaphore: asyncio.Semaphore,
+        context: contextvars.Context,
+    ) -> None:
+        assert node.map is not None
+        self.node = node
+        self._map = node.map
+        #: What a generator takes for one element is limited, and the feed sees to that.
+        self.seconds: float | None = None if node.map.is_fed else node.modules[0].timeout
+        self._view = view
+        self._executor = executor
+        self._semaphore = semaphore
+        self._context = context
+
+    def open(self, attempt: Attempt) -> None:
+        attempt.transaction = Transaction(self._view, attempt)
+
+    async def start(self, attempt: Attempt) -> ItemsStored:
+        watch_for_stop(attempt.is_unwanted)
+        node, transaction = self.node, attempt.transaction
+        assert transaction is not None
+        keeps = _filter(node, transaction, self._view)
+        start = self._view.taken_from_source(node.index, attempt.visit)
+        if self._map.over_map:
+            transaction.note_node_read(self._map.source)
+            if self._map.pipelined and self._view.is_streaming(node):
+                borrowed = self._view.borrowed_visit(node)
+                return ItemsStored(
+                    node.index, attempt.visit, [], has_more=True, borrowed=borrowed, follows=True
+                )
+            elements: AsyncGenerator[Any, None] = _records(node, self._view, start)
+        elif self._map.generator is None:
+            return ItemsStored(node.index, attempt.visit, await _read_list(node, transaction, keeps))
+        else:
+            bindings = self._map.generator.bindings
+            arguments = await arguments_of(bindings, transaction, self._semaphore)
+            elements = _elements(self._map.generator, arguments, start, self._executor)
+        borrowed, seconds = self._view.borrowed_visit(node), attempt.timeout
+        feed = Feed(node, attempt.visit, start, keeps, borrowed=borrowed, timeout=seconds)
+        return await _begin_feed(attempt, feed, elements, self._context)
+
+    def came_to(self, attempt: Attempt, value: ItemsStored) -> CameTo:
+        return value
+
+    def raised(self, attempt: Attempt, error: BaseException) -> CameTo:
+        if isinstance(error, Overtaken):
+            return None
+        failure = raised(attempt, error).failure
+        start = self._view.taken_from_source(self.node.index, attempt.visit)
+        return ItemsStored(self.node.index, attempt.visit, [], failure, start)
+
+
+async def _begin_feed(
+    attempt: Attempt, feed: Feed, elements: AsyncGenerator[Any, None], context: contextvars.Context
+) -> ItemsStored:
+    feed.begin(elements, context)
+    try:
+        await feed.wait_news()
+    except BaseException:
+        feed.close()
+        await feed.wait_closed()
+        raise
+    attempt.feed = feed
+    return feed.page()
+
+
+async def _records(node: PlanNode, view: RunView, start: int) -> AsyncGenerator[tuple[int, str], None]:
+    """The records of the map that is gone through, from index `start` on."""
+    assert node.map is not None
+    if view.has_map_results(node.map.source):
+        async for page in view.map_pages(node.map.source, start):
+            for record in page:
+                yield record
+
+
+async def _read_list(node: PlanNode, transaction: Transaction, keeps: Filter) -> list[tuple[int, str]]:
+    assert node.map is not None
+    name = node.map.source
+    if node.map.source_node is not None:
+        source = await transaction.node_result(name, None)
+        if source is None:
+            source = []
+    else:
+        source = await transaction.get(name)
+    if isinstance(source, str | bytes | dict) or not isinstance(source, Iterable):
+        raise TypeError(f"map_over={name!r} holds {type(source).__name__}, not a list of items")
+    return [(index, encode(item, name)) for index, item in enumerate(source) if keeps(item, index)]
+
+
+def _filter(node: PlanNode, transaction: Transaction, view: RunView) -> Filter:
+    where = node.map.where if node.map is not None else None
+    if where is None:
+        return lambda item, index: True
+    if not isinstance(where, Expression):
+        return lambda item, index: bool(where(item))
+    for name in where.names:
+        transaction.note_read(name)
+        if view.is_node(name):
+            transaction.note_node_read(name)
+    for name in where.node_names:
+        transaction.note_node_read(name)
+    draft = view.draft()
+    return lambda item, index: draft.holds_for(where, item, index)
+
+
+# Generators
+
+
+def _elements(
+    generator: PlanGenerator, arguments: dict[str, Any], start: int, executor: Executor
+) -> AsyncGenerator[Any, None]:
+    if generator.seeks:
+        arguments["start"] = start
+    elements: Any = generator.function(**arguments)
+    return elements if generator.is_async else _from_threads(elements, executor)
+
+
+@dataclass(slots=True)
+class _Chunk:
+    elements: list[Any]
+    error: BaseException | None = None
+    is_last: bool = False
+
+
+async def _from_threads(
+    generator: Generator[Any, None, None], executor: Executor
+) -> AsyncGenerator[Any, None]:
+    """What a sync generator yields. It runs in a thread, for a chunk of elements at a time."""
+    chunk = _Chunk([])
+    try:
+        while not chunk.is_last:
+            chunk = await executor.execute(_next_chunk, generator)
+            for element in chunk.elements:
+                yield element
+            if chunk.error is not None:
+                raise chunk.error
+    finally:
+        # While a thread is still in it, it cannot be closed.
+        with suppress(ValueError):
+            generator.close()
+
+
+def _next_chunk(generator: Generator[Any, None, None]) -> _Chunk:
+    chunk = _Chunk([])
+    end = time.monotonic() + CHUNK_SECONDS
+    try:
+        for element in generator:
+            chunk.elements.append(element)
+            if len(chunk.elements) >= CHUNK_ITEMS or time.monotonic() >= end:
+                return chunk
+    except BaseException as error:
+        chunk.error = error
+    chunk.is_last = True
+    return chunk

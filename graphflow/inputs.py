@@ -1,0 +1,172 @@
+"""What comes into a run: an outcome of a module or of items, a timer, a request. `advance` makes a transition of it.
+
+Started and RetryDue change no result and so have no revision of their own; the others do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from graphflow.graph.tasks import RunStatus
+from graphflow.run import Failure, Message, Place
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The run starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An attempt was admitted to a slot."""
+
+    node: int
+    module: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDue:
+    """A waiting module's back-off is over."""
+
+    node: int
+    module: int
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a module run came to: a result or a failure, with its writes."""
+
+    node: int
+    module: int
+    visit: int
+    result: str | None = None
+    failure: Failure | None = None
+    #: Names that the module decided for; None falls through. Only of a module that may decide.
+    decision: tuple[str, ...] | None = None
+    #: State key -> text, or None to delete; operations on values are resolved already.
+    writes: dict[str, str | None] = field(default_factory=dict)
+    sent: Sequence[Message] = ()
+    #: (mailbox, text) of the messages that it has taken.
+    taken: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(slots=True)
+class ItemsStored:
+    """A map node's source was read, or a page of it: these are its items, as (index, text)."""
+
+    node: int
+    visit: int
+    items: list[tuple[int, str]]
+    failure: Failure | None = None
+    #: Elements taken from the source before this page, and with it (0: as far as the items go).
+    start: int = 0
+    span: int = 0
+    has_more: bool = False
+    #: As in `MapState`.
+    borrowed: int = 0
+    #: The items are the results that another map has so far and is going to have.
+    follows: bool = False
+    #: As in `ItemOutcomes`, with a last page after the last item.
+    results: str | None = None
+    reduce_failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast the items of a map go, for people: nothing is decided by it."""
+
+    #: Items in flight.
+    active: int = 0
+    median_seconds: float | None = None
+    #: (index, seconds) of items that took far longer than the others, the slowest first.
+    stragglers: Sequence[tuple[int, float]] = ()
+
+
+@dataclass(slots=True)
+class ItemOutcomes:
+    """Items of a map that are finished, in one batch."""
+
+    node: int
+    visit: int
+    done: list[tuple[int, str]] = field(default_factory=list)
+    #: (index, failure, attempts)
+    failed: list[tuple[int, Failure, int]] = field(default_factory=list)
+    retried: int = 0
+    writes: dict[str, str | None] = field(default_factory=dict)
+    sent: Sequence[Message] = ()
+    taken: Sequence[tuple[str, str]] = ()
+    #: The whole result as JSON text, handed in with the last item if an expression reads it or it was reduced.
+    results: str | None = None
+    #: Why the results cannot be reduced.
+    reduce_failure: Failure | None = None
+    pace: Pace | None = None
+
+
+@dataclass(slots=True)
+class StateSet:
+    """State set outside a module run's transaction (`immediate=True`)."""
+
+    writes: dict[str, str | None]
+
+
+@dataclass(slots=True)
+class MessagesSent:
+    """Messages from outside, or of a module run that is going to wait for an answer."""
+
+    messages: Sequence[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class SignalAwaited:
+    """A module run has come to where it waits for a signal, and has ended there."""
+
+    place: Place
+    signal: str
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignalArrived:
+    """Somebody outside has sent a signal."""
+
+    signal: str
+    #: Its value as JSON text.
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """The process that drove the run died: what it had in flight is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphChanged:
+    """The run goes on under another graph than before; `changes` says in phrases what is different."""
+
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The run is to end now: cancelled by somebody, or past its deadline."""
+
+    status: RunStatus
+    reason: str
+
+
+Input = (
+    Begin
+    | Started
+    | RetryDue
+    | Outcome
+    | ItemsStored
+    | ItemOutcomes
+    | StateSet
+    | MessagesSent
+    | SignalAwaited
+    | SignalArrived
+    | Crashed
+    | GraphChanged
+    | Stop
+)

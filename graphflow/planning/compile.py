@@ -1,0 +1,221 @@
+"""Graph -> Plan: from nodes as people write them to nodes as the rules need them, or one error with every problem.
+
+The rules are those of docs/rules.md. `sketch.py` looks names up, `binding.py` settles parameters and maps, `relations.py`
+says who starts and chooses, `validate.py` what a single node does wrong; here all of it becomes a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from graphflow.bounds import AGENT_BOUNDS, problems
+from graphflow.errors import InvalidGraph
+from graphflow.expressions import Expression
+from graphflow.graph.nodes import Node, SnapshotControl
+from graphflow.planning.binding import bind
+from graphflow.planning.describe import describe_node, plan_hash, plan_json, unwritable
+from graphflow.planning.plan import Plan, PlanDecision, PlanFlow, PlanNode
+from graphflow.planning.relations import forward_jumps, graph_problems, relate
+from graphflow.planning.sketch import Sketch, SketchNode, sketch_graph
+from graphflow.planning.topology import inverted, order, reachable
+from graphflow.planning.validate import node_problems
+from graphflow.settings import default_max_total_iterations
+
+
+def compile_plan(
+    nodes: Sequence[Node],
+    *,
+    name: str,
+    state_keys: Collection[str] = (),
+    max_concurrent_tasks: int,
+    max_total_iterations: int | None,
+    deadline: float | None,
+    auto_snapshot: bool = False,
+    error_mailbox: str | None = None,
+) -> Plan:
+    """The plan of a graph. `name` is the agent's, `state_keys` are the keys of the initial state, `deadline` is seconds.
+    `auto_snapshot` has every node that runs something, and does not say otherwise, take snapshots.
+
+    Raises InvalidGraph with all problems of the graph at once (rule 13). The same nodes give the same plan; nothing is
+    stored or run, and no function is called.
+    """
+    sketch = sketch_graph(nodes, state_keys)
+    bind(sketch)
+    above = relate(sketch)
+    found = [
+        *([] if nodes else ["it has no nodes; add one with add_node or @agent.node"]),
+        *problems(
+            AGENT_BOUNDS,
+            {
+                "max_concurrent_tasks": max_concurrent_tasks,
+                "max_total_iterations": max_total_iterations,
+                "deadline": deadline,
+            },
+        ),
+        *(f"node {node.name!r}: {problem}" for node in nodes for problem in node_problems(node)),
+        *sketch.problems,
+        *graph_problems(sketch),
+    ]
+    if found:
+        raise InvalidGraph(found)
+
+    iterations = (
+        default_max_total_iterations(len(nodes)) if max_total_iterations is None else max_total_iterations
+    )
+    limits = {
+        "max_concurrent_tasks": max_concurrent_tasks,
+        "max_total_iterations": iterations,
+        "deadline": deadline,
+    }
+    placed = order(
+        [tuple(node.dependencies) for node in sketch.nodes], [tuple(node.choosers) for node in sketch.nodes]
+    )
+    descriptions = [
+        describe_node(node.node, [sketch.nodes[number].name for number in sorted(node.dependencies)])
+        for node in (sketch.nodes[number] for number in placed)
+    ]
+    if refused := [*_unwritable(name, descriptions)]:
+        raise InvalidGraph(refused)
+    digest = plan_hash(descriptions)
+    plan_nodes = _plan_nodes(sketch, placed, auto_snapshot)
+    return Plan(
+        name=name,
+        nodes=plan_nodes,
+        hash=digest,
+        max_concurrent_tasks=max_concurrent_tasks,
+        max_total_iterations=iterations,
+        deadline=deadline,
+        error_mailbox=error_mailbox,
+        json=plan_json(name, digest, descriptions, limits),
+        warnings=tuple(forward_jumps(sketch, above)),
+        by_name={node.name: node.index for node in plan_nodes},
+        supervisors=tuple(
+            sorted((node.index for node in plan_nodes if node.supervises), key=lambda index: placed[index])
+        ),
+        settled_mask=sum(node.bit for node in plan_nodes if node.config.run_when == "settled"),
+        maps_in_expressions=_maps_in_expressions(plan_nodes),
+    )
+
+
+def _unwritable(name: str, descriptions: Sequence[dict[str, Any]]) -> Iterator[str]:
+    if problem := unwritable({"name": name}):
+        yield f"the agent: {problem}"
+    for description in descriptions:
+        if problem := unwritable(description):
+            yield f"node {description['name']!r}: {problem}"
+
+
+def _plan_nodes(sketch: Sketch, placed: list[int], auto_snapshot: bool) -> tuple[PlanNode, ...]:
+    """The nodes in the order of `placed`, numbered by their place in it."""
+    place = {number: index for index, number in enumerate(placed)}
+    sketched = [sketch.nodes[number] for number in placed]
+
+    def places(numbers: Collection[int]) -> tuple[int, ...]:
+        return tuple(sorted(place[number] for number in numbers))
+
+    awaited = [places({*node.dependencies, *node.choosers}) for node in sketched]
+    ancestors = reachable(awaited)
+    followers = inverted(awaited)
+    descendants = reachable(followers)
+    ends = _end_nodes(sketched, place, ancestors)
+    lent_to = _borrowers(sketched, place, pipelined=False)
+    streams_to = _borrowers(sketched, place, pipelined=True)
+    return tuple(
+        PlanNode(
+            index=index,
+            name=node.name,
+            type=node.node.type,
+            config=node.node.node_config,
+            modules=tuple(node.modules),
+            flow=_placed_flow(sketch, node.flow, place),
+            returns=node.returns and (frozenset(places(node.returns[0])), node.returns[1]),
+            condition=node.condition,
+            dependencies=places(node.dependencies),
+            dependents=places(node.dependents),
+            choosers=places(node.choosers),
+            named_by_supervisor=node.named_by_supervisor,
+            starts=node.starts,
+            supervises=node.supervises,
+            is_end=index in ends,
+            ancestors=ancestors[index],
+            descendants=descendants[index],
+            on_error=None if node.on_error is None else place[node.on_error],
+            map=node.map
+            and replace(
+                node.map, source_node=None if node.map.source_node is None else place[node.map.source_node]
+            ),
+            handles=places(node.handles),
+            only_chosen=node.only_chosen,
+            needs=sum(1 << place[number] for number in node.dependencies),
+            awaited_by=sum(1 << follower for follower in followers[index]),
+            lent_to=lent_to.get(node.number, 0),
+            streams_to=streams_to.get(node.number, 0),
+            snapshot=_snapshot(node, auto_snapshot),
+        )
+        for index, node in enumerate(sketched)
+    )
+
+
+def _borrowers(sketched: list[SketchNode], place: dict[int, int], *, pipelined: bool) -> dict[int, int]:
+    """Number of each map whose records others go through -> mask of these, or of the pipelined ones among them."""
+    masks: dict[int, int] = {}
+    for node in sketched:
+        if node.map is None or not node.map.over_map or node.map.source_node is None:
+            continue
+        if node.map.pipelined or not pipelined:
+            lender = node.map.source_node
+            masks[lender] = masks.get(lender, 0) | 1 << place[node.number]
+    return masks
+
+
+def _snapshot(node: SketchNode, auto_snapshot: bool) -> SnapshotControl:
+    if node.node.snapshot is not None:
+        return node.node.snapshot
+    return SnapshotControl.ALWAYS if auto_snapshot and node.modules else SnapshotControl.NEVER
+
+
+def _end_nodes(sketched: list[SketchNode], place: dict[int, int], ancestors: list[int]) -> set[int]:
+    """The places of the end nodes, in the sense of rule 7.
+
+    An end node is one from which no other node but flow control can be reached through dependencies and decisions,
+    decisions back to an ancestor left out; if there is none, every node is one. Flow control is no end node itself; an
+    on_error node is, so that a failure that was handled makes the run PARTIAL (rule 8).
+    """
+    edges = []
+    for index, node in enumerate(sketched):
+        jumps = set() if node.supervises else {place[number] for number in node.targets}
+        onward = {jump for jump in jumps if not ancestors[index] >> jump & 1}
+        edges.append(sorted(onward | {place[number] for number in node.dependents}))
+    work = sum(1 << index for index, node in enumerate(sketched) if not node.is_flow_control)
+    ends = {
+        index
+        for index, below in enumerate(reachable(edges))
+        if not below & work & ~(1 << index) and work >> index & 1
+    }
+    return ends or set(range(len(sketched)))
+
+
+def _placed_flow(sketch: Sketch, flow: PlanFlow | None, place: dict[int, int]) -> PlanFlow | None:
+    if flow is None:
+        return None
+
+    def placed(decision: PlanDecision) -> PlanDecision:
+        # Supervisors decide by themselves; to name one starts nothing (rule 6).
+        targets = (number for number in decision.targets if not sketch.nodes[number].supervises)
+        return replace(decision, targets=tuple(place[number] for number in targets))
+
+    default = flow.default and placed(flow.default)
+    return replace(flow, decisions=tuple(map(placed, flow.decisions)), default=default)
+
+
+def _maps_in_expressions(nodes: Sequence[PlanNode]) -> int:
+    read: set[str] = set()
+    for node in nodes:
+        expressions = [node.condition, node.map.where if node.map else None]
+        expressions += [decision.condition for decision in node.flow.decisions] if node.flow else []
+        for expression in expressions:
+            if isinstance(expression, Expression):
+                read |= expression.names | expression.node_names
+    return sum(node.bit for node in nodes if node.lists_results and node.name in read)

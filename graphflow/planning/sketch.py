@@ -1,0 +1,212 @@
+"""A graph on its way to a plan: names become numbers, and what cannot be used is noted as a problem.
+
+Numbers here are places in the order of addition. `binding.py` adds what function parameters and `map_over` ask for,
+`relations.py` who starts and who chooses whom, `compile.py` makes the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from graphflow.errors import ExpressionError
+from graphflow.expressions import Expression, parse_expression
+from graphflow.graph.flow import FlowControlConfig, FlowControlModule, FlowDecision, names_of
+from graphflow.graph.modules import END, AgentModule, FunctionModule, ModuleType
+from graphflow.graph.nodes import Node
+from graphflow.planning.plan import PlanDecision, PlanFlow, PlanMap, PlanModule
+
+#: How many names a message lists when none is similar.
+NAMES_SHOWN = 5
+
+
+@dataclass(slots=True)
+class SketchNode:
+    """One node with its names looked up. `relations.py` fills in what follows from other nodes, `dependents` and below."""
+
+    number: int
+    node: Node
+    #: Number of a dependency -> the parameter or setting that asks for it; "" for `dependencies`.
+    dependencies: dict[int, str] = field(default_factory=dict)
+    modules: list[PlanModule] = field(default_factory=list)
+    flow: PlanFlow | None = None
+    returns: tuple[frozenset[int], bool] | None = None
+    condition: Expression | None = None
+    on_error: int | None = None
+    map: PlanMap | None = None
+    dependents: list[int] = field(default_factory=list)
+    #: Nodes whose on_error it is.
+    handles: list[int] = field(default_factory=list)
+    #: Stands apart and decides whenever the run is idle (rule 6).
+    supervises: bool = False
+    #: Waits to be chosen by these (rule 1).
+    choosers: list[int] = field(default_factory=list)
+    named_by_supervisor: bool = False
+    starts: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
+    def only_chosen(self) -> bool:
+        return self.node.start is False
+
+    @property
+    def is_pure_flow(self) -> bool:
+        return self.flow is not None and not self.modules
+
+    @property
+    def is_flow_control(self) -> bool:
+        """Decides and does nothing else: flow control as data alone, or a module of that type."""
+        if self.is_pure_flow or self.node.type is ModuleType.FLOW_CONTROL:
+            return True
+        modules = self.node.modules
+        return bool(modules) and all(module.type is ModuleType.FLOW_CONTROL for module in modules)
+
+    @property
+    def targets(self) -> set[int]:
+        """Everything its decisions, its default or what it returns may name, END left out."""
+        found = set(self.returns[0]) if self.returns else set()
+        if self.flow is not None:
+            for decision in self.flow.decisions:
+                found.update(decision.targets)
+            if self.flow.default is not None:
+                found.update(self.flow.default.targets)
+        return found
+
+
+@dataclass(slots=True)
+class Sketch:
+    """All nodes of one name each, and every problem found so far."""
+
+    nodes: list[SketchNode]
+    numbers: dict[str, int]
+    #: State key -> numbers of the nodes that declare it in `outputs`.
+    outputs: dict[str, list[int]]
+    state_keys: frozenset[str]
+    problems: list[str]
+
+    def refuse(self, node: SketchNode, problem: str) -> None:
+        self.problems.append(f"node {node.name!r}: {problem}")
+
+    def number_of(self, name: str, node: SketchNode, role: str) -> int | None:
+        """The number of the node called `name`; None, and a problem, if there is none."""
+        number = self.numbers.get(name)
+        if number is None:
+            self.refuse(node, f"unknown {role} {name!r}{nearest(name, self.numbers)}")
+        return number
+
+    def name_of(self, number: int) -> str:
+        return repr(self.nodes[number].name)
+
+
+def sketch_graph(nodes: Sequence[Node], state_keys: Collection[str]) -> Sketch:
+    """Look up all that nodes say by name. A name that was used before is a problem and its node left out."""
+    sketch = Sketch([], {}, {}, frozenset(state_keys), [])
+    for node in nodes:
+        if node.name in sketch.numbers:
+            sketch.problems.append(
+                f"node {node.name!r}: this name is used twice; every node needs a name of its own"
+            )
+            continue
+        sketch.numbers[node.name] = len(sketch.nodes)
+        sketch.nodes.append(SketchNode(len(sketch.nodes), node))
+        for key in node.node_config.outputs:
+            sketch.outputs.setdefault(key, []).append(sketch.numbers[node.name])
+
+    for sketched in sketch.nodes:
+        _read_dependencies(sketch, sketched)
+        _read_config(sketch, sketched)
+        for module in sketched.node.modules:
+            _read_module(sketch, sketched, module)
+    return sketch
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: what it may have meant."""
+    known = sorted(known)
+    if close := get_close_matches(name, known, n=2):
+        return f"; did you mean {' or '.join(map(repr, close))}?"
+    if not known:
+        return ""
+    more = ", ..." if len(known) > NAMES_SHOWN else ""
+    return f"; there are {', '.join(map(repr, known[:NAMES_SHOWN]))}{more}"
+
+
+def parsed(
+    sketch: Sketch, node: SketchNode, where: str, text: str | None, extra: Sequence[str] = ()
+) -> Expression | None:
+    """The expression, or None if there is none or it does not parse."""
+    if text is None:
+        return None
+    try:
+        return parse_expression(text, extra)
+    except ExpressionError as error:
+        sketch.refuse(node, f"{where}: {error}")
+        return None
+
+
+def _read_dependencies(sketch: Sketch, node: SketchNode) -> None:
+    for name in node.node.dependencies:
+        number = sketch.number_of(name, node, "dependency")
+        if number == node.number:
+            sketch.refuse(node, "depends on itself; to run it again, let a decision name it")
+        elif number is not None:
+            node.dependencies[number] = ""
+
+
+def _read_config(sketch: Sketch, node: SketchNode) -> None:
+    config = node.node.node_config
+    node.condition = parsed(sketch, node, "condition", config.condition)
+    if config.on_error is None:
+        return
+    if config.on_error == node.name:
+        sketch.refuse(node, "on_error names the node itself; max_retries is what tries again")
+        return
+    node.on_error = sketch.number_of(config.on_error, node, "on_error node")
+
+
+def _read_module(sketch: Sketch, node: SketchNode, module: AgentModule) -> None:
+    if isinstance(module, FlowControlModule):
+        node.flow = _read_flow(sketch, node, module.flow_config)
+        return
+    bindings = () if isinstance(module, FunctionModule) else None
+    node.modules.append(PlanModule(module, bindings, timeout=module.config.timeout))
+    if module.to:
+        numbers = (sketch.number_of(name, node, "name in to=") for name in module.to if name != END)
+        node.returns = frozenset(number for number in numbers if number is not None), END in module.to
+
+
+def _read_flow(sketch: Sketch, node: SketchNode, config: FlowControlConfig) -> PlanFlow:
+    decisions = tuple(
+        _read_decision(sketch, node, decision, f"decision {place}")
+        for place, decision in enumerate(config.decisions, 1)
+    )
+    default = None
+    if names_of(config.default):
+        default = _read_decision(sketch, node, FlowDecision(next_node=config.default or []), "default")
+    conditions = [decision.condition for decision in decisions if decision.condition is not None]
+    return PlanFlow(
+        decisions=decisions,
+        default=default,
+        select_first=config.select == "first",
+        names=frozenset().union(*(condition.names for condition in conditions)),
+        node_names=frozenset().union(*(condition.node_names for condition in conditions)),
+    )
+
+
+def _read_decision(sketch: Sketch, node: SketchNode, decision: FlowDecision, where: str) -> PlanDecision:
+    if not decision.targets:
+        sketch.refuse(node, f"{where}: next_node names nothing; name a node or END")
+    numbers = (sketch.number_of(name, node, f"target of {where}") for name in decision.targets if name != END)
+    label = "default" if where == "default" else decision.condition or "else"
+    return PlanDecision(
+        targets=tuple(dict.fromkeys(number for number in numbers if number is not None)),
+        ends=END in decision.targets,
+        condition=parsed(sketch, node, where, decision.condition),
+        clears=tuple(decision.condition_variables),
+        repeat=decision.repeat,
+        label=label,
+    )

@@ -1,0 +1,187 @@
+"""What a module run leaves behind besides state, folded: signals that it waits for, messages, what is remembered of it.
+
+A signal is answered to whoever has waited longest for its name; one that nobody waits for yet is kept. What is
+remembered of a module run lasts as long as the visit of its node, of a map's item until the item has its record.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+
+from graphflow import events
+from graphflow.graph.tasks import RunStatus
+from graphflow.inputs import SignalArrived, SignalAwaited
+from graphflow.planning.plan import bits
+from graphflow.rules.draft import Draft
+from graphflow.run import Message, NodeStatus, Place, Run, Wait
+from graphflow.transition import Transition
+
+#: What is remembered of a message that left before the commit.
+_SENT = "true"
+
+
+# Signals
+
+
+def await_signal(draft: Draft, awaited: SignalAwaited) -> None:
+    """The module run has ended; it is ready again at once if the signal came before it was waited for."""
+    place, name = awaited.place, awaited.signal
+    item = "" if place.item is None else str(place.item)
+    draft.emit_node(events.SignalAwaited, place.node, signal=name, item=item)
+    wait = Wait(name, awaited.field, draft.revision)
+    kept = _kept(draft, name)
+    if kept:
+        draft.transition.signals[name] = kept[1:]
+        _answer(draft, place, wait, kept[0])
+        return
+    draft.transition.waits[place] = wait
+    if place.item is None:
+        _set_status(draft, place, NodeStatus.WAITING)
+
+
+def take_signal(draft: Draft, arrived: SignalArrived) -> None:
+    """The one who has waited longest goes on with it."""
+    draft.emit(events.SignalArrived, signal=arrived.signal)
+    waiting = [
+        (wait.since, place) for place, wait in draft.run.waits.items() if wait.signal == arrived.signal
+    ]
+    if waiting:
+        _, place = min(waiting)
+        draft.transition.waits[place] = None
+        _answer(draft, place, draft.run.waits[place], arrived.text)
+    else:
+        draft.transition.signals[arrived.signal] = (*_kept(draft, arrived.signal), arrived.text)
+
+
+def _kept(draft: Draft, signal: str) -> tuple[str, ...]:
+    return draft.run.signals.get(signal, ())
+
+
+def _answer(draft: Draft, place: Place, wait: Wait, text: str) -> None:
+    draft.transition.steps[place] = {wait.field: text}
+    if draft.run.status is RunStatus.SUSPENDED:
+        draft.transition.status = RunStatus.EXECUTING
+    if place.item is not None:
+        draft.transition.items_ready.append(place)
+        return
+    _set_status(draft, place, NodeStatus.READY)
+    draft.transition.ready.append((place.node, place.module))
+
+
+def _set_status(draft: Draft, place: Place, status: NodeStatus) -> None:
+    state = draft.edit(place.node)
+    state.modules[place.module].status = status
+    state.status = state.busiest
+
+
+def suspend_if_only_waiting(draft: Draft) -> None:
+    """A run of which everything that is active waits for a signal needs nobody to drive it."""
+    run, transition = draft.run, draft.transition
+    if not run.waits and not transition.waits:
+        return
+    waits = _waits(draft)
+    counts = Counter(place.node for place in waits)
+    only_waits = all(_only_waits(draft, index, waits, counts[index]) for index in bits(transition.active))
+    if only_waits and run.status is not RunStatus.SUSPENDED:
+        transition.status = RunStatus.SUSPENDED
+        draft.emit(events.RunSuspended, signals=" ".join(sorted({wait.signal for wait in waits.values()})))
+    elif not only_waits and run.status is RunStatus.SUSPENDED:
+        transition.status = RunStatus.EXECUTING
+
+
+def _waits(draft: Draft) -> dict[Place, Wait]:
+    merged = {**draft.run.waits, **draft.transition.waits}
+    return {place: wait for place, wait in merged.items() if wait is not None}
+
+
+def _only_waits(draft: Draft, index: int, waits: Collection[Place], count: int) -> bool:
+    state, opened = draft.node(index), draft.run.maps.get(index)
+    change = draft.transition.maps.get(index)
+    if change is not None and change.opened is not None:
+        return False
+    source = draft.plan.nodes[index].map
+    has_more = opened is not None and opened.has_more and (change is None or change.has_more is not False)
+    # The end of a pipelined map's items is up to the node that they come from.
+    if has_more and (source is None or not source.pipelined):
+        return False
+    if opened is not None and opened.visit == state.visits:
+        recorded = 0 if change is None else len(change.done) + len(change.failed)
+        return len(opened.unfinished) - recorded == count
+    return all(
+        Place(index, state.visits, number) in waits
+        for number, module in enumerate(state.modules)
+        if module.status.is_active
+    )
+
+
+# Messages
+
+
+def send(draft: Draft, messages: Iterable[Message]) -> None:
+    """Deliver the messages of a commit, but for those that have left before it."""
+    draft.transition.sent += [message for message in messages if not _has_left(draft.run, message)]
+
+
+def send_early(draft: Draft, messages: Sequence[Message]) -> None:
+    """Deliver messages before the commit of who sends them, and remember that they have left."""
+    for message in messages:
+        if _has_left(draft.run, message) or (message.place is not None and _is_over(draft, message.place)):
+            continue
+        draft.transition.sent.append(message)
+        if message.place is not None:
+            remembered = draft.transition.steps.setdefault(message.place, {})
+            assert remembered is not None
+            remembered[message.field] = _SENT
+
+
+def _has_left(run: Run, message: Message) -> bool:
+    return message.place is not None and message.field in run.steps.get(message.place, ())
+
+
+def _is_over(draft: Draft, place: Place) -> bool:
+    return not draft.is_active(place.node) or draft.node(place.node).visits != place.visit
+
+
+# What is remembered
+
+
+def forget(
+    draft: Draft, index: int, items: Collection[int] | None = None, *, keep_steps: bool = False
+) -> None:
+    """Drop what is remembered of the node, or of these items of a map, and what they wait for.
+
+    Of what failed or was cut off, `keep_steps`: who tries it again, in a fork of the run, is not to pay for it again.
+    """
+    run, transition = draft.run, draft.transition
+    if not (run.steps or run.waits or transition.steps or transition.waits):
+        return
+    for place in () if keep_steps else {*run.steps, *transition.steps}:
+        if place.node == index and (items is None or place.item in items):
+            transition.steps[place] = None
+    for place in {*run.waits, *transition.waits}:
+        if place.node == index and (items is None or place.item in items):
+            transition.waits[place] = None
+
+
+def apply_effects(run: Run, transition: Transition) -> None:
+    """Bring the mirror up to date, the part that this file decides."""
+    for place, fields in transition.steps.items():
+        if fields is None:
+            run.steps.pop(place, None)
+        else:
+            run.steps.setdefault(place, {}).update(fields)
+    for place, wait in transition.waits.items():
+        if wait is None:
+            run.waits.pop(place, None)
+        else:
+            run.waits[place] = wait
+    for name, texts in transition.signals.items():
+        if texts:
+            run.signals[name] = texts
+        else:
+            run.signals.pop(name, None)
+    for message in transition.sent:
+        run.mailboxes.setdefault(message.mailbox, []).append(message.text)
+    for mailbox, text in transition.taken:
+        run.mailboxes[mailbox].remove(text)

@@ -1,0 +1,161 @@
+"""Why is a node where it is? In one sentence, for errors, events and people. Pure; the rules are those of docs/rules.md."""
+
+from __future__ import annotations
+
+from graphflow.planning.plan import Plan, PlanNode
+from graphflow.rules.readiness import ReadNode, blocked_since, chose, edge_status
+from graphflow.run import NodeState, NodeStatus, Run
+
+
+def explain(plan: Plan, run: Run, name: str) -> str:
+    """In one sentence, how far the node is, and why it does not run if it does not. KeyError if there is no such node."""
+    node, state = plan.node(name), run.nodes[plan.by_name[name]]
+    match state.status:
+        case NodeStatus.SUCCEEDED:
+            return (
+                f"{name} decided {_times(state.visits)}"
+                if node.supervises
+                else f"{name} succeeded in visit {state.visits}"
+            )
+        case NodeStatus.FAILED:
+            return f"{name} {_failed(state)}"
+        case NodeStatus.READY:
+            return f"{name} is ready and waits for one of the {plan.max_concurrent_tasks} slots (max_concurrent_tasks)"
+        case NodeStatus.RUNNING:
+            return f"{name} is running{_map_progress(run, node)}"
+        case NodeStatus.WAITING:
+            waits = (wait.signal for place, wait in run.waits.items() if place.node == node.index)
+            if signal := next(waits, None):
+                return f"{name} waits for the signal {signal!r}: graphflow signal {run.id} {signal} JSON sends it"
+            module = next(module for module in state.modules if module.status is NodeStatus.WAITING)
+            after = f" after {module.failure.summary}" if module.failure else ""
+            return f"{name} waits for attempt {module.attempts + 1} of {node.config.attempts}{after}"
+        case NodeStatus.SKIPPED:
+            return f"{name} was skipped: {skip_reason(plan, run.nodes.__getitem__, node.index)}"
+    if state.visits:
+        return f"{name} was stopped in visit {state.visits}, before it came to an end"
+    if node.supervises:
+        return f"{name} never decided for anything: {_quiet_supervisor(run)}"
+    how_far = "never ran" if run.status.is_final else "has not started"
+    return f"{name} {how_far}: {_why_pending(plan, run, node)}"
+
+
+def skip_reason(plan: Plan, read: ReadNode, index: int) -> str:
+    """Why a node that was skipped, or is about to be, was."""
+    node = plan.nodes[index]
+    if node.choosers and not any(chose(plan.nodes[place], read(place), index) for place in node.choosers):
+        names = " or ".join(plan.nodes[chooser].name for chooser in node.choosers)
+        return f"nothing chose it: it waits to be chosen by {names}"
+    for dependency in node.dependencies:
+        other, state = plan.nodes[dependency], read(dependency)
+        if other.decides and edge_status(other, state, index) is NodeStatus.SKIPPED:
+            was_skipped = state.status is NodeStatus.SKIPPED
+            return f"{other.name} {'was skipped and chose nothing' if was_skipped else 'did not choose it'}"
+    skipped = all(read(dependency).status is NodeStatus.SKIPPED for dependency in node.dependencies)
+    if node.condition is not None and not (skipped and node.dependencies):
+        return f"its condition was false: {node.condition.text}"
+    return "all that it depends on was skipped"
+
+
+def stall_reason(plan: Plan, read: ReadNode, held: tuple[str, ...]) -> str | None:
+    """Why a run without a successful end node came to a stop (rule 7); None if nothing was left to do."""
+    if held:
+        return (
+            f"stalled: the decision {held[0]!r} is true, but nothing that it reads has changed since its node was last "
+            "considered; let the node change what the condition reads"
+        )
+    for node in plan.nodes:
+        if read(node.index).settled or node.waits:
+            continue
+        cause = _missing(plan, read, node)
+        if cause is not None:
+            return f"stalled: {node.name!r} waits for {cause.name!r}, which nothing will start"
+    return None
+
+
+def _why_pending(plan: Plan, run: Run, node: PlanNode) -> str:
+    read = run.nodes.__getitem__
+    cause = _missing(plan, read, node) or node
+    for dependency in cause.dependencies:
+        if read(dependency).status is NodeStatus.FAILED:
+            failure = f"{plan.nodes[dependency].name} {_failed(read(dependency))}"
+            return failure if cause is node else f"it waits for {cause.name}, and {failure}"
+    if cause is not node:
+        return f"it waits for {cause.name}, which {_own_reason(plan, run, cause)}"
+    return f"it {_own_reason(plan, run, node)}"
+
+
+def _missing(plan: Plan, read: ReadNode, node: PlanNode) -> PlanNode | None:
+    """What has not settled and, in the end, keeps the node waiting; None if all that it depends on has settled."""
+    found = None
+    while True:
+        below = node if found is None else found
+        unsettled = (place for place in below.dependencies if not below.waits and not read(place).settled)
+        missing = next(unsettled, None)
+        if missing is None:
+            return found
+        found = plan.nodes[missing]
+
+
+def _own_reason(plan: Plan, run: Run, node: PlanNode) -> str:
+    """Why a node does not run although everything that it depends on has settled, as the end of a sentence."""
+    state = run.nodes[node.index]
+    if state.status.is_active or state.visits:
+        return (
+            f"is {state.status.value}" if state.status.is_active else "was stopped before it came to an end"
+        )
+    if node.waits and not node.starts:
+        return _waiting_root(plan, run, node)
+    if run.limit is not None:
+        return f"was not started: {run.limit}"
+    if run.status.is_final:
+        return f"was not started before the run ended{f': {run.error}' if run.error else ''}"
+    blocked = [
+        plan.nodes[place].name
+        for place in node.dependencies
+        if blocked_since(plan, run.nodes.__getitem__, place)
+    ]
+    return (
+        f"waits for {blocked[0]}, which a failure keeps from running"
+        if blocked
+        else "waits for the run to go on"
+    )
+
+
+def _waiting_root(plan: Plan, run: Run, node: PlanNode) -> str:
+    by = [plan.nodes[chooser].name for chooser in node.choosers]
+    by += [
+        plan.nodes[index].name
+        for index in plan.supervisors
+        if node.named_by_supervisor and _names(plan, index, node)
+    ]
+    limited = f" ({run.limit})" if run.limit else ""
+    return f"starts only when it is chosen, and {' or '.join(by) or 'nobody'} did not choose it{limited}"
+
+
+def _names(plan: Plan, supervisor: int, node: PlanNode) -> bool:
+    flow = plan.nodes[supervisor].flow
+    assert flow is not None
+    decisions = (*flow.decisions, *((flow.default,) if flow.default else ()))
+    return any(node.index in decision.targets for decision in decisions)
+
+
+def _failed(state: NodeState) -> str:
+    reason = state.failure.summary if state.failure else "for no known reason"
+    return f"failed after {state.attempts} attempts: {reason}" if state.attempts > 1 else f"failed: {reason}"
+
+
+def _quiet_supervisor(run: Run) -> str:
+    return "none of its decisions could fire" if run.status.is_final else "it decides when no node is active"
+
+
+def _map_progress(run: Run, node: PlanNode) -> str:
+    state = run.opened_map(node.index, run.nodes[node.index].visits)
+    if node.map is None or state is None:
+        return ""
+    failed = f", {state.failed} failed" if state.failed else ""
+    return f": {state.done} of {state.total} items done{failed}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

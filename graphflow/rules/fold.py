@@ -1,0 +1,379 @@
+"""What follows from one input: nodes start, are skipped and settle until nothing more changes (rules 1 to 9).
+
+What is below a node that settled is looked at in topological order until nothing more starts or is skipped; if no node
+is active then, the supervisors decide; if they start nothing, the run is over. A node can only become ready through
+something that settled after it was last considered, so the mask `fresh` of these nodes is all that needs a look.
+`advance.py` says what each input settles or starts to begin with.
+"""
+
+from __future__ import annotations
+
+from graphflow import events
+from graphflow.codec import decode_plain, encode
+from graphflow.errors import EvaluationError
+from graphflow.graph.modules import END
+from graphflow.planning.plan import PlanDecision, PlanNode, bits
+from graphflow.rules.draft import Draft
+from graphflow.rules.effects import forget, send, suspend_if_only_waiting
+from graphflow.rules.ending import Ending, ending
+from graphflow.rules.explain import skip_reason
+from graphflow.rules.readiness import Verdict, readiness
+from graphflow.rules.supervise import failure_of, supervise
+from graphflow.run import Failure, Message, ModuleState, NodeState, NodeStatus, Place, message_text
+
+#: State key that lists the failures that were handed to an on_error node.
+ERRORS_KEY = "errors"
+
+
+class Fold:
+    """One input and all that it causes, written into a draft."""
+
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+        self.plan = draft.plan
+        self.transition = draft.transition
+        self.revision = draft.revision
+        self.over = False
+        # Bit masks of nodes: to look at; to start once more; considered, and decided, because of this input.
+        self._look = 0
+        self._restart = 0
+        self._considered = 0
+        self._decided = 0
+
+    # Starting, skipping, settling
+
+    def start(self, index: int) -> None:
+        """Consider the node: its condition decides between start and skip (rule 3), then come the limits (rule 9)."""
+        node = self.plan.nodes[index]
+        if self.over or self._is_limited or (node.is_pure_flow and self._decided & node.bit):
+            return
+        try:
+            holds = node.condition is None or self.draft.evaluate(node.condition)
+        except EvaluationError as error:
+            self._consider(index).modules = [ModuleState() for _ in self.draft.node(index).modules]
+            self.fail(index, failure_of(error))
+            return
+        if node.condition is not None and not holds:
+            self.skip(index, f"its condition is false: {node.condition.text}")
+            return
+        if self._is_beyond_limit(node):
+            return
+        state = self._consider(index)
+        forget(self.draft, index)
+        state.visits += 1
+        state.failure = None
+        state.opened = 0
+        state.reopened = state.dropped = False
+        state.started = state.finished = 0
+        state.crashes = 0
+        if node.is_pure_flow:
+            self.decide_by_flow(node)
+            return
+        self.transition.active |= node.bit
+        self.transition.iterations += 1
+        state.status = NodeStatus.READY
+        state.modules = [ModuleState() for _ in node.modules]
+        for place in range(len(node.modules) if node.config.parallel else 1):
+            state.modules[place].status = NodeStatus.READY
+            self.transition.ready.append((index, place))
+
+    def _consider(self, index: int) -> NodeState:
+        state = self.draft.edit(index)
+        state.considered = self.revision
+        state.again = False
+        self._considered |= 1 << index
+        self.transition.fresh &= ~(1 << index)
+        return state
+
+    @property
+    def _is_limited(self) -> bool:
+        return self.transition.limit is not None or self.draft.run.limit is not None
+
+    def _is_beyond_limit(self, node: PlanNode) -> bool:
+        limit = node.config.max_visits
+        if limit and self.draft.node(node.index).visits >= limit:
+            self.limit(f"node {node.name!r} reached max_visits={limit}")
+        elif not node.is_pure_flow and self.transition.iterations >= self.plan.max_total_iterations:
+            self.limit(f"the run reached max_total_iterations={self.plan.max_total_iterations}")
+        return self._is_limited
+
+    def limit(self, reason: str) -> None:
+        """Nothing starts any more; what is active comes to its end."""
+        if not self._is_limited:
+            self.transition.limit = reason
+            self.draft.emit(events.LimitReached, error=reason)
+
+    def skip(self, index: int, reason: str) -> None:
+        self._consider(index).chosen = None
+        self.draft.emit_node(events.NodeSkipped, index, reason=reason)
+        self.settle(index, NodeStatus.SKIPPED)
+
+    def fail(self, index: int, failure: Failure, item: int | None = None) -> None:
+        """The node failed for good; its on_error node, if it has one, takes over (rule 8)."""
+        node, state = self.plan.nodes[index], self.draft.edit(index)
+        state.failure = failure
+        state.chosen = None
+        state.reopened = False
+        self.draft.emit_node(events.NodeFailed, index, error=failure.summary, attempts=state.attempts)
+        if item is None:
+            self.publish_failure(index, failure, None, state.attempts)
+        self.settle(index, NodeStatus.FAILED)
+        if state.again:
+            state.again = False
+            self._drop(index)
+        if node.on_error is not None and state.handled < node.config.attempts:
+            state.handled += 1
+            self._record_error(node, state, failure, item)
+            self.jump(node.on_error)
+
+    def _record_error(self, node: PlanNode, state: NodeState, failure: Failure, item: int | None) -> None:
+        text = self.draft.text(ERRORS_KEY)
+        known = decode_plain(text, ERRORS_KEY) if text else []
+        entry = {"node": node.name, "item": item, "error": failure.summary, "attempts": state.attempts}
+        self.draft.write(
+            {ERRORS_KEY: encode([*(known if isinstance(known, list) else []), entry], ERRORS_KEY)}
+        )
+
+    def publish_failure(self, index: int, failure: Failure, item: int | None, attempts: int) -> None:
+        """Tell the run's error mailbox, if it has one, what failed for good."""
+        if self.plan.error_mailbox is None:
+            return
+        name = self.plan.nodes[index].name
+        entry = {"node": name, "item": item, "error": failure.summary, "attempts": attempts}
+        place = Place(index, self.draft.node(index).visits, 0, item)
+        text = message_text(f"{place.text(name)}:error", name, encode(entry))
+        send(self.draft, [Message(self.plan.error_mailbox, text)])
+
+    def settle(self, index: int, status: NodeStatus) -> None:
+        """The node's visit is over, or it was skipped: whoever waited for it will be looked at."""
+        node, state = self.plan.nodes[index], self.draft.edit(index)
+        self.draft.show(index, status, state.result)
+        state.status = status
+        state.settled = self.revision
+        state.finished = self.draft.now
+        # Of a map that succeeded, only failed items are still remembered.
+        forget(self.draft, index, keep_steps=status is NodeStatus.FAILED or node.map is not None)
+        self.transition.active &= ~node.bit
+        self.transition.fresh |= node.awaited_by & ~self._considered
+        self._look |= node.descendants | node.bit
+        for failed in node.handles:
+            self._look |= self.plan.nodes[failed].descendants | 1 << failed
+        if status is NodeStatus.SUCCEEDED:
+            state.handled = 0
+            if node.modules:
+                elapsed = round(self.draft.now - state.started, 3) if state.started else 0
+                self.draft.emit_node(events.NodeSucceeded, index, ms=elapsed)
+            self._reopen(node, state)
+        for follower in bits(node.streams_to & self.transition.active):
+            self._end_stream(node, self.plan.nodes[follower], status)
+        if node.map is not None and node.map.over_map and node.map.source_node is not None:
+            self._give_back(node.map.source_node)
+        if state.again and not self._is_lent(node):
+            self._restart |= node.bit
+
+    def open_stream(self, node: PlanNode) -> None:
+        """The items of a map are there: pipelined maps over its results begin (rule 10)."""
+        if node.streams_to:
+            self.draft.edit(node.index).opened = self.revision
+            self.transition.fresh |= node.streams_to & ~self._considered
+            self._look |= node.streams_to
+
+    def _end_stream(self, node: PlanNode, follower: PlanNode, status: NodeStatus) -> None:
+        """A map has settled whose results the follower got one by one: that it has is nothing new to the follower."""
+        state = self.draft.edit(follower.index)
+        state.considered = self.revision
+        self._considered |= follower.bit
+        self.transition.fresh &= ~follower.bit
+        if status is not NodeStatus.SUCCEEDED:
+            failure = Failure("SourceFailed", f"{node.name!r}, over whose results it maps, failed")
+            state.modules[0].status, state.modules[0].failure = NodeStatus.FAILED, failure
+            self.transition.stopped |= follower.bit
+            self.fail(follower.index, failure)
+
+    def _is_lent(self, node: PlanNode) -> bool:
+        """Whether a map is going through the node's records, which a new visit would replace (rule 10)."""
+        return bool(node.lent_to & self.transition.active)
+
+    def _give_back(self, index: int) -> None:
+        """What could not start while its records were in use is looked at."""
+        node = self.plan.nodes[index]
+        if not self._is_lent(node):
+            self._look |= node.bit
+            if self.draft.node(index).again and not self.draft.is_active(index):
+                self._restart |= node.bit
+
+    def _reopen(self, handler: PlanNode, state: NodeState) -> None:
+        """What failed before its on_error node started may start again, now that this one has succeeded."""
+        for index in handler.handles:
+            failed = self.draft.node(index)
+            if failed.status is NodeStatus.FAILED and failed.settled <= state.considered:
+                self.draft.edit(index).reopened = True
+
+    # Decisions (rule 5)
+
+    def decide_by_flow(self, node: PlanNode) -> None:
+        """The node's flow control decides on the state as it is now."""
+        assert node.flow is not None
+        try:
+            fired = self.draft.true_decisions(node.flow)
+        except EvaluationError as error:
+            self.fail(node.index, failure_of(error))
+            return
+        self.decide(node, fired)
+
+    def decide(self, node: PlanNode, fired: list[PlanDecision]) -> None:
+        """For dependents the choice is the state of the edge, other targets are jumps; without any it falls through."""
+        self._decided |= node.bit
+        edges = sum(1 << below for below in node.dependents)
+        chosen = 0 if fired else edges
+        for decision in fired:
+            chosen |= sum(1 << target for target in decision.targets)
+            self.draft.write(dict.fromkeys(decision.clears))
+        ends = any(decision.ends for decision in fired)
+        self.draft.edit(node.index).chosen = chosen
+        self._report_decision(node.index, chosen, ends)
+        self.settle(node.index, NodeStatus.SUCCEEDED)
+        if ends:
+            self.end(f"{node.name!r} decided END")
+            return
+        for target in bits(chosen & ~edges):
+            self.jump(target)
+
+    def _report_decision(self, index: int, chosen: int, ends: bool) -> None:
+        names = " ".join((*self.plan.names(chosen), *([END] if ends else [])))
+        self.draft.emit_node(events.DecisionFired, index, chosen=names)
+
+    def jump(self, index: int) -> None:
+        """Start the node at once whatever its dependencies did; if it is active, once more when it has settled."""
+        if self.over:
+            return
+        state = self.draft.node(index)
+        if self._is_lent(self.plan.nodes[index]) and not self.draft.is_active(index):
+            self.draft.edit(index).again = True
+        elif self.draft.is_active(index):
+            # What this very input started has read nothing yet: the request is met by that start.
+            if state.considered != self.revision:
+                self.draft.edit(index).again = True
+        elif state.is_closed:
+            self._drop(index)
+        else:
+            self.start(index)
+
+    def _drop(self, index: int) -> None:
+        """Report, once per failure, that a decision named a failed node."""
+        state = self.draft.edit(index)
+        if not state.dropped:
+            state.dropped = True
+            self.draft.emit_node(events.DecisionDropped, index, target=self.plan.nodes[index].name)
+
+    # Going on until nothing more follows
+
+    def look_everywhere(self) -> None:
+        """Where a run begins with the state of another: what was asked for, and all that has not seen what is new."""
+        self._look |= self.transition.fresh
+        for node in self.plan.nodes:
+            is_busy = self.draft.is_active(node.index) or self._is_lent(node)
+            if self.draft.node(node.index).again and not is_busy:
+                self._restart |= node.bit
+
+    def go_on(self) -> None:
+        while not self.over:
+            self._look_below()
+            if self.over:
+                return
+            if self.transition.active:
+                suspend_if_only_waiting(self.draft)
+                return
+            if self._is_limited or not self._supervise():
+                self.finish(ending(self.draft, by_end=False))
+
+    def _look_below(self) -> None:
+        while not self.over:
+            if self._restart:
+                self._start_again()
+                continue
+            candidates = (
+                self._look & (self.transition.fresh | self.plan.settled_mask) & ~self.transition.active
+            )
+            if not candidates:
+                self._look = 0
+                return
+            bit = candidates & -candidates
+            self._look ^= bit
+            index = bit.bit_length() - 1
+            if self._is_lent(self.plan.nodes[index]):
+                continue
+            masks = self.transition.active, self.transition.fresh
+            match readiness(self.plan, self.draft.node, *masks, index):
+                case Verdict.START:
+                    self.start(index)
+                case Verdict.SKIP:
+                    self.skip(index, skip_reason(self.plan, self.draft.node, index))
+
+    def _start_again(self) -> None:
+        """First of all, so that nothing below is joined with a result about to be replaced."""
+        bit = self._restart & -self._restart
+        self._restart ^= bit
+        index = bit.bit_length() - 1
+        if self.draft.node(index).again:
+            self.draft.edit(index).again = False
+            self.start(index)
+
+    def _supervise(self) -> bool:
+        """The run is idle: carry out what the supervisors decide. False if that is nothing (rule 6)."""
+        found = supervise(self.draft)
+        for target in found.dropped:
+            self._drop(target)
+        for index, failure in found.failures.items():
+            self.fail(index, failure)
+        if any(self._is_beyond_limit(self.plan.nodes[index]) for index in found.fired):
+            return True
+        self.draft.write(dict.fromkeys(found.clears))
+        for index, targets in found.fired.items():
+            self._note_supervision(index, targets)
+        for target in found.targets:
+            self.jump(target)
+        if found.fired and not found.targets:
+            self.end("a supervisor decided END")
+        return bool(found.fired or found.failures)
+
+    def _note_supervision(self, index: int, targets: list[int]) -> None:
+        state = self._consider(index)
+        state.status = state.settled_as = NodeStatus.SUCCEEDED
+        state.settled = self.revision
+        state.visits += 1
+        state.handled = 0
+        state.failure = None
+        state.reopened = state.dropped = False
+        state.chosen = sum(1 << target for target in dict.fromkeys(targets))
+        self._report_decision(index, state.chosen, ends=not targets)
+
+    # The end
+
+    def end(self, reason: str) -> None:
+        """END: nothing more starts, what runs is cancelled; the status follows from what has settled."""
+        self.stop_active(reason)
+        self.finish(ending(self.draft, by_end=True))
+
+    def stop_active(self, reason: str) -> None:
+        for index in bits(self.transition.active):
+            state = self.draft.edit(index)
+            state.status = state.settled_as
+            state.finished = self.draft.now
+            state.again = False
+            forget(self.draft, index, keep_steps=True)
+            for module in state.modules:
+                if module.status.is_active:
+                    module.status = NodeStatus.PENDING
+            self.draft.emit_node(events.NodeStopped, index, reason=reason)
+        self.transition.stopped |= self.transition.active
+        self.transition.active = 0
+        self.transition.ready.clear()
+
+    def finish(self, how: Ending) -> None:
+        self.over = True
+        self.transition.status = how.status
+        self.transition.error = how.error
+        self.transition.held = how.held
+        self.transition.finished = self.draft.now
+        self.draft.emit(events.RunFinished, status=how.status.value, error=how.error or "")

@@ -1,0 +1,141 @@
+"""What is in flight again when a stored run becomes the start of another? What had failed or was cut off.
+
+Completed work stays: nodes that succeeded, the modules of a failed visit that had committed, items with a result. What
+depends on the rest follows by the rules, for what settles anew is new to it. Pure; changes the run that it is given,
+which nobody drives.
+"""
+
+from __future__ import annotations
+
+from graphflow.errors import EvaluationError
+from graphflow.graph.tasks import RunStatus
+from graphflow.planning.plan import Plan, PlanNode, bits
+from graphflow.rules.draft import Draft
+from graphflow.rules.readiness import recount
+from graphflow.run import ModuleState, NodeState, NodeStatus, Run
+
+
+def reopen(plan: Plan, run: Run, unrecorded: dict[int, set[int]], now: float) -> None:
+    """Make `run` one that has not begun, with what had failed or was cut off ready to run and its budgets new.
+
+    `unrecorded` are the indexes of items without a result, failed ones included, by map node. Events and times of
+    visits that are under way begin anew; `now` is in ms since 1970.
+    """
+    for node in plan.nodes:  # in topological order
+        _reopen_node(plan, run, node, unrecorded.get(node.index, set()))
+    if run.limit is not None:
+        _ask_for_lost_jumps(plan, run)
+    if run.status is RunStatus.FAILED and not _goes_on(run):
+        _ask_for_held(plan, run)
+    for index in bits(run.active):
+        state = run.nodes[index]
+        state.started = 0 if run.opened_map(index, state.visits) is None else now
+        state.finished = 0
+    run.status = RunStatus.WAITING
+    run.iterations = run.deaths = run.deaths_counted = 0
+    run.limit = run.error = None
+    run.held = ()
+    run.started = run.finished = 0
+    recount(plan, run)
+
+
+def _reopen_node(plan: Plan, run: Run, node: PlanNode, unrecorded: set[int]) -> None:
+    state = run.nodes[node.index]
+    has_failed = state.status is NodeStatus.FAILED
+    if run.active & node.bit:
+        _reopen_items(run, node, unrecorded)
+    elif run.active & node.ancestors & ~node.bit:
+        # What it depends on is about to be replaced: it will be considered when that is there.
+        if has_failed:
+            _forget(state)
+    elif (has_failed and (node.on_error is None or not run.active >> node.on_error & 1)) or (
+        not has_failed and (_was_cut_off(state) or (_lacks_items(run, node) and unrecorded))
+    ):
+        _run_again(run, node, state, unrecorded)
+
+
+def _was_cut_off(state: NodeState) -> bool:
+    """Whether its last visit was stopped before it came to an end."""
+    return bool(state.visits) and state.considered > state.settled
+
+
+def _lacks_items(run: Run, node: PlanNode) -> bool:
+    """Whether it is a map that succeeded although items failed."""
+    succeeded = run.nodes[node.index].status is NodeStatus.SUCCEEDED
+    return succeeded and node.index in run.maps and run.maps[node.index].failed > 0
+
+
+def _forget(state: NodeState) -> None:
+    """As if it had never settled, so that who depends on it waits."""
+    state.status = state.settled_as = NodeStatus.PENDING
+    state.settled = 0
+    state.failure = state.chosen = None
+
+
+def _run_again(run: Run, node: PlanNode, state: NodeState, unrecorded: set[int]) -> None:
+    """Go on with its last visit; if that failed by an expression, and not in a module, start it once more."""
+    waiting = [module for module in state.modules if module.status in (NodeStatus.FAILED, NodeStatus.PENDING)]
+    by_expression = state.failure is not None and all(
+        module.status is not NodeStatus.FAILED for module in waiting
+    )
+    state.failure = None
+    state.handled = state.crashes = 0
+    state.reopened = state.dropped = False
+    if by_expression:
+        _forget(state)
+        # Supervisors decide when the run is idle; nothing starts them.
+        state.again = not node.supervises
+        return
+    if state.considered <= state.settled:
+        # If it is stopped before it settles anew, it falls back to neither the failure nor the incomplete result.
+        state.settled = 0
+        state.settled_as = NodeStatus.PENDING
+    if run.opened_map(node.index, state.visits) is not None:
+        state.modules = [ModuleState(NodeStatus.RUNNING)]
+        state.status = NodeStatus.RUNNING
+        _reopen_items(run, node, unrecorded)
+    else:
+        for module in waiting:
+            module.status = NodeStatus.PENDING
+            module.attempts = 0
+            module.failure = None
+        for module in waiting if node.config.parallel else waiting[:1]:
+            module.status = NodeStatus.READY
+        state.status = NodeStatus.READY
+    run.active |= node.bit
+
+
+def _reopen_items(run: Run, node: PlanNode, unrecorded: set[int]) -> None:
+    records = run.opened_map(node.index, run.nodes[node.index].visits)
+    if records is not None:
+        records.failed = 0
+        records.unfinished = unrecorded
+        records.crashes = {}
+        run.map_results.pop(node.index, None)
+
+
+def _goes_on(run: Run) -> bool:
+    return bool(run.active) or any(state.again for state in run.nodes)
+
+
+def _ask_for_lost_jumps(plan: Plan, run: Run) -> None:
+    """The limit that ended the run kept decisions from starting nodes that do not depend on who decided."""
+    for node in plan.nodes:
+        state = run.nodes[node.index]
+        edges = sum(1 << dependent for dependent in node.dependents)
+        for target in bits((state.chosen or 0) & ~edges & ~run.active):
+            if run.nodes[target].considered < state.settled:
+                run.nodes[target].again = True
+
+
+def _ask_for_held(plan: Plan, run: Run) -> None:
+    """The run stalled: what the supervisors would start, had it not changed nothing when it last ran, may try again."""
+    draft = Draft(plan, run, run.revision, 0)
+    for index in plan.supervisors:
+        flow = plan.nodes[index].flow
+        try:
+            decisions = draft.true_decisions(flow) if flow is not None else []
+        except EvaluationError:
+            continue
+        for target in (target for decision in decisions for target in decision.targets):
+            run.nodes[target].again = True

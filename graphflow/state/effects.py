@@ -1,0 +1,196 @@
+"""What a module run does besides reading and writing state: steps, messages, signals.
+
+What it did is found again when the module run is repeated or resumed: under its place, the name, what the call depends
+on, and how many equal calls came before it in this module run.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from graphflow.codec import decode, encode
+from graphflow.errors import InvalidSignal, NoMessage, StateError, UnstorableValue
+from graphflow.failpoints import failpoint
+from graphflow.run import Message, message_text
+from graphflow.state.calls import Calls
+from graphflow.state.view import Messages, Owner, Steps
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+#: Hex digits of a digest: more than chance can bring together.
+DIGEST_LENGTH = 32
+
+
+class Suspended(BaseException):
+    """The module run waits for a signal: it ends here, and starts again when the signal is there.
+
+    No failure, so no `except Exception` sees it. Whatever becomes of it on its way out, `Effects.awaits` tells.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """The signal that a module run has ended for, and the field under which it will look for the answer."""
+
+    signal: str
+    field: str
+
+
+class Effects:
+    """Those of one module run."""
+
+    __slots__ = (
+        "_counts",
+        "_messages",
+        "_owner",
+        "_published",
+        "_steps",
+        "awaits",
+        "calls",
+        "outgoing",
+        "taken",
+    )
+
+    def __init__(self, owner: Owner, steps: Steps, messages: Messages) -> None:
+        self._owner = owner
+        self._steps = steps
+        self._messages = messages
+        self._counts: dict[str, int] = {}
+        self._published = 0
+        #: Messages that leave with the commit.
+        self.outgoing: list[Message] = []
+        #: (mailbox, text) of messages that are reserved for this module run.
+        self.taken: list[tuple[str, str]] = []
+        self.awaits: Awaited | None = None
+        #: Steps under way.
+        self.calls = Calls()
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing depends on the commit."""
+        return not self.outgoing and not self.taken and self.awaits is None
+
+    # Steps
+
+    async def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        key: Any,
+        encoded: Callable[[Any], str],
+    ) -> Any:
+        """The function's result, remembered or new. `encoded` makes the text of a value and may refuse it."""
+        field = self._numbered(f"step:{_digest(_dependence(name, function, args, key))}", name)
+        text = await self._steps.remembered(self._owner.place, field)
+        if text is None:
+            with self.calls.one():
+                result = await self._steps.call(function, *args)
+                text = await self._steps.remember(self._owner.place, field, encoded(result))
+                failpoint("step.after_store")
+        return decode(text, name)
+
+    def _numbered(self, kind: str, name: str) -> str:
+        """The field of this call: how many equal ones came before it is part of it."""
+        call = f"{kind}:{name}"
+        count = self._counts[call] = self._counts.get(call, -1) + 1
+        return f"{kind}:{count}:{name}"
+
+    # Messages
+
+    def publish(self, mailbox: str, text: str) -> None:
+        """Buffer a message with the value `text`."""
+        number, self._published = self._published, self._published + 1
+        digest = _digest(f"{mailbox}\n{text}")
+        place = self._owner.place
+        field = f"sent:{number}:{digest}"
+        message = message_text(f"{self._owner.place_text}:{number}:{digest[:8]}", self._owner.name, text)
+        self.outgoing.append(Message(mailbox, message, place, field))
+
+    async def next_message(self, mailboxes: Sequence[str], timeout: float | None) -> Any:
+        """The value of the oldest free message of the first of these mailboxes that has one. NoMessage."""
+        found = self._messages.mailboxes.reserve(mailboxes)
+        if found is None:
+            outgoing, self.outgoing = self.outgoing, []
+            if outgoing:
+                await self._messages.send_now(outgoing, self._owner)
+            found = await self._messages.wait_for_message(mailboxes, timeout, self._owner)
+        if found is None:
+            raise NoMessage(mailboxes, timeout or 0)
+        self.taken.append(found)
+        return decode(found[1], found[0])["value"]
+
+    # Signals
+
+    async def answer(self, signal: str) -> Any:
+        """The value that was sent under this name for this wait. Suspended if there is none yet, when no other step is
+        under way."""
+        field = self._numbered("signal", signal)
+        text = await self._steps.remembered(self._owner.place, field)
+        if text is None:
+            await self.calls.over()
+            self.awaits = Awaited(signal, field)
+            raise Suspended
+        return decode(text, signal)
+
+    def close(self) -> None:
+        """What was reserved is free again, unless it was committed."""
+        taken, self.taken = self.taken, []
+        for mailbox, text in taken:
+            self._messages.mailboxes.release(mailbox, text)
+
+
+def validated(signal: str, value: Any, schema: type[BaseModel]) -> BaseModel:
+    """A signal's value as its receiver wants it. InvalidSignal."""
+    if isinstance(value, schema):
+        return value
+    from pydantic import ValidationError
+
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'value'}: {problem['msg']}" for problem in error.errors()
+        )
+        raise InvalidSignal(signal, schema.__name__, problems) from error
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def _dependence(name: str, function: Callable[..., Any], args: Sequence[Any], key: Any) -> str:
+    """What the result of a call depends on, as text. StateError if that cannot be told from outside."""
+    if key is not None:
+        return "key " + encode(key, f"key of step {name}")
+    try:
+        return "arguments " + encode([*_hidden_arguments(name, function), *args], f"arguments of step {name}")
+    except UnstorableValue as error:
+        raise StateError(
+            f"step {name!r}: {error}; or pass key=, a value that stands for everything that the result depends on"
+        ) from error
+
+
+def _hidden_arguments(name: str, function: Callable[..., Any]) -> list[Any]:
+    """What a function carries with it besides its arguments. A method's object is among them if it can be stored."""
+    if isinstance(function, functools.partial):
+        inner = _hidden_arguments(name, function.func)
+        return [*inner, *function.args, dict(function.keywords)]
+    if inspect.ismethod(function):
+        try:
+            return [encode(function.__self__), *_hidden_arguments(name, function.__func__)]
+        except UnstorableValue:
+            return _hidden_arguments(name, function.__func__)
+    if getattr(function, "__closure__", None):
+        raise StateError(
+            f"step {name!r}: {getattr(function, '__qualname__', 'the function')} uses variables of the function around "
+            "it, which cannot be seen from outside; pass them as arguments, or pass key=, a value that stands for "
+            "everything that the result depends on"
+        )
+    return []
