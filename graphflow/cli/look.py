@@ -13,13 +13,14 @@ from graphflow.cli.faces import FAILURES_SHOWN, Face, value_text
 from graphflow.cli.loading import prefix_of
 from graphflow.cli.redis_lines import lines_for_run
 from graphflow.cli.run import start_logging
-from graphflow.cli.stored import Looker, StoredNode, address_of, is_there, looking_at, store_with_run
+from graphflow.cli.stored import Looker, StoredNode, looking_at, store_with_run
 from graphflow.graph.tasks import RunStatus
 from graphflow.result import RunFailure
 from graphflow.rules.explain import explain
 from graphflow.server.address import Address
 from graphflow.server.owner import is_gone
 from graphflow.store.contract import MapProgress, RunHead
+from graphflow.store.opening import address_of, is_there
 
 
 def list_runs(count: int, *, url: str | None) -> None:

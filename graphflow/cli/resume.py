@@ -25,10 +25,11 @@ from graphflow.cli.run import (
     stdout_for_outcome,
     use_store,
 )
-from graphflow.cli.stored import is_there, looking_at, store_with_run
+from graphflow.cli.stored import looking_at, store_with_run
 from graphflow.errors import GraphflowError
 from graphflow.settings import DEFAULT_DRAIN_SECONDS
 from graphflow.store.keys import StoreKeys
+from graphflow.store.opening import is_there
 
 if TYPE_CHECKING:
     from graphflow.agent import Agent

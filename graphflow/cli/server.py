@@ -10,10 +10,10 @@ import typer
 
 from graphflow.cli.faces import Face
 from graphflow.cli.run import start_logging
-from graphflow.cli.stored import address_of, is_there
 from graphflow.server import cli_client
 from graphflow.server.address import parse_address
 from graphflow.server.embedded import EmbeddedServer
+from graphflow.store.opening import address_of, is_there
 
 #: Seconds between two looks at whether the server still runs.
 LOOK_SECONDS = 1.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,15 +16,14 @@ from graphflow.ids import RunId, check_run_id
 from graphflow.planning.describe import lists_results
 from graphflow.result import RunFailure
 from graphflow.run import NodeStatus
-from graphflow.server.address import Address, find_address
+from graphflow.server.address import Address
 from graphflow.server.connection import open_client, translate_errors
-from graphflow.server.embedded_folder import holds_store
 from graphflow.server.owner import is_gone
 from graphflow.settings import load_settings
 from graphflow.store.contract import RunHead, Store
 from graphflow.store.fields import failure_from_text, item_failure_from_text, time_from_text
 from graphflow.store.keys import StoreKeys
-from graphflow.store.redis_store import RedisStore
+from graphflow.store.opening import address_of, is_there, store_at
 
 LATEST = "@last"
 
@@ -108,16 +106,6 @@ class Looker:
             raise CorruptState(key, f"{type(error).__name__}: {error}") from error
 
 
-def address_of(url: str | None) -> Address:
-    """Where a command looks."""
-    return find_address(url, os.environ)
-
-
-def is_there(address: Address) -> bool:
-    """Whether there can be runs: a look does not make an embedded store where none is. EmbeddedServerError."""
-    return address.kind != "embedded" or address.path is None or holds_store(address.path)
-
-
 def store_with_run(reference: str, url: str | None) -> Address:
     """Where a command looks for a run. InvalidName, or RunNotFound where no store is yet."""
     if reference != LATEST:
@@ -132,7 +120,7 @@ def store_with_run(reference: str, url: str | None) -> Address:
 async def looking_at(address: Address, prefix: str | None = None) -> AsyncIterator[Looker]:
     """`prefix` is that of the keys, by default the setting."""
     prefix = prefix or load_settings().prefix
-    async with RedisStore(address, prefix=prefix) as store:
+    async with store_at(address, prefix) as store:
         client = await open_client(address, role="look", max_connections=1)
         try:
             yield Looker(address, store, client, StoreKeys(prefix))

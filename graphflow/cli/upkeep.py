@@ -6,11 +6,12 @@ import asyncio
 
 from graphflow.cli.faces import Face
 from graphflow.cli.run import start_logging
-from graphflow.cli.stored import LATEST, address_of, is_there
+from graphflow.cli.stored import LATEST
 from graphflow.errors import RunNotFound
 from graphflow.ids import RunId, check_run_id
 from graphflow.server.address import Address
 from graphflow.settings import load_settings
+from graphflow.store.opening import address_of, is_there
 from graphflow.store.redis_store import RedisStore
 from graphflow.store.upkeep import Swept
 
