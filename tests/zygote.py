@@ -141,8 +141,20 @@ def become(request: Request) -> None:
     os.chdir(request.folder)
     os.environ.clear()
     os.environ.update(request.environment)
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[1:1] = [path for path in paths if path and path not in sys.path]
+    _open_streams()
     random.seed()
     failpoints.configure(os.environ.get(failpoints.ENVIRONMENT_VARIABLE, ""))
+
+
+def _open_streams() -> None:
+    """As Python does at its start: what the zygote was born with may have been no pipe or terminal, and known as such."""
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        stream = open(number, mode, closefd=False, errors="backslashreplace" if number == 2 else None)  # noqa: SIM115
+        stream.reconfigure(line_buffering=number == 2 or stream.isatty())
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def execute(words: Sequence[str]) -> None:

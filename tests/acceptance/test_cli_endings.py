@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,7 @@ def ended(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["sh", "-c", line],
         cwd=folder,
-        env=environment({"GRAPHFLOW": " ".join(command())}),
+        env=environment({"GRAPHFLOW": " ".join((sys.executable, *command()))}),
         capture_output=True,
         text=True,
         timeout=PATIENCE_SECONDS,
@@ -48,9 +50,8 @@ def test_working_folder_that_was_removed_is_named(tmp_path: Path, line: str) -> 
     result = ended(tmp_path, f"mkdir gone && cd gone && rmdir ../gone && {line}")
 
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1] in (
-        "Error: the working folder is no longer there; change to one that is",
-        "Error: Invalid value: there is no file doubles.py; name a Python file that makes an agent",
+    assert re.search(
+        r"there is no working folder|working folder is no longer there|no file doubles.py", result.stderr
     )
     assert "Traceback" not in result.stderr
 

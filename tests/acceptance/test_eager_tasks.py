@@ -17,9 +17,9 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import pytest
+from graphflow.engine.sweep import Sweep
 
 from graphflow import Agent, RunInterrupted, RunStatus
-from graphflow.entrance.sweep import Sweep
 from graphflow.ids import RunId
 from tests.acceptance.support import agent_on, task, until
 
@@ -174,6 +174,22 @@ def test_a_map_over_a_generator_runs_and_is_reduced(
 
     assert outcome["work"] == sum(range(MANY))
     assert "is left behind" not in caplog.text, "a generator that had ended at once"
+
+
+def test_results_are_folded_while_no_further_item_ends(agent: Agent, run: Any) -> None:
+    folded = asyncio.Event()
+
+    def add(left: int, right: int) -> int:
+        folded.set()
+        return left + right
+
+    @agent.node(map_over="numbers", reduce=add)
+    async def work(number):
+        if number == 2:
+            await folded.wait()
+        return number
+
+    assert run(agent.run_task(task(), state={"numbers": [0, 1, 2]}))["work"] == 3
 
 
 def test_maps_over_maps_run(agent: Agent, run: Any) -> None:

@@ -95,6 +95,7 @@ agent = Agent(
     auto_snapshot=True,
     error_mailbox="failures",
     lease_seconds=5,
+    stall_seconds=30,
     keep_complete_seconds=3600,
     keep_other_seconds=0,
 )
