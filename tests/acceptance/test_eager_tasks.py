@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import pytest
-from graphflow.engine.sweep import Sweep
+from graphflow.entrance.sweep import Sweep
 
 from graphflow import Agent, RunInterrupted, RunStatus
 from graphflow.ids import RunId
