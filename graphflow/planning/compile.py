@@ -6,7 +6,7 @@ says who starts and chooses, `validate.py` what a single node does wrong; here a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,31 +44,14 @@ def compile_plan(
     sketch = sketch_graph(nodes, state_keys)
     bind(sketch)
     above = relate(sketch)
-    found = [
-        *([] if nodes else ["it has no nodes; add one with add_node or @agent.node"]),
-        *problems(
-            AGENT_BOUNDS,
-            {
-                "max_concurrent_tasks": max_concurrent_tasks,
-                "max_total_iterations": max_total_iterations,
-                "deadline": deadline,
-            },
-        ),
-        *(f"node {node.name!r}: {problem}" for node in nodes for problem in node_problems(node)),
-        *sketch.problems,
-        *graph_problems(sketch),
-    ]
-    if found:
-        raise InvalidGraph(found)
-
-    iterations = (
-        default_max_total_iterations(len(nodes)) if max_total_iterations is None else max_total_iterations
-    )
-    limits = {
+    limits: dict[str, int | float | None] = {
         "max_concurrent_tasks": max_concurrent_tasks,
-        "max_total_iterations": iterations,
+        "max_total_iterations": max_total_iterations,
         "deadline": deadline,
     }
+    if found := [*_problems(nodes, sketch, limits)]:
+        raise InvalidGraph(found)
+    iterations = max_total_iterations or default_max_total_iterations(len(nodes))
     placed = order(
         [tuple(node.dependencies) for node in sketch.nodes], [tuple(node.choosers) for node in sketch.nodes]
     )
@@ -88,7 +71,7 @@ def compile_plan(
         max_total_iterations=iterations,
         deadline=deadline,
         error_mailbox=error_mailbox,
-        json=plan_json(name, digest, descriptions, limits),
+        json=plan_json(name, digest, descriptions, limits | {"max_total_iterations": iterations}),
         warnings=tuple(forward_jumps(sketch, above)),
         by_name={node.name: node.index for node in plan_nodes},
         supervisors=tuple(
@@ -97,6 +80,19 @@ def compile_plan(
         settled_mask=sum(node.bit for node in plan_nodes if node.config.run_when == "settled"),
         maps_in_expressions=_maps_in_expressions(plan_nodes),
     )
+
+
+def _problems(
+    nodes: Sequence[Node], sketch: Sketch, limits: Mapping[str, int | float | None]
+) -> Iterator[str]:
+    """Everything that is wrong with the graph and its limits."""
+    if not nodes:
+        yield "it has no nodes; add one with add_node or @agent.node"
+    yield from problems(AGENT_BOUNDS, limits)
+    for node in nodes:
+        yield from (f"node {node.name!r}: {problem}" for problem in node_problems(node))
+    yield from sketch.problems
+    yield from graph_problems(sketch)
 
 
 def _unwritable(name: str, descriptions: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -17,9 +17,9 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import pytest
-from graphflow.entrance.sweep import Sweep
 
 from graphflow import Agent, RunInterrupted, RunStatus
+from graphflow.entrance.sweep import Sweep
 from graphflow.ids import RunId
 from tests.acceptance.support import agent_on, task, until
 

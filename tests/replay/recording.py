@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from graphflow import events, run
+from graphflow import events, inputs, run, transition
 from graphflow.engine import committer
 from graphflow.events import Event
 from graphflow.graph.tasks import RunStatus
@@ -25,7 +25,12 @@ from graphflow.run import Failure, NodeStatus
 from graphflow.transition import Transition
 
 FOLDER = Path(__file__).parent / "golden"
-_CLASSES = {name: value for name, value in vars(run).items() if is_dataclass(value)}
+_CLASSES = {
+    name: value
+    for module in (run, inputs, transition)
+    for name, value in vars(module).items()
+    if is_dataclass(value)
+}
 _ENUMS = {"RunStatus": RunStatus, "NodeStatus": NodeStatus}
 
 
