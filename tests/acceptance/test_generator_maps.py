@@ -21,7 +21,7 @@ from graphflow import (
     RunResult,
     RunStatus,
 )
-from graphflow.engine.maps.items import feed
+from graphflow.engine.maps import feed
 from graphflow.errors import InvalidGraph
 from tests.acceptance.support import agent_on, cancel, client, module_node, task, until
 from tests.helpers import SOON_SECONDS, run

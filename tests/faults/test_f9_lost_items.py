@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from graphflow import Agent, RedisCache, Task
-from graphflow.engine.maps.items import items as maps
+from graphflow.engine.maps import items as maps
 from graphflow.graph.tasks import RunStatus
 from graphflow.store.redis_store import RedisStore
 

@@ -21,7 +21,7 @@ from unittest import mock
 import redis
 
 from graphflow import failpoints
-from graphflow.engine.maps.items import driver as map_driver
+from graphflow.engine.maps import driver as map_driver
 from graphflow.errors import RunInterrupted
 from graphflow.rules import visits
 from tests.replay import kept_graphs
