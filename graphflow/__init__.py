@@ -1,19 +1,21 @@
 """graphflow: graphs of async modules over shared state in Redis.
 
-A map for readers, in the order in which the code is best read:
+A map for readers, in the order in which the code is best read; docs/architecture.md has the floors and the words:
 
     graph/               nouns that users build: Task, AgentModule, FlowDecision, Node, and the Cache protocol
-    planning/plan.py       a graph compiled (compile.py) and checked (validate.py for a node, relations.py for all of them)
-    run.py               one execution of a plan: its mirror, what comes in, what changes; events.py has the facts of it
-    rules/advance.py    the rules: what happens next, as one pure fold (visits.py, items.py; fold.py, readiness.py, ...)
+    planning/plan.py     a graph compiled (compile.py) and checked (validate.py for a node, relations.py for all of them)
+    run.py               one execution of a plan; inputs.py what comes into it, transition.py what changes by that
+    rules/advance.py     the rules: what happens next, as one pure fold (visits.py, maps.py; fold.py, readiness.py, ...)
     state/transaction.py the state as one module run sees it; isolation.py: reads are checked, writes wait
     store/               where runs are kept: keys.py names every key, lua/commit.lua stores a batch or nothing
-    engine/scheduler.py  drives a run: admits attempts, validates what they come to, commits; recovery.py starts it
-    engine/maps/driver.py drives the items of its maps (maps.py, plain_items.py), from sources.py to their records
+    engine/scheduler.py  drives a run: admits attempts, validates what they come to, commits; drive.py is what all share
+    engine/maps/         the items of maps, from their sources to their records
+    entrance/            finds or makes a run (entering.py), takes its lease and has it driven (driving.py)
     agent.py             the front door (builder.py builds the graph), result.py what a run came to, cli/ the command
 
-The rest is ground: errors, ids, settings, codec, expressions, failpoints. executors/ holds where module bodies run.
-Data flows one way: graph -> plan -> run (stored) -> attempt -> outcome -> transition -> commit -> events -> people.
+The rest is ground: errors, ids, settings, bounds, codec, values, expressions, failpoints. executors/ holds where bodies
+run, server/ how a Redis is reached. Data flows one way: graph -> plan -> run (stored) -> attempt -> outcome -> transition
+-> commit -> events -> people.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Who runs next, of the modules of nodes: those that are ready, and those that come back after a message.
 
-Items of maps start by `map_driver.py`; both ask the line whether they may.
+Items of maps start by `maps/refill.py`; both ask the line whether they may.
 """
 
 from __future__ import annotations

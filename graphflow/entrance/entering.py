@@ -2,7 +2,7 @@
 fork of another; each is finished in the same way.
 
 `agent.py` opens the door, here is what lies behind it; who drives the run, and how its lease is taken, is in
-`recovery.py`.
+`driving.py`.
 """
 
 from __future__ import annotations

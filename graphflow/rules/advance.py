@@ -5,7 +5,7 @@ the run up to date with that. No I/O, no clock, no randomness: `now` (ms since 1
 jitter of a back-off) are arguments, so that a run can be replayed from its recorded outcomes.
 
 Here stands what concerns the whole run. What an input means for the node that it is about is in `visits.py`, for maps in
-`items.py`. What follows for all others is in `fold.py`: when a node may start in `readiness.py`, what supervisors decide
+`maps.py`. What follows for all others is in `fold.py`: when a node may start in `readiness.py`, what supervisors decide
 in `supervise.py`, what the run came to in `ending.py`.
 """
 

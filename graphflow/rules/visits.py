@@ -1,7 +1,7 @@
 """What one module run of a visit comes to: it starts, succeeds, fails and is tried again; then the next one, or the end.
 
 Rules 4 and 8, for the node that an input is about. What follows for other nodes is in `fold.py`, what is about the items
-of a map in `items.py`.
+of a map in `maps.py`.
 """
 
 from __future__ import annotations
