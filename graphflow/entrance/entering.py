@@ -94,7 +94,7 @@ class Entrance:
     async def finish(
         self, head: RunHead, *, on_commit: Callable[[], None] = lambda: None, waits: bool = True
     ) -> Run:
-        """The run when it is over, or only waits for signals; see `recovery.finish_run`. PlanMismatch."""
+        """The run when it is over, or only waits for signals; see `driving.finish_run`. PlanMismatch."""
         await check_plan(self.session.store, self.plan, head)
         if head.status.is_final:
             return await self.session.store.load(head.id, self.plan)
