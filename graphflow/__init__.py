@@ -12,7 +12,7 @@ A map for readers, in the order in which the code is best read:
     engine/map_driver.py drives the items of its maps (maps.py, plain_items.py), from sources.py to their records
     agent.py             the front door (builder.py builds the graph), result.py what a run came to, cli/ the command
 
-The rest is ground: errors, ids, settings, codec, expressions, failpoints. executors/ holds where module bodies run.
+The rest is ground: errors, ids, settings, clock, codec, expressions, failpoints. executors/ holds where module bodies run.
 Data flows one way: graph -> plan -> run (stored) -> attempt -> outcome -> transition -> commit -> events -> people.
 """
 

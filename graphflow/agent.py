@@ -8,7 +8,6 @@ import logging
 import random
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from graphflow.builder import GraphBuilder
 from graphflow.caches.names import checked_name, initial_texts
 from graphflow.caches.operations import value_text
 from graphflow.caches.redis_cache import RedisCache
+from graphflow.clock import now
 from graphflow.codec import decode, decode_all
 from graphflow.engine.compile import compile_plan
 from graphflow.engine.fork import enter_fork
@@ -379,7 +379,7 @@ class Agent(GraphBuilder):
             return head
 
     def _new_id(self, task: Task) -> RunId:
-        return new_run_id(self._own_name or task.type, int(time.time() * 1000), random.Random())
+        return new_run_id(self._own_name or task.type, int(now()), random.Random())
 
     async def _create(self, session: Session, plan: Plan, content: RunContent) -> None:
         await session.store.create(

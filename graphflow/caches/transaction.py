@@ -341,7 +341,7 @@ class Transaction:
         return None if self._errands is None else self._errands.awaits
 
     @property
-    def sent(self) -> Sequence[Message]:
+    def outgoing(self) -> Sequence[Message]:
         """Messages that leave with the commit."""
         return () if self._errands is None else self._errands.outgoing
 

@@ -7,7 +7,7 @@ import asyncio
 from graphflow.caches.view import Messages, Steps
 from graphflow.engine.body import Body, ModuleBody
 from graphflow.engine.drive import Drive
-from graphflow.engine.plain_items import PlainBody, plain_body
+from graphflow.engine.plain_items import plain_body
 from graphflow.engine.run_view import RunView
 from graphflow.engine.sources import SourceBody
 from graphflow.executors.executor import Executor
@@ -34,7 +34,7 @@ class Bodies:
             body = self._made[index, module] = self._make(index, module)
         return body
 
-    def of_items(self, index: int) -> PlainBody | ModuleBody:
+    def of_items(self, index: int) -> Body:
         """That of the items of a map node."""
         return plain_body(self._drive.plan.nodes[index]) or self._module_body(index, 0)
 

@@ -6,9 +6,9 @@ The fork is then driven like any run. The run that it comes from stays as it is.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Awaitable, Callable
 
+from graphflow.clock import now
 from graphflow.engine.leases import give_lease_back, take_lease
 from graphflow.engine.plan import Plan
 from graphflow.engine.reopen import reopen
@@ -94,7 +94,7 @@ def _reopen(plan: Plan, content: RunContent) -> None:
         index: set(map(int, records.items.keys() - records.results.keys()))
         for index, records in content.records.items()
     }
-    reopen(plan, content.run, unrecorded, round(time.time() * 1000, 3))
+    reopen(plan, content.run, unrecorded, now())
     for index, records in content.records.items():
         if not content.run.maps[index].failed:
             records.failures.clear()

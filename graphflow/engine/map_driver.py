@@ -7,11 +7,10 @@ writes state arrives, is validated and folded like any module run, in its place 
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+from graphflow.clock import thread_time
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.bodies import Bodies
 from graphflow.engine.committer import Committer
@@ -45,7 +44,6 @@ class MapDriver:
         self._slots = slots
         self._committer = committer
         self._bodies = bodies
-        self._random = random.Random()
         #: By the numbers of their nodes.
         self._maps: dict[int, OneMap] = {}
         #: Generators that were told to end and may not have.
@@ -262,7 +260,7 @@ class MapDriver:
 
     def _measure(self) -> None:
         """Fit the burst to what an item takes of the processor before it first waits."""
-        clock = time.thread_time()
+        clock = thread_time()
         if self._started:
             spent = (clock - self._clock) / self._started
             self._burst = max(1, min(BURST_ITEMS, int(BURST_SECONDS / max(spent, 1e-6))))
@@ -324,7 +322,7 @@ class MapDriver:
             failpoint("retry.scheduled")
             again = attempt.again()
             again.ticket = None
-            seconds = backoff_seconds(attempts, self._random.random())
+            seconds = backoff_seconds(attempts, self._drive.random.random())
             self._drive.timers.after(seconds, self.put_back, again)
 
     async def outcome_of(
@@ -339,7 +337,7 @@ class MapDriver:
             attempt.visit,
             _results(attempt, returned),
             writes=dict(writes),
-            sent=transaction.sent,
+            sent=transaction.outgoing,
             taken=transaction.taken,
         )
         return await one.completed(outcome)

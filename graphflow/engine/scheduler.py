@@ -16,13 +16,15 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
+from graphflow.clock import now
 from graphflow.engine.admission import Admission
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.backpressure import Backpressure
 from graphflow.engine.bodies import Bodies
 from graphflow.engine.body import CameTo
-from graphflow.engine.committer import Committer, now
+from graphflow.engine.committer import Committer
 from graphflow.engine.drive import Arrival, Drive
 from graphflow.engine.heartbeat import Heartbeat
 from graphflow.engine.line import Line
@@ -36,7 +38,7 @@ from graphflow.engine.steps import Steps
 from graphflow.engine.watchdog import Watchdog
 from graphflow.errors import LeaseLost, RunStalled
 from graphflow.executors.executor import Executor
-from graphflow.failpoints import failpoint
+from graphflow.failpoints import failpoint, told_of_crash
 from graphflow.graph.tasks import RunStatus
 from graphflow.requests import input_from_request
 from graphflow.run import (
@@ -72,6 +74,7 @@ class Scheduler:
         *,
         stall_seconds: float = DEFAULT_STALL_SECONDS,
         on_commit: Callable[[], None] = lambda: None,
+        make_bodies: Callable[[Drive, RunView, Steps, Messages, Executor], Bodies] = Bodies,
     ) -> None:
         self._plan = plan
         self._run = run
@@ -84,7 +87,7 @@ class Scheduler:
         self._steps = Steps(drive, executor)
         self._messages = Messages(drive, self._slots, self._line)
         self._committer = Committer(drive, self._view, self._line)
-        bodies = Bodies(drive, self._view, self._steps, self._messages, executor)
+        bodies = make_bodies(drive, self._view, self._steps, self._messages, executor)
         self._maps = MapDriver(drive, self._line, self._slots, self._committer, bodies)
         self._admission = Admission(drive, self._line, self._slots, bodies)
         self._memory = Backpressure(drive)
@@ -114,7 +117,7 @@ class Scheduler:
             at_work=self._slots.at_work,
         )
         try:
-            with self._executor:
+            with self._executor, told_of_crash(partial(_call_in, loop, self._drive.break_off)):
                 self._watchdog.start()
                 self._enter()
                 while not self._is_at_rest and not self._is_drained:
@@ -414,7 +417,7 @@ def _outcome(attempt: Attempt, returned: Returned, writes: dict[str, str | None]
         returned.result,
         decision=returned.decision,
         writes=writes,
-        sent=attempt.transaction.sent,
+        sent=attempt.transaction.outgoing,
         taken=attempt.transaction.taken,
     )
 

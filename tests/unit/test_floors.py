@@ -18,7 +18,7 @@ PACKAGE = Path(graphflow.__file__).parent
 
 #: Floors from the ground up. A module may import from its own floor and those below.
 FLOORS = [
-    ["errors", "ids", "settings", "bounds", "failpoints", "expressions", "codec"],
+    ["errors", "ids", "settings", "bounds", "failpoints", "clock", "expressions", "codec"],
     ["graph.tasks", "graph.modules", "graph.flow", "graph.nodes", "graph.cache", "graph.functions", "events"],
     ["engine.plan", "run", "requests"],
     [
@@ -45,7 +45,7 @@ FLOORS = [
     ],
     ["caches", "store", "executors"],
     ["engine"],
-    ["builder", "result", "map_results", "origin", "agent"],
+    ["builder", "result", "map_results", "origin", "agent", "testing"],
     ["cli", "__main__"],
 ]
 
