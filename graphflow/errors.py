@@ -46,6 +46,8 @@ GraphflowError
 │   ├── UnsafeStore         its settings break what is promised, and are not accepted
 │   └── EmbeddedServerError the embedded store's folder or server cannot be used
 ├── MissingExtra            an optional dependency is not installed
+├── WaitsInVain             a test waits for what nothing will bring about; see graphflow.testing
+├── PlaceNotPassed          a test was to crash where nothing has come by; see graphflow.testing
 └── NonRetryableException   raised by a module: fail at once, do not try again
 """
 
@@ -528,6 +530,23 @@ class MissingExtra(GraphflowError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f'{what} needs an extra: pip install "graphflow-engine[{extra}]"')
+
+
+class WaitsInVain(GraphflowError):
+    """A test waits for what nothing will bring about: under a turned clock, or in a module that runs alone."""
+
+
+class PlaceNotPassed(GraphflowError):
+    """A test was to crash at a failpoint that was not passed, or not so often. `passed` are those that were."""
+
+    def __init__(self, place: str, turn: int, passed: Sequence[str]) -> None:
+        self.place = place
+        self.turn = turn
+        self.passed = tuple(passed)
+        times = "" if turn == 1 else f" {turn} times"
+        super().__init__(
+            f"the failpoint {place!r} was not passed{times}; passed were {', '.join(passed) or 'none'}"
+        )
 
 
 class NonRetryableException(GraphflowError):

@@ -22,7 +22,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 ENVIRONMENT_VARIABLE = "GRAPHFLOW_FAILPOINTS"
 
@@ -55,6 +57,36 @@ def configure(text: str) -> None:
 def reset() -> None:
     """Switch every failpoint off."""
     _places.clear()
+
+
+@contextmanager
+def watched(passed: Callable[[str], None]) -> Iterator[None]:
+    """Call `passed` with the name of each place that is passed while the block lasts, before anything happens there."""
+    global _places
+    before = _places
+    _places = _Watched(before, passed)
+    try:
+        yield
+    finally:
+        before.clear()
+        before.update(_places)
+        _places = before
+
+
+@contextmanager
+def told_of_crash(break_off: Callable[[BaseException], None]) -> Iterator[None]:
+    """While the block lasts, `break_off` is called when this process is to be taken for dead, from any thread."""
+    _told_of_crash.add(break_off)
+    try:
+        yield
+    finally:
+        _told_of_crash.discard(break_off)
+
+
+def crash(error: BaseException) -> None:
+    """Take this process for dead: whoever drives a run breaks off with the error."""
+    for break_off in list(_told_of_crash):
+        break_off(error)
 
 
 @dataclass(slots=True)
@@ -129,6 +161,19 @@ def _raise(name: str) -> None:
 
 
 _ACTIONS: dict[str, Callable[[str], None]] = {"kill": _kill, "stop": _stop, "hang": _hang, "raise": _raise}
+
+_told_of_crash: set[Callable[[BaseException], None]] = set()
+
+
+class _Watched(dict[str, _Place]):
+    def __init__(self, places: dict[str, _Place], passed: Callable[[str], None]) -> None:
+        super().__init__(places)
+        self._passed = passed
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self._passed(name)
+        return super().get(name, default)
+
 
 _places: dict[str, _Place] = {}
 

@@ -23,7 +23,7 @@ import graphflow
 
 #: From the ground up. A file may import from its own floor and those below; a longer name goes before a shorter one.
 FLOORS: list[list[str]] = [
-    ["errors", "ids", "settings", "bounds", "failpoints", "expressions", "codec", "values"],
+    ["errors", "ids", "settings", "bounds", "failpoints", "clock", "expressions", "codec", "values"],
     ["graph", "events", "run", "inputs", "transition", "requests"],
     ["executors"],
     ["planning"],
@@ -34,7 +34,7 @@ FLOORS: list[list[str]] = [
     ["engine"],
     ["entrance"],
     ["builder", "result", "map_results", "origin", "agent", "caches"],
-    ["cli", "__main__"],
+    ["cli", "testing", "__main__"],
 ]
 
 Imports = dict[str, set[str]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from graphflow.cli.redis_lines import lines_for_look
 from graphflow.cli.resume import find_run
 from graphflow.cli.run import report, resume_command, start_logging
 from graphflow.cli.stored import LATEST, store_with_run
+from graphflow.clock import now
 from graphflow.errors import RunComplete
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import check_run_id, new_run_id
@@ -64,7 +64,7 @@ def _retry(request: RetryRequest, head: RunHead, address: Address, prefix: str, 
     own_id = (
         check_run_id(request.run_id)
         if request.run_id
-        else new_run_id(agent.name, int(time.time() * 1000), random.Random())
+        else new_run_id(agent.name, int(now()), random.Random())
     )
     face.say(f"run {own_id}")
     face.say(f"goes on from run {head.id}" + ("" if request.at is None else f", snapshot {request.at}"))

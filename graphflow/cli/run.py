@@ -9,7 +9,6 @@ import os
 import random
 import shlex
 import sys
-import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from graphflow.cli.loading import load_agent
 from graphflow.cli.origins import split_reference
 from graphflow.cli.redis_lines import lines_for_look
 from graphflow.cli.stored import LATEST
+from graphflow.clock import now
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import check_run_id, new_run_id
 from graphflow.origin import name_of
@@ -124,9 +124,7 @@ def drive_task(
     agent: Agent, task: Task, run_id: str | None, face: Face, *, grace: float = DEFAULT_DRAIN_SECONDS
 ) -> RunResult:
     """Run the task with a progress line; see `drive` for what signals do."""
-    own_id = (
-        check_run_id(run_id) if run_id else new_run_id(agent.name, int(time.time() * 1000), random.Random())
-    )
+    own_id = check_run_id(run_id) if run_id else new_run_id(agent.name, int(now()), random.Random())
     agent.compile()  # a graph that is wrong is refused before anything is said or started
 
     def run() -> Coroutine[Any, Any, RunResult]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from graphflow.cli.faces import NodeRow, items_text
+from graphflow.clock import now
 from graphflow.errors import UNREADABLE, CorruptState, RunNotFound
 from graphflow.ids import RunId, check_run_id
 from graphflow.planning.describe import lists_results
@@ -163,4 +163,4 @@ def _seconds(started: float, finished: float) -> float | None:
     """Of the latest visit, so far if it has not finished; None if there was none."""
     if not started:
         return None
-    return max(0.0, (finished or time.time() * 1000) - started) / 1000
+    return max(0.0, (finished or now()) - started) / 1000

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import deque
 
+from graphflow.clock import now
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.bodies import Bodies
-from graphflow.engine.committer import now
 from graphflow.engine.drive import Drive
 from graphflow.engine.line import Line
 from graphflow.engine.slots import Slots

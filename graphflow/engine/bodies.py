@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from graphflow.engine.attempt import Body
 from graphflow.engine.body import ModuleBody
 from graphflow.engine.drive import Drive
-from graphflow.engine.maps.plain import PlainBody, plain_body
+from graphflow.engine.maps.plain import plain_body
 from graphflow.engine.maps.sources import SourceBody
 from graphflow.engine.run_view import RunView
 from graphflow.executors.executor import Executor
@@ -42,7 +42,7 @@ class Bodies:
             body = self._made[index, module] = self._make(index, module)
         return body
 
-    def of_items(self, index: int) -> PlainBody | ModuleBody:
+    def of_items(self, index: int) -> Body:
         """That of the items of a map node."""
         node = self._drive.plan.nodes[index]
         return plain_body(node, self._executors[node.config.executor]) or self._module_body(index, 0)

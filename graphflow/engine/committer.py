@@ -7,9 +7,7 @@ together with every transaction over it.
 
 from __future__ import annotations
 
-import random
-import time
-
+from graphflow.clock import now
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.drive import Drive
 from graphflow.engine.line import Line
@@ -38,7 +36,6 @@ class Committer:
         self._run = drive.run
         self._view = view
         self._line = line
-        self._random = random.Random()
         self._batch: Batch = drive.held.batch(drive.plan)
         self._expected = self._acknowledged = drive.run.revision
 
@@ -58,7 +55,7 @@ class Committer:
         """Fold something into the run and the batch: everything that changes by it. None if it would disturb an older
         running ticket: then nothing has changed, and its attempt has a ticket of its own. `room` is that of `advance`."""
         failpoint("outcome.taken")
-        transition = advance(self._plan, self._run, incoming, now(), self._random.random(), room=room)
+        transition = advance(self._plan, self._run, incoming, now(), self._drive.random.random(), room=room)
         for event in transition.events:
             if isinstance(event, DecisionFired):
                 failpoint("decision.made")
@@ -101,8 +98,3 @@ class Committer:
             (text is None) != (key not in self._run.state) for key, text in transition.state.items()
         )
         return self._line.holds_up(attempt, [*transition.state, *results], changes_keys)
-
-
-def now() -> float:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1000 / 1000

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Iterable
-from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ class Deadlines:
         self._context = context
         self._overdue = overdue
         self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
         #: Timeout -> attempts with the end of their time, the first to end first.
         self._ends: dict[float, dict[Attempt, float]] = {}
         #: Attempts whose time went on after a wait, and so ends out of order.
@@ -36,7 +36,7 @@ class Deadlines:
         ends = self._ends.get(seconds)
         if ends is None:
             ends = self._ends[seconds] = {}
-        ends[attempt] = end = monotonic() + seconds
+        ends[attempt] = end = self._now() + seconds
         # Others of this timeout end before it.
         if self._timer is None or (len(ends) == 1 and end < self._next):
             self._set_timer(end)
@@ -47,11 +47,11 @@ class Deadlines:
         end = None if ends is None else ends.pop(attempt, None)
         if end is None and self._resumed:
             end = self._resumed.pop(attempt, None)
-        return None if end is None else end - monotonic()
+        return None if end is None else end - self._now()
 
     def resume(self, attempt: Attempt, seconds_left: float) -> None:
         """Its time goes on after a wait."""
-        self._resumed[attempt] = end = monotonic() + seconds_left
+        self._resumed[attempt] = end = self._now() + seconds_left
         if self._timer is None or end < self._next:
             self._set_timer(end)
 
@@ -62,11 +62,11 @@ class Deadlines:
     def _set_timer(self, end: float) -> None:
         self.close()
         self._next = end
-        self._timer = self._loop.call_later(end - monotonic(), self._look, context=self._context)
+        self._timer = self._loop.call_at(end, self._look, context=self._context)
 
     def _look(self) -> None:
         self._timer = None
-        now = monotonic()
+        now = self._now()
         for attempt in [attempt for ends in self._parts() for attempt in _up_to(ends, now)]:
             self.stop(attempt, attempt.timeout)
             self._overdue(attempt)

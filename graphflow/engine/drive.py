@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import random
 from collections import deque
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ class Drive:
         #: That of whoever drives; attempts, timers and tasks get copies of it.
         self.context = contextvars.copy_context()
         self.timers = Timers(self.context)
+        #: Draws how long the waits between two attempts are.
+        self.random = random.Random()
         #: Nothing more is started: the driving is about to end.
         self.is_draining = False
         #: Nothing more is started until there is room in the store.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from graphflow.clock import alarm, monotonic
 from graphflow.errors import StoreError
 from graphflow.settings import DEFAULT_BLOCKED_SECONDS
 from graphflow.store.contract import Lease, Renewer
@@ -36,7 +36,7 @@ class _Beat:
     is_stalled: bool = False
 
     def tick(self) -> None:
-        self.ticked = time.monotonic()
+        self.ticked = monotonic()
 
 
 class Heartbeat:
@@ -54,9 +54,9 @@ class Heartbeat:
         self._open_renewer = renewer
         self._stall_seconds = stall_seconds
         self._beats: dict[str, _Beat] = {}
-        self._changed = threading.Condition()
-        self._closing = False
-        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._renewer: Renewer | None = None
+        self._alarm = alarm(self._renew_due, "graphflow-heartbeat")
 
     def keep(
         self,
@@ -67,61 +67,47 @@ class Heartbeat:
         call_in_loop: Callable[[Callable[[], None]], None],
         at_work: Callable[[], str] = lambda: "something",
     ) -> None:
-        with self._changed:
-            now = time.monotonic()
-            due = now + lease.seconds / RENEWALS_PER_LEASE
-            beat = _Beat(lease, due, lost, inbox, call_in_loop, at_work, now)
-            self._beats[lease.token] = beat
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._renew_all, name="graphflow-heartbeat", daemon=True
-                )
-                self._thread.start()
-            self._changed.notify()
+        now = monotonic()
+        due = now + lease.seconds / RENEWALS_PER_LEASE
+        with self._lock:
+            self._beats[lease.token] = _Beat(lease, due, lost, inbox, call_in_loop, at_work, now)
+        self._alarm.wake()
 
     def drop(self, lease: Lease) -> None:
-        with self._changed:
+        with self._lock:
             self._beats.pop(lease.token, None)
-            self._changed.notify()
 
     def close(self) -> None:
-        """End the thread; it is gone when this returns."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        if self._thread is not None:
-            self._thread.join()
+        """Renew nothing more; the thread is gone when this returns."""
+        self._alarm.close()
+        if self._renewer is not None:
+            self._renewer.close()
 
-    def _renew_all(self) -> None:
-        renewer = self._open_renewer()
-        try:
-            while (beat := self._wait_due()) is not None:
-                self._renew(renewer, beat)
-        finally:
-            renewer.close()
+    def _renew_due(self) -> float | None:
+        """Renew one lease, if one is due; the seconds until the next is, None if there is none."""
+        if self._renewer is None:
+            self._renewer = self._open_renewer()
+        beat = self._next()
+        if beat is not None and beat.due <= monotonic():
+            self._renew(self._renewer, beat)
+            beat = self._next()
+        return None if beat is None else max(0.0, beat.due - monotonic())
 
-    def _wait_due(self) -> _Beat | None:
-        """The next lease to renew when its time has come; None at the end."""
-        with self._changed:
-            while not self._closing:
-                beat = min(self._beats.values(), key=lambda each: each.due, default=None)
-                left = None if beat is None else beat.due - time.monotonic()
-                if beat is not None and left is not None and left <= 0:
-                    return beat
-                self._changed.wait(left)
-            return None
+    def _next(self) -> _Beat | None:
+        with self._lock:
+            return min(self._beats.values(), key=lambda each: each.due, default=None)
 
     def _renew(self, renewer: Renewer, beat: _Beat) -> None:
-        beat.due = time.monotonic() + beat.lease.seconds / RENEWALS_PER_LEASE
+        beat.due = monotonic() + beat.lease.seconds / RENEWALS_PER_LEASE
         if self._loop_stalls(beat):
             return
         try:
             waiting = renewer.renew(beat.lease)
         except StoreError as error:
             logger.warning("run %s: lease not renewed, trying again: %s", beat.lease.run_id, error)
-            beat.due = time.monotonic() + min(0.2, beat.lease.seconds / 10)
+            beat.due = monotonic() + min(0.2, beat.lease.seconds / 10)
             return
-        with self._changed:
+        with self._lock:
             known = self._beats.get(beat.lease.token) is beat
             if waiting is None:
                 self._beats.pop(beat.lease.token, None)
@@ -132,7 +118,7 @@ class Heartbeat:
 
     def _loop_stalls(self, beat: _Beat) -> bool:
         _look_for_hold_up(beat)
-        silent = time.monotonic() - beat.ticked
+        silent = monotonic() - beat.ticked
         stalls = silent > self._stall_seconds
         if stalls and not beat.is_stalled:
             logger.error(
@@ -143,13 +129,13 @@ class Heartbeat:
             )
         beat.is_stalled = stalls
         if beat.ticked >= beat.asked:
-            beat.asked = time.monotonic()
+            beat.asked = monotonic()
             beat.call_in_loop(beat.tick)
         return stalls
 
 
 def _look_for_hold_up(beat: _Beat) -> None:
-    held_up = time.monotonic() - beat.asked if beat.ticked < beat.asked else 0.0
+    held_up = monotonic() - beat.asked if beat.ticked < beat.asked else 0.0
     if held_up > HELD_UP_SECONDS and not beat.is_held_up:
         logger.warning(
             "run %s: %s has held up the event loop for %.1f s, and with it everything else that runs there; "

@@ -16,12 +16,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
+from graphflow.clock import now
 from graphflow.engine.admission import Admission
 from graphflow.engine.attempt import Attempt, CameTo
 from graphflow.engine.backpressure import Backpressure
 from graphflow.engine.bodies import Bodies
-from graphflow.engine.committer import Committer, now
+from graphflow.engine.committer import Committer
 from graphflow.engine.drive import Arrival, Drive
 from graphflow.engine.heartbeat import Heartbeat
 from graphflow.engine.line import Line
@@ -35,7 +37,7 @@ from graphflow.engine.watchdog import Watchdog
 from graphflow.errors import LeaseLost, RunStalled
 from graphflow.executors.executor import Executor
 from graphflow.executors.table import LOCAL
-from graphflow.failpoints import failpoint
+from graphflow.failpoints import failpoint, told_of_crash
 from graphflow.graph.tasks import RunStatus
 from graphflow.inputs import Begin, Crashed, Input, Outcome, RetryDue, Started, Stop
 from graphflow.planning.plan import Plan, bits
@@ -62,6 +64,7 @@ class Scheduler:
         *,
         stall_seconds: float = DEFAULT_STALL_SECONDS,
         on_commit: Callable[[], None] = lambda: None,
+        make_bodies: Callable[[Drive, RunView, Steps, Messages, Mapping[str, Executor]], Bodies] = Bodies,
     ) -> None:
         self._plan = plan
         self._run = run
@@ -73,7 +76,7 @@ class Scheduler:
         self._steps = Steps(drive, executors[LOCAL])
         self._messages = Messages(drive, self._slots, self._line)
         self._committer = Committer(drive, self._view, self._line)
-        bodies = Bodies(drive, self._view, self._steps, self._messages, executors)
+        bodies = make_bodies(drive, self._view, self._steps, self._messages, executors)
         self._maps = MapDriver(drive, self._line, self._slots, self._committer, bodies)
         self._admission = Admission(drive, self._line, self._slots, bodies)
         self._memory = Backpressure(drive)
@@ -103,10 +106,11 @@ class Scheduler:
             at_work=self._slots.at_work,
         )
         try:
-            self._watchdog.start()
-            self._enter()
-            while not self._is_at_rest and not self._is_drained:
-                await self._turn()
+            with told_of_crash(partial(_call_in, loop, self._drive.break_off)):
+                self._watchdog.start()
+                self._enter()
+                while not self._is_at_rest and not self._is_drained:
+                    await self._turn()
         finally:
             heartbeat.drop(self._drive.held.lease)
             await self._stop_everything()
@@ -400,7 +404,7 @@ def _outcome(attempt: Attempt, returned: Returned, writes: dict[str, str | None]
         returned.result,
         decision=returned.decision,
         writes=writes,
-        sent=attempt.transaction.sent,
+        sent=attempt.transaction.outgoing,
         taken=attempt.transaction.taken,
     )
 

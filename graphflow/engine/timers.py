@@ -36,6 +36,11 @@ class Timers:
         for handle in self._handles.values():
             handle.cancel()
 
+    @property
+    def next_at(self) -> float | None:
+        """When the next of them is due, by the loop's time; None if there is none."""
+        return min((handle.when() for handle in self._handles.values()), default=None)
+
     def __len__(self) -> int:
         return len(self._handles)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphflow.engine.committer import now
+from graphflow.clock import now
 from graphflow.entrance.driving import expire, setting_aside
 from graphflow.entrance.leases import give_lease_back, take_lease
 from graphflow.graph.tasks import RunStatus

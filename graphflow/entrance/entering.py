@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from graphflow.clock import now
 from graphflow.entrance.driving import check_plan, finish_run, replan
 from graphflow.entrance.session import Session
 from graphflow.errors import RunExists, TaskMismatch
@@ -71,7 +71,7 @@ class Entrance:
             return head
 
     def new_id(self, task: Task) -> RunId:
-        return new_run_id(self.terms.id_prefix or task.type, int(time.time() * 1000), random.Random())
+        return new_run_id(self.terms.id_prefix or task.type, int(now()), random.Random())
 
     async def create(self, content: RunContent) -> None:
         """RunExists."""

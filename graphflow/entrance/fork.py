@@ -6,8 +6,8 @@ The fork is then driven like any run. The run that it comes from stays as it is.
 from __future__ import annotations
 
 import logging
-import time
 
+from graphflow.clock import now
 from graphflow.entrance.entering import Entrance
 from graphflow.entrance.leases import give_lease_back, take_lease
 from graphflow.errors import RunComplete, RunExists, RunNotFound, RunOver
@@ -85,7 +85,7 @@ def _reopen(plan: Plan, content: RunContent) -> None:
         index: set(map(int, records.items.keys() - records.results.keys()))
         for index, records in content.records.items()
     }
-    reopen(plan, content.run, unrecorded, round(time.time() * 1000, 3))
+    reopen(plan, content.run, unrecorded, now())
     for index, records in content.records.items():
         if not content.run.maps[index].failed:
             records.failures.clear()

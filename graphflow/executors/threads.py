@@ -15,6 +15,7 @@ import contextvars
 import itertools
 import logging
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +37,12 @@ BURST_THREADS = 32
 BURST_CALLS = 64
 
 _numbers = itertools.count(1)
+_all: weakref.WeakSet[Threads] = weakref.WeakSet()
+
+
+def at_work(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a thread does something of which this event loop is still to be told."""
+    return any(threads.is_at_work(loop) for threads in _all)
 
 
 class Threads:
@@ -52,10 +59,13 @@ class Threads:
         #: The loop was asked to look at what has ended, and has not begun to.
         self._is_woken = False
         self._threads = 0
+        #: Calls of which nobody has been told yet what they came to.
+        self._untold = 0
         #: Calls put into the queue since the beginning, and how many of these the next look expects to have begun.
         self._put = 0
         self._expected = 0
         self._next_look: asyncio.TimerHandle | None = None
+        _all.add(self)
 
     async def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the function returns or raises, called in a thread with this context.
@@ -72,11 +82,17 @@ class Threads:
         The function sees to its context, and raises nothing.
         """
         self._put += 1
+        self._untold += 1
         self._calls.put((function, argument, ended))
         if self._next_look is None:
             self._look_after(PATIENCE_SECONDS if self._threads else 0)
 
+    def is_at_work(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether calls of this event loop are under way."""
+        return self._loop is loop and self._untold > 0
+
     def close(self) -> None:
+        _all.discard(self)
         if self._next_look is not None:
             self._next_look.cancel()
         for _ in range(self._threads):
@@ -126,6 +142,7 @@ class Threads:
         try:
             for _ in range(min(BURST_CALLS, len(self._ended))):
                 ended, argument, result = self._ended.popleft()
+                self._untold -= 1
                 ended(argument, result)
         finally:
             if self._ended:

@@ -351,7 +351,7 @@ class Transaction:
         return None if self._effects is None else self._effects.awaits
 
     @property
-    def sent(self) -> Sequence[Message]:
+    def outgoing(self) -> Sequence[Message]:
         """Messages that leave with the commit."""
         return () if self._effects is None else self._effects.outgoing
 

@@ -6,9 +6,9 @@ What this process knows of the run besides, such as the operation id of its last
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
+from graphflow.clock import now
 from graphflow.errors import LeaseLost, RunNotFound, StoreWentBack
 from graphflow.failpoints import failpoint
 from graphflow.planning.plan import Plan
@@ -74,7 +74,7 @@ class RedisHeldRun:
 
     async def commit(self, batch: Batch, *, expected: int, revision: int) -> CommitReply:
         assert isinstance(batch, WriteBatch)
-        writes = batch.writes(self.lease.token, time.time_ns() // 1000 / 1000)
+        writes = batch.writes(self.lease.token, now())
         async with self._inbox_lock:
             if self._taken and not batch.ends_run:
                 writes.put("LTRIM", writes.keys[2], [self._taken])

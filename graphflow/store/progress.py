@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from graphflow import clock
 from graphflow.errors import UNREADABLE, CorruptState
 from graphflow.graph.tasks import RunStatus
 from graphflow.planning.describe import is_map
@@ -26,7 +26,7 @@ async def read_progress(
     # The maps first: with a node that has gone on meanwhile, counters of its earlier visit are known as such.
     hashes = await redis.hashes([*map(keys.map, names), *map(keys.node, names), keys.nodes, keys.run])
     maps, nodes, (statuses, run) = hashes[: len(names)], hashes[len(names) : -2], hashes[-2:]
-    now = time.time() * 1000
+    now = clock.now()
     found = {}
     for name, counters, node in zip(names, maps, nodes, strict=True):
         try:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from graphflow.clock import now
 from graphflow.errors import (
     CorruptState,
     LeaseHeld,
@@ -136,11 +136,16 @@ class RedisStore:
         kept: Retention = DEFAULT_RETENTION,
         content: RunContent | None = None,
     ) -> None:
-        keys, now = self._keys.run(run.id), _now()
+        keys, created = self._keys.run(run.id), now()
         op = secrets.token_hex(8)
         # The indexes first: a run that is in no index would never be found, an id without a run is passed over.
-        is_known = await self._index(run.id, now)
-        origin: Changes = {"agent": agent, "code": code, "created": time_text(now), **retention_fields(kept)}
+        is_known = await self._index(run.id, created)
+        origin: Changes = {
+            "agent": agent,
+            "code": code,
+            "created": time_text(created),
+            **retention_fields(kept),
+        }
         writes = creation(content or RunContent(run), plan, keys, origin)
         answer = await self._redis.script("create", writes.keys, [op, EVENTS_KEPT, *writes.arguments])
         failpoint("create.after_reply")
@@ -149,13 +154,13 @@ class RedisStore:
             raise RunExists(run.id)
         if is_known:
             # The entry was that of an earlier run of this id, which has expired.
-            runs, score = self._keys.runs, int(now)
+            runs, score = self._keys.runs, int(created)
             await self._redis.command(lambda client: client.zadd(runs, {run.id: score}), runs)
 
-    async def _index(self, run_id: RunId, now: float) -> bool:
+    async def _index(self, run_id: RunId, created: float) -> bool:
         """Whether the run's id was in the index."""
         runs, open_runs = self._keys.runs, self._keys.open_runs
-        entry: dict[str, int] = {run_id: int(now)}
+        entry: dict[str, int] = {run_id: int(created)}
         added = await self._redis.command(lambda client: client.zadd(runs, entry, nx=True), runs)
         await self._redis.command(lambda client: client.zadd(open_runs, entry, nx=True), open_runs)
         return not added
@@ -319,7 +324,3 @@ class RedisStore:
         if answer[0] == "gone":
             raise RunNotFound(run_id, self.masked_url)
         return bool(answer[0] == "ok")
-
-
-def _now() -> float:
-    return time.time() * 1000

@@ -6,11 +6,11 @@ what is changed is decided anew by the script that changes it, or cannot become 
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from graphflow.clock import now
 from graphflow.ids import RunId
 from graphflow.store.keys import StoreKeys
 from graphflow.store.pages import ask_each, pages_of_index, pages_of_keys, pages_of_runs
@@ -117,7 +117,7 @@ class Upkeep:
     async def _orphans(self, index: str) -> set[str]:
         """Entries of runs that are gone, and, if the index is that of open runs, of runs that are over."""
         found: set[str] = set()
-        latest = (time.time() - self.grace_seconds) * 1000
+        latest = now() - self.grace_seconds * 1000
         async for page in pages_of_index(self.redis, index):
             times = dict(page)
             for look in await look_at(self.redis, self.keys, list(times)):

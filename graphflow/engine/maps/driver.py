@@ -7,7 +7,6 @@ writes state arrives, is validated and folded like any module run, in its place 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 
 from graphflow.engine.attempt import Attempt, CameTo
@@ -37,7 +36,6 @@ class MapDriver:
         self._line = line
         self._slots = slots
         self._bodies = bodies
-        self._random = random.Random()
         #: By the numbers of their nodes.
         self._maps: dict[int, OneMap] = {}
         #: Generators that were told to end and may not have.
@@ -248,7 +246,7 @@ class MapDriver:
             failpoint("retry.scheduled")
             again = attempt.again()
             again.ticket = None
-            seconds = backoff_seconds(attempts, self._random.random())
+            seconds = backoff_seconds(attempts, self._drive.random.random())
             self._drive.timers.after(seconds, self.put_back, again)
 
     async def outcome_of(
@@ -263,7 +261,7 @@ class MapDriver:
             attempt.visit,
             _results(attempt, returned),
             writes=dict(writes),
-            sent=transaction.sent,
+            sent=transaction.outgoing,
             taken=transaction.taken,
         )
         return await one.completed(outcome)

@@ -6,10 +6,10 @@ The event loop gets a turn between two bursts, so that items which compute befor
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from itertools import islice
 
+from graphflow.clock import thread_time
 from graphflow.engine.committer import Committer
 from graphflow.engine.drive import Drive
 from graphflow.engine.line import Line
@@ -90,7 +90,7 @@ class Refill:
 
     def _measure(self) -> None:
         """Fit the burst to what an item takes of the processor before it first waits."""
-        clock = time.thread_time()
+        clock = thread_time()
         if self._started:
             spent = (clock - self._clock) / self._started
             self._burst = max(1, min(BURST_ITEMS, int(BURST_SECONDS / max(spent, 1e-6))))
