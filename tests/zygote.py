@@ -9,6 +9,7 @@ is told what to be (a `Request`), and the asker its pid and, when it has ended, 
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import random
@@ -150,9 +151,16 @@ def become(request: Request) -> None:
 
 def _open_streams() -> None:
     """As Python does at its start: what the zygote was born with may have been no pipe or terminal, and known as such."""
-    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
-        stream = open(number, mode, closefd=False, errors="backslashreplace" if number == 2 else None)  # noqa: SIM115
-        stream.reconfigure(line_buffering=number == 2 or stream.isatty())
+    is_unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        buffering = 0 if number and is_unbuffered else -1
+        binary = open(number, "wb" if number else "rb", buffering, closefd=False)  # noqa: SIM115
+        stream = io.TextIOWrapper(
+            binary,
+            errors="backslashreplace" if number == 2 else None,
+            line_buffering=number == 2 or os.isatty(number),
+            write_through=not buffering,
+        )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 

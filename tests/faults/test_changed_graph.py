@@ -207,7 +207,7 @@ def test_run_that_ends_while_another_graph_is_accepted_keeps_its_own(
             await original.cancel(tmp_path.name)
             await replan(*arguments, **options)
 
-        monkeypatch.setattr("graphflow.agent.replan", ended_before)
+        monkeypatch.setattr("graphflow.entrance.entering.replan", ended_before)
         with pytest.raises(PlanMismatch, match="'root' was added"):
             await graphs.accept(graphs.agent(graphs.first, graphs.slow, graphs.root), tmp_path.name)
 

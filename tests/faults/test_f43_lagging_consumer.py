@@ -157,7 +157,7 @@ def test_run_that_was_cancelled_before_its_start_has_no_gap(
     async def main() -> list[str]:
         agent = agent_on(server.url)
         with monkeypatch.context() as dying:
-            dying.setattr("graphflow.agent.finish_run", die)
+            dying.setattr("graphflow.entrance.entering.finish_run", die)
             with pytest.raises(KeyError):
                 await agent.run_task(task(), run_id=tmp_path.name)
         assert await agent.cancel(tmp_path.name) == "cancelled"

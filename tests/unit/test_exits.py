@@ -33,6 +33,7 @@ CODES = {
     errors.InvalidAddress: 2,
     errors.InvalidGraph: 2,
     errors.InvalidName: 2,
+    errors.InvalidSetting: 2,
     errors.TaskMismatch: 2,
     errors.PlanMismatch: 2,
     errors.RunComplete: 2,
