@@ -49,6 +49,8 @@ class TurnedClock:
         self._on_idle = on_idle
         self._seconds = 0.0
         self._turns = 0
+        #: Who waits until nothing can happen: those that have turned, threads or not, and the others.
+        self._turned: list[asyncio.Future[None]] = []
         self._settling: list[asyncio.Future[None]] = []
         self._loop: _Loop | None = None
 
@@ -71,7 +73,8 @@ class TurnedClock:
             return runner.run(main)
 
     async def turn(self, seconds: float) -> None:
-        """Move on, through all that becomes due on the way; returns when everything that can happen by then has."""
+        """Move on, through all that becomes due on the way; returns when all of that has happened. Threads at work are not
+        waited for: `settle` does that."""
         loop = asyncio.get_running_loop()
         arrived = loop.create_future()
         self._turns += 1
@@ -81,12 +84,15 @@ class TurnedClock:
         finally:
             timer.cancel()
             self._turns -= 1
-        await self.settle()
+        await self._wait_idle(self._turned)
 
     async def settle(self) -> None:
         """Returns when nothing can happen but that time goes on."""
+        await self._wait_idle(self._settling)
+
+    async def _wait_idle(self, waiting: list[asyncio.Future[None]]) -> None:
         idle = asyncio.get_running_loop().create_future()
-        self._settling.append(idle)
+        waiting.append(idle)
         await idle
 
     # What graphflow.clock asks of a source
@@ -114,15 +120,14 @@ class TurnedClock:
         """What is ready when the loop has nothing left to do for `timeout` seconds, None for ever."""
         loop = self._loop
         assert loop is not None
-        if self._turns and timeout is not None:
+        if self._turned:
+            _wake(self._turned)
+        elif self._turns and timeout is not None:
             self._go_on(timeout)
         elif loop.threads or at_work(loop):
             return self._wait_for_threads(look, timeout)
         elif self._settling:
-            settling, self._settling = self._settling, []
-            for idle in settling:
-                if not idle.done():
-                    idle.set_result(None)
+            _wake(self._settling)
         elif self._on_idle():
             pass
         elif loop.has_connections:
@@ -159,6 +164,13 @@ class TurnedClock:
 
     def _go_on(self, seconds: float) -> None:
         self._seconds = _on_grid(self._seconds + seconds)
+
+
+def _wake(waiting: list[asyncio.Future[None]]) -> None:
+    for idle in waiting:
+        if not idle.done():
+            idle.set_result(None)
+    waiting.clear()
 
 
 def _on_grid(seconds: float) -> float:

@@ -1,0 +1,97 @@
+"""When the time of attempts is up."""
+
+from __future__ import annotations
+
+import contextvars
+from typing import cast
+
+import pytest
+
+from graphflow.engine.attempt import Attempt
+from graphflow.engine.deadlines import Deadlines
+from graphflow.testing import TurnedClock
+from tests.unit.scene import turned
+
+
+class Timed:
+    """As much of an attempt as deadlines look at."""
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+
+
+def timed(timeout: float) -> Attempt:
+    return cast("Attempt", Timed(timeout))
+
+
+def watched() -> tuple[Deadlines, list[Attempt]]:
+    overdue: list[Attempt] = []
+    return Deadlines(contextvars.copy_context(), overdue.append), overdue
+
+
+def test_each_is_overdue_when_its_own_time_is_up_whatever_the_order_of_starts() -> None:
+    async def main(clock: TurnedClock) -> None:
+        deadlines, overdue = watched()
+        long, short, last = timed(10), timed(3), timed(10)
+        deadlines.start(long, 10)
+        deadlines.start(short, 3)
+        await clock.turn(2)
+        deadlines.start(last, 10)
+
+        await clock.turn(0.9)
+        assert overdue == []
+        await clock.turn(0.2)
+        assert overdue == [short]
+        await clock.turn(7)
+        assert overdue == [short, long]
+        await clock.turn(2)
+        assert overdue == [short, long, last]
+
+    turned(main)
+
+
+def test_who_ended_before_is_not_overdue_and_knows_what_was_left() -> None:
+    async def main(clock: TurnedClock) -> None:
+        deadlines, overdue = watched()
+        attempt = timed(10)
+        deadlines.start(attempt, 10)
+        await clock.turn(4)
+
+        assert deadlines.stop(attempt, 10) == pytest.approx(6)
+        assert deadlines.stop(attempt, 10) is None
+        await clock.turn(100)
+        assert overdue == []
+
+    turned(main)
+
+
+def test_time_that_goes_on_after_a_wait_ends_before_that_of_who_started_earlier() -> None:
+    async def main(clock: TurnedClock) -> None:
+        deadlines, overdue = watched()
+        other, waited = timed(10), timed(10)
+        deadlines.start(other, 10)
+        deadlines.start(waited, 10)
+        await clock.turn(1)
+        deadlines.stop(waited, 10)
+
+        deadlines.resume(waited, 2)
+
+        await clock.turn(2.5)
+        assert overdue == [waited]
+        await clock.turn(7)
+        assert overdue == [waited, other]
+
+    turned(main)
+
+
+def test_nobody_is_overdue_once_all_is_closed() -> None:
+    async def main(clock: TurnedClock) -> None:
+        deadlines, overdue = watched()
+        deadlines.start(timed(1), 1)
+
+        deadlines.close()
+
+        await clock.turn(10)
+        assert overdue == []
+
+    turned(main)
