@@ -83,18 +83,27 @@ def _end_by(error: BaseException) -> int:
     if isinstance(error, typer.Exit):
         return error.exit_code
     if isinstance(error, UsageException):
+        error.message = _without_logins(error.message)  # type: ignore[attr-defined]
         error.show()  # type: ignore[attr-defined]
         return error.exit_code  # type: ignore[attr-defined, no-any-return]
     code, sentence = exit_of(error)
     logger.info("the command ends by %s", type(error).__name__, exc_info=error)
     with contextlib.suppress(OSError, ValueError):
-        print(f"Error: {printable(sentence)}", file=sys.stderr, flush=True)
+        print(f"Error: {printable(_without_logins(sentence))}", file=sys.stderr, flush=True)
     try:
         _flush()
     except OSError:
         # Else the interpreter would try once more to write what nobody reads or no disk takes, and say so.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return code
+
+
+def _without_logins(sentence: str) -> str:
+    """It may quote a store URL that was typed where none belongs."""
+    # Only what goes wrong pays for the import.
+    from graphflow.server.address import masked_where_typed
+
+    return masked_where_typed(sentence, sys.argv[1:])
 
 
 def _flush() -> None:

@@ -174,6 +174,16 @@ def masked_words(words: Sequence[str]) -> Iterator[str]:
             yield _SECRETS.sub(STARS, word)
 
 
+def masked_where_typed(text: str, words: Sequence[str]) -> str:
+    """A text that may quote words of a command line: without the logins in them, also where no URL belongs."""
+    for word in words:
+        shown = _SECRETS.sub(STARS, word)
+        if _LOGIN.search(word):
+            shown = f"{STARS}@{word.rpartition('@')[2]}"
+        text = text.replace(word, shown) if shown != word else text
+    return text
+
+
 def find_address(url: str | None, environ: Mapping[str, str], cwd: Path | None = None) -> Address:
     """Where is the store? The first of: `url`; `GRAPHFLOW_REDIS_URL`; the embedded server that `cwd` already has;
     a Redis on localhost:6379 that answers; a new embedded server in `cwd` (default: the working folder).

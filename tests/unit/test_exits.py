@@ -175,3 +175,23 @@ def test_file_that_is_not_there_is_told_from_a_working_folder_that_is_gone(
     monkeypatch.setattr(os, "getcwd", lambda: (_ for _ in ()).throw(FileNotFoundError()))
 
     assert exit_of(missing) == (2, "the working folder is no longer there; change to one that is")
+
+
+@pytest.mark.parametrize(
+    "word", ["redis://:s3cret@h", "redis://me:s3cret@h", ":s3cret@h", "redis:/:s3cret@h", "h?password=s3cret"]
+)
+@pytest.mark.parametrize(
+    "command", ["list", "show", "run", "resume", "cancel", "retry", "signal", "delete", "gc", "nothing"]
+)
+def test_login_that_was_typed_where_none_belongs_is_not_shown(
+    command: str, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GRAPHFLOW_REDIS_URL", "memory://typed")
+    monkeypatch.setattr(sys, "argv", ["graphflow", command, word])
+
+    with pytest.raises(SystemExit) as caught:
+        front.main()
+
+    shown = capsys.readouterr()
+    assert caught.value.code != 0
+    assert "s3cret" not in shown.out + shown.err
