@@ -31,6 +31,7 @@ from graphflow.result import RunResult, run_result
 from graphflow.run import NodeState, Run
 from graphflow.state.names import initial_texts
 from graphflow.state.view import Messages, Steps
+from graphflow.store.contract import Lease
 from graphflow.testing.clock import TurnedClock
 from graphflow.testing.store import MemoryStore
 
@@ -115,7 +116,7 @@ class _Plays:
         self._drive: Drive | None = None
 
     async def play(self, check: Callable[[RunResult], object], orders: int, seed: int) -> Played:
-        heartbeat = Heartbeat(MemoryStore().renewer)
+        heartbeat = Heartbeat(_NobodyElse)
         count = 0
         try:
             while count < orders and not self._first.is_played:
@@ -124,7 +125,8 @@ class _Plays:
                 try:
                     check(await self._play(heartbeat))
                 except BaseException as error:
-                    error.add_note(f"in the order {'; '.join(self._order)} (seed={seed}, order {count})")
+                    order = "; ".join(self._order) or "of a run in which nothing came to its end"
+                    error.add_note(f"in the order {order} (seed={seed}, order {count})")
                     raise
                 self._close_path()
         finally:
@@ -271,6 +273,16 @@ class _HeldBody:
 
     def raised(self, attempt: Attempt, error: BaseException) -> CameTo:
         return self._body.raised(attempt, error)
+
+
+class _NobodyElse:
+    """A renewer for leases that nobody contests."""
+
+    def renew(self, lease: Lease) -> int:
+        return 0
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 class _LoopExecutor(AbstractContextManager["_LoopExecutor"]):
