@@ -5,6 +5,7 @@ Servers are not emptied between tests: each test uses run ids and names of its o
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -65,6 +66,16 @@ def nothing_stands_still() -> Iterator[None]:
     failpoints.configure(NOTHING_STANDS_STILL)
     yield
     failpoints.reset()
+
+
+@pytest.fixture(autouse=True)
+def logging_stays_as_it_is() -> Iterator[None]:
+    """Commands that are run in this process set levels, as they do for themselves."""
+    loggers = [logging.getLogger(name) for name in ("graphflow", "graphflow.store.checks")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
