@@ -12,6 +12,7 @@ A map for readers, in the order in which the code is best read; docs/architectur
     engine/maps/         the items of maps, from their sources to their records
     entrance/            finds or makes a run (entering.py), takes its lease and has it driven (driving.py)
     agent.py             the front door (builder.py builds the graph), result.py what a run came to, cli/ the command
+    testing/             for tests of graphs: a store in memory, a clock to turn, every order, crashes, a module alone
 
 The rest is ground: errors, ids, settings, bounds, clock, codec, values, expressions, failpoints. executors/ holds where bodies
 run, server/ how a Redis is reached. Data flows one way: graph -> plan -> run (stored) -> attempt -> outcome -> transition

@@ -24,7 +24,7 @@ def crash_at(place: str, turn: int = 1) -> Iterator[None]:
     Every run that this process drives breaks off; nothing more is committed, remembered or given back until the end of
     the block, which swallows the ProcessDied that comes out of `run_task`. After it the runs can be resumed: at once in
     a `MemoryStore`, which knows that their driver is dead; in Redis when their leases have ended, since the process that
-    holds them lives. The places are named in docs/what-survives.md.
+    holds them lives. docs/guide.md has the places.
 
     PlaceNotPassed if the block ends without having come by; ValueError if `turn` is not at least 1.
     """
