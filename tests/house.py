@@ -10,6 +10,7 @@ caller's, directly or through others.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import asyncio
 import sys
@@ -211,8 +212,9 @@ def way_of_an_item(package: Path, folder: str = "engine") -> tuple[list[str], li
 
 
 def main() -> None:
-    package = Path(sys.argv[1] if len(sys.argv) > 1 else str(graphflow.__file__)).resolve()
-    package = package.parent if package.is_file() else package
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(graphflow.__file__).parent)
+    package = parser.parse_args().folder.resolve()
     with_types, at_run_time = imports_of(package, types=True), imports_of(package, types=False)
     lines, methods, folders = functions(package), classes(package), flat_folders(package)
     longest, largest = max(lines, key=lines.__getitem__), max(methods, key=methods.__getitem__)
@@ -227,6 +229,10 @@ def main() -> None:
         found = circles(imports)
         print(f"{title:28}{len(found)}" + "".join(f"\n    {len(each)}: {' '.join(each)}" for each in found))
     print(f"imports that go up          {len(arrows_up(with_types))}")
+    if package == Path(graphflow.__file__).parent:
+        passed, up = way_of_an_item(package)
+        print(f"an item of a map            passes {len(passed)} files of engine/: {' '.join(passed)}")
+        print(f"calls that go up            {len(up)}" + "".join(f"\n    {call}" for call in up))
 
 
 if __name__ == "__main__":

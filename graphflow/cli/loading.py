@@ -65,7 +65,7 @@ def load_agent_of(head: RunHead, reference: str | None, address: Address, *, com
     except OutsideFolders:
         folders = " nor below ".join(dict.fromkeys(map(str, _folders(address))))
         raise typer.BadParameter(
-            f"{said}, which lies not below {folders}, nor is it named in pyproject.toml ([tool.graphflow] agents = "
+            f"{said}, which does not lie below {folders}, nor is it named in pyproject.toml ([tool.graphflow] agents = "
             f"[...]), so it was not loaded; if it is yours, {remedy}"
         ) from None
     except typer.BadParameter as error:

@@ -287,7 +287,7 @@ class Scheduler:
         if incoming is None:
             return
         if self._fold(incoming, attempt, room=self._room):
-            self._maps.adopt(attempt)
+            self._maps.folded(attempt, incoming)
             self._line.leave(attempt)
         else:
             self._maps.parked(attempt)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from graphflow import RunStatus
+from graphflow import MapProgress, RunStatus
 from tests.acceptance.support import agent_on, task
 
 WIDTHS = [1, 2, 3, 5, 10, 20]
@@ -71,3 +71,28 @@ def test_map_whose_items_all_wait_for_a_message_that_nobody_sends_is_failed_as_s
 
     assert outcome.status is RunStatus.FAILED
     assert "stalled: 'wait' waits for a message in 'never'" in outcome.error
+
+
+def test_progress_tells_of_items_that_write_state_as_of_others(redis_url: str) -> None:
+    agent = agent_on(redis_url)
+    failed: set[int] = set()
+
+    @agent.node(map_over="items", max_concurrency=4, max_retries=2)
+    async def add(item: int, cache: Any) -> int:
+        await cache.increment("sum", item)
+        await asyncio.sleep(0.001)
+        if item % 3 == 0 and item not in failed:
+            failed.add(item)
+            raise ValueError("the first attempt fails")
+        return item
+
+    async def main() -> MapProgress:
+        outcome = await agent.run_task(task(), state={"items": list(range(30))})
+        assert outcome["sum"] == sum(range(30))
+        return (await agent.progress(outcome.run_id))["add"]
+
+    progress = asyncio.run(main())
+
+    assert progress.retried == 10
+    assert progress.median_seconds is not None
+    assert progress.active == 0

@@ -110,7 +110,7 @@ def test_what_lies_elsewhere_is_not_loaded(folders: Folders, code: str) -> None:
     refusal = folders.refusal(code)
 
     assert f"run r says that its agent is {code.format(root=folders.root)!r}" in refusal
-    assert f"which lies not below {folders.home}, nor is it named in pyproject.toml" in refusal
+    assert f"which does not lie below {folders.home}, nor is it named in pyproject.toml" in refusal
     assert "graphflow resume r --agent FILE[:AGENT]" in refusal
     assert not folders.mark.exists()
     assert [name for name in set(sys.modules) - loaded if not name.startswith("gf_linked")] == []
@@ -177,7 +177,7 @@ def test_what_lies_beside_another_store_is_not(folders: Folders) -> None:
 
     refusal = folders.refusal("{root}/store/gf_beside.py:agent", f"embedded://{folders.root}/third")
 
-    assert f"which lies not below {folders.home} nor below {folders.root}/third" in refusal
+    assert f"which does not lie below {folders.home} nor below {folders.root}/third" in refusal
     assert not folders.mark.exists()
 
 

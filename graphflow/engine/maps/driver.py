@@ -113,8 +113,10 @@ class MapDriver:
         if index in self._maps:
             self._maps[index].add_results(change.done)
 
-    def adopt(self, attempt: Attempt) -> None:
-        """What it has read was folded; from the generator that it has begun more is going to come."""
+    def folded(self, attempt: Attempt, incoming: Input) -> None:
+        """What it came to was folded. From the generator that it has begun, if it read a source, more is going to come."""
+        if isinstance(incoming, ItemOutcomes) and (items := self._items_of(attempt)) is not None:
+            items.told_of_retries(incoming.retried)
         feed, attempt.feed = attempt.feed, None
         if feed is None:
             return
@@ -254,7 +256,7 @@ class MapDriver:
     ) -> ItemOutcomes | None:
         """What an item that read or wrote state comes to, to be folded; None if its visit is over."""
         one, transaction = self._map_of(attempt), attempt.transaction
-        if one is None or transaction is None:
+        if one is None or one.items is None or transaction is None:
             return None
         outcome = ItemOutcomes(
             attempt.node.index,
@@ -263,6 +265,8 @@ class MapDriver:
             writes=dict(writes),
             sent=transaction.outgoing,
             taken=transaction.taken,
+            retried=one.items.retried,
+            pace=one.items.pace(self._slots.running(attempt.node.index)),
         )
         return await one.completed(outcome)
 

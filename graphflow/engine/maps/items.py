@@ -248,7 +248,7 @@ class MapItems:
         done = self._take_done(BATCH_ITEMS - len(failed))
         retried, self._retried = self._retried, 0
         return ItemOutcomes(
-            self.node.index, self.visit, done, failed, retried=retried, pace=self._pace(in_flight)
+            self.node.index, self.visit, done, failed, retried=retried, pace=self.pace(in_flight)
         )
 
     def _take_done(self, count: int) -> list[tuple[int, str]]:
@@ -261,7 +261,15 @@ class MapItems:
         self._done_size -= size
         return done
 
-    def _pace(self, in_flight: int) -> Pace:
+    @property
+    def retried(self) -> int:
+        """Items that are tried again, and of which no outcome has told yet."""
+        return self._retried
+
+    def told_of_retries(self, count: int) -> None:
+        self._retried -= count
+
+    def pace(self, in_flight: int) -> Pace:
         return Pace(in_flight, self._durations.median, self._durations.report())
 
 
