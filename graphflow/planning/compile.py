@@ -59,9 +59,11 @@ def compile_plan(
         describe_node(node.node, [sketch.nodes[number].name for number in sorted(node.dependencies)])
         for node in (sketch.nodes[number] for number in placed)
     ]
-    if refused := [*_unwritable(name, descriptions)]:
-        raise InvalidGraph(refused)
-    digest = plan_hash(descriptions)
+    try:
+        digest = plan_hash(descriptions)
+        name.encode()
+    except UnicodeEncodeError:
+        raise InvalidGraph([*_unwritable(name, descriptions)]) from None
     plan_nodes = _plan_nodes(sketch, placed, auto_snapshot)
     return Plan(
         name=name,
