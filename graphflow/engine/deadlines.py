@@ -11,6 +11,8 @@ import contextvars
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from graphflow.clock import ticks
+
 if TYPE_CHECKING:
     from graphflow.engine.attempt import Attempt
 
@@ -22,7 +24,7 @@ class Deadlines:
         self._context = context
         self._overdue = overdue
         self._loop = asyncio.get_running_loop()
-        self._now = self._loop.time
+        self._now = ticks()
         #: Timeout -> attempts with the end of their time, the first to end first.
         self._ends: dict[float, dict[Attempt, float]] = {}
         #: Attempts whose time went on after a wait, and so ends out of order.

@@ -59,11 +59,11 @@ class Threads:
         #: The loop was asked to look at what has ended, and has not begun to.
         self._is_woken = False
         self._threads = 0
-        #: Calls of which nobody has been told yet what they came to.
-        self._untold = 0
         #: Calls put into the queue since the beginning, and how many of these the next look expects to have begun.
         self._put = 0
         self._expected = 0
+        #: Calls of which somebody was told what they came to.
+        self._told = 0
         self._next_look: asyncio.TimerHandle | None = None
         _all.add(self)
 
@@ -82,14 +82,13 @@ class Threads:
         The function sees to its context, and raises nothing.
         """
         self._put += 1
-        self._untold += 1
         self._calls.put((function, argument, ended))
         if self._next_look is None:
             self._look_after(PATIENCE_SECONDS if self._threads else 0)
 
     def is_at_work(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether calls of this event loop are under way."""
-        return self._loop is loop and self._untold > 0
+        return self._loop is loop and self._put > self._told
 
     def close(self) -> None:
         _all.discard(self)
@@ -140,9 +139,10 @@ class Threads:
         # Before the look: what ends from here on asks for another.
         self._is_woken = False
         try:
-            for _ in range(min(BURST_CALLS, len(self._ended))):
+            count = min(BURST_CALLS, len(self._ended))
+            self._told += count
+            for _ in range(count):
                 ended, argument, result = self._ended.popleft()
-                self._untold -= 1
                 ended(argument, result)
         finally:
             if self._ended:

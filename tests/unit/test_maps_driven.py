@@ -9,11 +9,13 @@ import pytest
 from graphflow import Agent, Task
 from graphflow.engine.maps import items as maps_module
 from graphflow.engine.maps import one_map as one_map_module
+from graphflow.engine.maps.items import MapItems
 from graphflow.errors import RunInterrupted
 from graphflow.graph.tasks import RunStatus
 from graphflow.result import RunResult
+from graphflow.run import MapState
 from graphflow.testing import TurnedClock, crash_at
-from tests.unit.scene import agent, turned
+from tests.unit.scene import RUN, agent, scene, turned
 
 TASK = Task(type="test")
 
@@ -159,28 +161,29 @@ def test_items_that_write_the_same_key_lose_nothing() -> None:
     assert ran(made, xs=[1, 2, 3, 4])["total"] == 10
 
 
-def test_generator_is_drawn_from_as_its_items_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_of_a_generator_is_stored_than_its_items_keep_up_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(one_map_module, "WINDOW_ITEMS", 10)
-    made = agent(max_concurrent_tasks=5)
-    yielded: list[int] = []
-    done: list[int] = []
-    ahead: list[int] = []
+    made = agent(max_concurrent_tasks=2)
 
     async def numbers():
         for number in range(50):
-            yielded.append(number)
             yield number
             await asyncio.sleep(0.01)
 
     @made.node(map_over=numbers)
     async def waits(item):
         await asyncio.sleep(10)
-        done.append(item)
-        ahead.append(len(yielded) - len(done))
         return item
 
-    assert ran(made)["waits"] == [*range(50)]
-    assert max(ahead) < 50, "it was never all drawn before items were done"
+    async def main(clock: TurnedClock) -> None:
+        running = asyncio.create_task(made.run_task(TASK, run_id=RUN))
+        await clock.turn(5)
+        assert made.cache.store().runs[RUN].run.maps[0].total == 10
+        assert (await running)["waits"] == [*range(50)]
+
+    turned(main)
 
 
 def test_generator_that_fails_is_begun_again_without_what_is_stored() -> None:
@@ -251,6 +254,19 @@ def test_reduction_that_fails_fails_the_map_and_stops_its_items() -> None:
     assert clock.seconds < 100
 
 
+def test_reduction_that_fails_with_the_last_items_fails_the_map() -> None:
+    made = agent()
+
+    def broken(value, result):
+        raise ValueError("no sum")
+
+    @made.node(map_over="xs", reduce=broken, max_retries=1)
+    async def same(item):
+        return item
+
+    assert ran(made, xs=[1, 2]).status is RunStatus.FAILED
+
+
 def test_pipelined_map_starts_an_item_as_soon_as_the_first_map_has_its_result() -> None:
     made = agent()
     times: dict[str, float] = {}
@@ -314,14 +330,26 @@ def test_no_more_items_start_while_too_many_results_wait_for_their_commit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(maps_module, "MAX_UNCOMMITTED", 2)
-    monkeypatch.setattr(maps_module, "BATCH_ITEMS", 1)
     made = agent()
 
     @made.node(map_over="xs")
     async def same(item):
         return item
 
-    assert ran(made, xs=[*range(20)])["same"] == [*range(20)]
+    async def main(clock: TurnedClock) -> None:
+        async with scene(made, xs=[]) as s:
+            state = MapState(1, 4, unfinished={0, 1, 2, 3}, span=4)
+            items = MapItems(s.bodies.of_items(0), state, fresh=[(index, "1") for index in range(4)])
+            started = [next(items.startable(s.line.may_start)) for _ in range(2)]
+            for attempt in started:
+                items.succeeded(attempt.index, "1")
+            assert [*items.startable(s.line.may_start)] == []
+
+            assert items.take_finished(0).done == [(0, "1"), (1, "1")]
+
+            assert [attempt.index for attempt in items.startable(s.line.may_start)] == [2, 3]
+
+    turned(main)
 
 
 @pytest.mark.parametrize("place", ["map.opened", "map.entered", "attempt.returned", "commit.after_reply"])

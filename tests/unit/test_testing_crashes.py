@@ -111,6 +111,7 @@ def test_crash_inside_a_program_that_goes_on() -> None:
             await made.run_task(TASK, state={"xs": [1]}, run_id=RUN)
 
         assert (await made.resume(RUN))["end"] == ["paid", [1]]
+        assert clock.seconds < made.lease_seconds / 2, "nobody waits for the lease of the dead"
 
     turned(main)
 
