@@ -129,6 +129,13 @@ def _is_inside(path: Path, folder: Path) -> bool:
     if not path.is_relative_to(folder):
         return False
     below = path.relative_to(folder)
+    if any(
+        (parent / "pyvenv.cfg").is_file()
+        for parent in path.parents
+        if parent != folder and parent.is_relative_to(folder)
+    ):
+        # An environment of Python, whatever it is called.
+        return False
     in_library = path.is_relative_to(_STANDARD_LIBRARY) and not folder.is_relative_to(_STANDARD_LIBRARY)
     return not in_library and _FOREIGN_FOLDERS.isdisjoint(below.parts)
 

@@ -79,6 +79,7 @@ STARS = "***"
 #: A name, or an IPv4 or IPv6 address with its zone.
 _HOST = re.compile(r"[\w.-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[\w.-]+)?")
 _LOGIN = re.compile(r":[^@]*@")
+_PASSWORD = re.compile(r":([^:@/]+)@")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 #: What may be a secret in a word of a command line.
 _SECRETS = re.compile(r"(?<=://)\S*(?=@)|(?i:(?<=password=))[^&\s]*")
@@ -178,9 +179,10 @@ def masked_where_typed(text: str, words: Sequence[str]) -> str:
     """A text that may quote words of a command line: without the logins in them, also where no URL belongs."""
     for word in words:
         shown = _SECRETS.sub(STARS, word)
-        if _LOGIN.search(word):
-            shown = f"{STARS}@{word.rpartition('@')[2]}"
         text = text.replace(word, shown) if shown != word else text
+        # Whole, and the password alone: a word may be taken apart before it is quoted.
+        for secret in filter(None, (word[: word.rfind("@")], *_PASSWORD.findall(word))):
+            text = text.replace(secret, STARS) if _LOGIN.search(word) else text
     return text
 
 

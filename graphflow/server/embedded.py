@@ -31,7 +31,13 @@ from types import TracebackType
 from graphflow.errors import EmbeddedServerError
 from graphflow.server import caretaker
 from graphflow.server.address import ask, ping
-from graphflow.server.embedded_folder import RECORD_NAME, folder_errors, make_folder, resolved_folder
+from graphflow.server.embedded_folder import (
+    RECORD_NAME,
+    folder_errors,
+    make_folder,
+    refuse_links,
+    resolved_folder,
+)
 from graphflow.server.file_lock import FileLock, exclusively
 from graphflow.server.folder_modes import close_to_others
 from graphflow.server.folder_record import FolderRecord, identity_of, open_private
@@ -190,6 +196,7 @@ class _Membership:
 
     def _launch(self, record: FolderRecord | None) -> None:
         binary = choose_binary(self.folder, record)
+        refuse_links(self.folder)
         remove_socket(self.folder / place_of_socket(self.folder, record))
         place = new_place_of_socket(self.folder)
         self._socket = str(self.folder / place)

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from graphflow.errors import EmbeddedServerError
+from graphflow.server.address import EMBEDDED_FOLDER
 
 #: The file that makes a folder an embedded store; see `folder_record.py`.
 RECORD_NAME = "server.json"
+#: What the server writes into its folder, by itself or by whoever starts it.
+SERVER_FILES = ("server.log", "appendonlydir", "appendonly.aof", "dump.rdb")
 
 
 def holds_store(folder: Path) -> bool:
@@ -81,6 +84,18 @@ def make_folder(folder: Path) -> None:
         folder.stat()
     except FileNotFoundError:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ignore = folder / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n")
+    if folder.name != EMBEDDED_FOLDER:
+        # A folder of another kind, to which ours is a link.
+        return
+    with contextlib.suppress(FileExistsError), open(folder / ".gitignore", "x", encoding="ascii") as ignore:
+        ignore.write("*\n")
+
+
+def refuse_links(folder: Path) -> None:
+    """EmbeddedServerError if what the server writes would be written elsewhere: links may come with somebody's project."""
+    for name in SERVER_FILES:
+        if (folder / name).is_symlink():
+            raise EmbeddedServerError(
+                f"{folder / name} is a symbolic link, and what the server keeps there must lie in the folder itself; "
+                "remove the link, or move the whole folder and link to that"
+            )

@@ -18,11 +18,11 @@ _POLL_SECONDS = 0.01
 
 
 class FileLock:
-    """A lock file, opened but not yet locked. Raises OSError if the file cannot be made."""
+    """A lock file, opened but not yet locked. Raises OSError if the file cannot be made, or is a link."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         _opened.add(self)
 
     def try_exclusive(self) -> bool:

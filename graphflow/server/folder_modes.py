@@ -14,7 +14,11 @@ from pathlib import Path
 from graphflow.server.address import EMBEDDED_FOLDER
 
 #: What the server and graphflow keep in the folder; the folder may hold other things if it is a link to one that does.
-_OURS = ("server.*", "*.lock", "redis.sock", "appendonly*", "dump.rdb", "temp-*")
+_OURS = (
+    *(f"server.{kind}" for kind in ("json", "new", "log", "pid", "lock")),
+    *("start.lock", "users.lock", "caretaker.lock", "redis.sock"),
+    *("appendonlydir", "appendonly.aof", "dump.rdb", "temp-*.aof", "temp-*.rdb"),
+)
 _OTHERS = 0o077
 
 

@@ -82,8 +82,8 @@ def identity_of(folder: Path) -> tuple[int, int]:
 
 
 def open_private(path: str, flags: int) -> int:
-    """An opener for `open`: a file that it makes is for its owner alone."""
-    return os.open(path, flags, 0o600)
+    """An opener for `open`: a file that it makes is for its owner alone, and no link leads it out of the folder."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _field(content: Mapping[str, Any], name: str, kind: type, default: Any = None) -> Any:

@@ -337,3 +337,50 @@ def test_record_that_names_what_is_no_path_is_not_believed(folder: Path, named: 
 
     with EmbeddedServer(folder) as server:
         assert server.start() == str(folder / "redis.sock")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "server.new",
+        "server.log",
+        ".gitignore",
+        "start.lock",
+        "users.lock",
+        "server.lock",
+        "caretaker.lock",
+        "appendonlydir",
+    ],
+)
+@pytest.mark.parametrize("is_there", [True, False])
+def test_link_that_came_with_a_folder_leads_nothing_of_the_store_elsewhere(
+    tmp_path: Path, name: str, is_there: bool
+) -> None:
+    folder, elsewhere = tmp_path / ".graphflow", tmp_path / "elsewhere"
+    folder.mkdir()
+    if is_there:
+        elsewhere.write_text("precious")
+    (folder / name).symlink_to(elsewhere)
+
+    with contextlib.suppress(EmbeddedServerError), EmbeddedServer(folder):
+        assert name == ".gitignore", "the store may be used all the same, nothing being written there"
+
+    assert (elsewhere.read_text() if is_there else elsewhere.exists()) == ("precious" if is_there else False)
+
+
+def test_files_that_are_not_the_stores_stay_as_they_are_where_the_folder_is_a_link(tmp_path: Path) -> None:
+    project, folder = tmp_path / "project", tmp_path / ".graphflow"
+    project.mkdir()
+    for name in ("server.py", "poetry.lock"):
+        (project / name).write_text("")
+        (project / name).chmod(0o644)
+    folder.symlink_to(project)
+
+    with EmbeddedServer(folder):
+        pass
+
+    assert {name: (project / name).stat().st_mode & 0o777 for name in ("server.py", "poetry.lock")} == {
+        "server.py": 0o644,
+        "poetry.lock": 0o644,
+    }
+    assert not (project / ".gitignore").exists()

@@ -178,7 +178,16 @@ def test_file_that_is_not_there_is_told_from_a_working_folder_that_is_gone(
 
 
 @pytest.mark.parametrize(
-    "word", ["redis://:s3cret@h", "redis://me:s3cret@h", ":s3cret@h", "redis:/:s3cret@h", "h?password=s3cret"]
+    "word",
+    [
+        "redis://:s3cret@h",
+        "redis://me:s3cret@h",
+        ":s3cret@h",
+        ":s3cret@h:6379",
+        "redis:s3cret@h",
+        "redis:/:s3cret@h",
+        "h?password=s3cret",
+    ],
 )
 @pytest.mark.parametrize(
     "command", ["list", "show", "run", "resume", "cancel", "retry", "signal", "delete", "gc", "nothing"]
