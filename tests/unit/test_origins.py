@@ -194,6 +194,15 @@ def test_what_was_installed_or_is_the_stores_lies_outside_wherever_it_is(
     assert not folders.mark.exists()
 
 
+def test_environment_of_python_lies_outside_with_all_that_is_in_it(folders: Folders) -> None:
+    folders.write("home", "env/bin/gf_script.py")
+    (folders.home / "env" / "pyvenv.cfg").touch()
+
+    folders.refusal("env/bin/gf_script.py:agent")
+
+    assert not folders.mark.exists()
+
+
 def test_a_module_whose_package_is_another_that_is_loaded_already_is_not_looked_for_there(
     folders: Folders,
 ) -> None:
