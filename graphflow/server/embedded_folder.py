@@ -93,7 +93,7 @@ def make_folder(folder: Path) -> None:
 
 def refuse_links(folder: Path) -> None:
     """EmbeddedServerError if what the server writes would be written elsewhere: links may come with somebody's project."""
-    for name in SERVER_FILES:
+    for name in (*SERVER_FILES, "caretaker.lock"):
         if (folder / name).is_symlink():
             raise EmbeddedServerError(
                 f"{folder / name} is a symbolic link, and what the server keeps there must lie in the folder itself; "

@@ -17,6 +17,7 @@ import pytest
 from graphflow.errors import EmbeddedServerError
 from graphflow.server.address import ping
 from graphflow.server.embedded import EmbeddedServer
+from graphflow.server.file_lock import FileLock
 from tests.contract.embedded_users import StartUser, command, lives, pid_of, wait_ready
 from tests.helpers import wait_until
 from tests.servers import RealServer
@@ -366,6 +367,9 @@ def test_link_that_came_with_a_folder_leads_nothing_of_the_store_elsewhere(
         assert name == ".gitignore", "the store may be used all the same, nothing being written there"
 
     assert (elsewhere.read_text() if is_there else elsewhere.exists()) == ("precious" if is_there else False)
+    assert name == "server.lock" or not FileLock(folder / "server.lock").is_held_elsewhere(), (
+        "a server was left behind"
+    )
 
 
 def test_files_that_are_not_the_stores_stay_as_they_are_where_the_folder_is_a_link(tmp_path: Path) -> None:
