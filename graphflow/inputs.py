@@ -76,7 +76,7 @@ class ItemsStored:
 class Pace:
     """How fast the items of a map go, for people: nothing is decided by it."""
 
-    #: Items in flight.
+    #: Items in flight, with those that take the slots which are free at this moment.
     active: int = 0
     median_seconds: float | None = None
     #: (index, seconds) of items that took far longer than the others, the slowest first.

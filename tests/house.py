@@ -189,6 +189,10 @@ def way_of_an_item(package: Path, folder: str = "engine") -> tuple[list[str], li
     agent.node(map_over="items")(work)
 
     async def main() -> None:
+        # Tasks that begin later, on every Python: where one begins at once, that is not a call of what it runs.
+        asyncio.get_running_loop().set_task_factory(
+            lambda loop, work, **options: asyncio.Task(work, loop=loop, **options)
+        )
         task = graphflow.Task(type="way", objective="follow an item")
         sys.setprofile(way.note)
         try:

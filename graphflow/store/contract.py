@@ -93,7 +93,7 @@ class MapProgress:
     failed: int = 0
     #: Failed attempts after which the item was tried again.
     retried: int = 0
-    #: Items in flight when the run was last stored.
+    #: Items in flight when items were last stored, with those that started next.
     active: int = 0
     #: Seconds until its end if the rest goes as fast as what has ended, times without a driver included. 0 if nothing is
     #: left; None if it cannot be said, as when nobody drives the run.

@@ -323,3 +323,41 @@ def test_a_sweep_whose_first_run_breaks_it_at_once_says_so_once(run: Any) -> Non
         await asyncio.sleep(0)
 
     run(main())
+
+
+@pytest.mark.parametrize("instant", [1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_progress_counts_the_items_that_wait_after_others_that_end_at_once(
+    redis_url: str, run: Any, instant: int, is_plain: bool
+) -> None:
+    agent = agent_on(redis_url, name="eager", max_concurrent_tasks=2)
+    waiting = []
+
+    async def main() -> Any:
+        looked = asyncio.Event()
+
+        async def work(number):
+            if number >= instant:
+                waiting.append(number)
+                await looked.wait()
+
+        async def work_on_state(number, cache):
+            await cache.set(f"seen {number}", number)
+            await work(number)
+
+        agent.node(name="work", map_over="numbers")(work if is_plain else work_on_state)
+        run_id = f"eager-progress-{uuid.uuid4().hex}"
+        state = {"numbers": list(range(instant + 2))}
+        running = asyncio.create_task(agent.run_task(task(), state=state, run_id=run_id))
+
+        async def seen() -> Any:
+            return (await agent.progress(run_id))["work"]
+
+        await until(lambda: len(waiting) == 2)
+        while (progress := await seen()).done < instant:  # noqa: ASYNC110 - what is waited for is in Redis
+            await asyncio.sleep(0.01)
+        looked.set()
+        await running
+        return progress.done, progress.active, (await seen()).active
+
+    assert run(main()) == (instant, 2, 0)

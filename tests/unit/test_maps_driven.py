@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 
 import pytest
 
@@ -10,6 +11,7 @@ from graphflow import Agent, Task
 from graphflow.engine.maps import items as maps_module
 from graphflow.engine.maps import one_map as one_map_module
 from graphflow.engine.maps.items import MapItems
+from graphflow.engine.maps.refill import Refill
 from graphflow.errors import RunInterrupted
 from graphflow.graph.tasks import RunStatus
 from graphflow.result import RunResult
@@ -324,6 +326,36 @@ def test_items_that_do_not_fit_into_memory_are_read_from_the_store_page_by_page(
         return item
 
     assert ran(made, xs=[*range(40)])["same"] == [*range(40)]
+
+
+def test_items_for_which_there_is_a_slot_count_as_in_flight() -> None:
+    """They start in the next turn of the loop, and it may be long until a commit tells of them."""
+    made = agent(max_concurrent_tasks=2)
+
+    @made.node(map_over="xs")
+    async def same(item):
+        return item
+
+    async def main(clock: TurnedClock) -> None:
+        async with scene(made, xs=[]) as s:
+            state = MapState(1, 4, unfinished={0, 1, 2, 3}, span=4)
+            items = MapItems(s.bodies.of_items(0), state, fresh=[(index, "1") for index in range(4)])
+            refill = Refill(s.drive, s.line, s.slots, s.committer, {})
+            assert (items.startable_count, refill.in_flight(items)) == (4, 2)
+
+            first, second, third = islice(items.startable(s.line.may_start), 3)
+            s.slots.take(first)
+            assert (items.startable_count, refill.in_flight(items)) == (1, 2)
+
+            items.put_back(second)
+            items.put_back(third)
+            s.slots.give_back(first)
+            assert (items.startable_count, refill.in_flight(items)) == (3, 2)
+
+            s.drive.is_draining = True
+            assert refill.in_flight(items) == 0
+
+    turned(main)
 
 
 def test_no_more_items_start_while_too_many_results_wait_for_their_commit(

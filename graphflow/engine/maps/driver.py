@@ -266,7 +266,7 @@ class MapDriver:
             sent=transaction.outgoing,
             taken=transaction.taken,
             retried=one.items.retried,
-            pace=one.items.pace(self._slots.running(attempt.node.index)),
+            pace=one.items.pace(self._refill.in_flight(one.items)),
         )
         return await one.completed(outcome)
 
@@ -279,7 +279,7 @@ class MapDriver:
         """A batch of finished items, else a page of what a generator has yielded; None if there is neither."""
         for one in list(self._maps.values()):
             if one.items is not None and one.items.has_finished:
-                in_flight = self._slots.running(one.node.index)
+                in_flight = self._refill.in_flight(one.items)
                 return await one.completed(one.items.take_finished(in_flight))
         for one in list(self._maps.values()):
             if one.has_page:

@@ -146,6 +146,13 @@ class MapItems:
                 self._held_back = fresh
 
     @property
+    def startable_count(self) -> int:
+        """How many attempts `startable` has if all that it asks may start; none while one is held back."""
+        if self._holds_enough or self._held_back in self._waiting:
+            return 0
+        return len(self._waiting) + self._batches
+
+    @property
     def _holds_enough(self) -> bool:
         """As many have ended and wait for their commit as may."""
         ended = len(self._done) + len(self._failed)

@@ -53,6 +53,15 @@ class Refill:
     def is_due(self) -> bool:
         return self._due is not None
 
+    def in_flight(self, items: MapItems) -> int:
+        """How many attempts are under way, with those that start next: for them there is a slot, and no commit may come
+        that could tell of them."""
+        node, running = items.node, self._slots.running(items.node.index)
+        if self._drive.is_held or self._line.items_to_run(node) is not None:
+            return running
+        room = self._slots.room_for_items(node.index, node.config.max_concurrency)
+        return running + max(0, min(room, items.startable_count))
+
     def soon(self) -> None:
         if self._due is None:
             self._due = self._drive.loop.call_soon(self._refill, context=self._drive.context)
