@@ -54,10 +54,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """As many processes as there are processors; one for tests of single files."""
+    """Half as many processes again as there are processors, for many tests wait; one for tests of single files."""
     if all(Path(argument.partition("::")[0]).is_file() for argument in config.args):
         return 0
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return processors + processors // 2
 
 
 @pytest.fixture(autouse=True)
