@@ -14,6 +14,7 @@ from graphflow import Agent, NonRetryableException, RunResult, RunStatus, is_can
 from tests.acceptance.support import agent_on, task, until
 
 calls: list[str] = []
+ended: list[str] = []
 
 #: How a body does several things at once.
 Together = Callable[..., Awaitable[Any]]
@@ -22,6 +23,16 @@ Together = Callable[..., Awaitable[Any]]
 @pytest.fixture(autouse=True)
 def forget_calls() -> None:
     calls.clear()
+    ended.clear()
+
+
+async def hang() -> None:
+    calls.append("hang")
+    try:
+        await asyncio.sleep(3600)
+    except asyncio.CancelledError:
+        ended.append("cancelled")
+        raise
 
 
 async def ask(question: str) -> str:
@@ -251,15 +262,6 @@ def test_a_step_under_way_beside_a_wait_ends_with_what_ends_its_module_run(
     redis_url: str, ending: str
 ) -> None:
     agent = agent_on(redis_url, lease_seconds=0.5)
-    ended = []
-
-    async def hang() -> None:
-        calls.append("hang")
-        try:
-            await asyncio.sleep(3600)
-        except asyncio.CancelledError:
-            ended.append("cancelled")
-            raise
 
     @agent.node(timeout=0.2 if ending == "timeout" else 600, max_retries=1)
     async def works(cache):
@@ -296,15 +298,6 @@ def test_a_step_under_way_beside_a_wait_ends_with_what_ends_its_module_run(
 
 def test_a_step_left_behind_by_a_failure_ends_with_the_time_of_its_module_run(redis_url: str) -> None:
     agent = agent_on(redis_url)
-    ended = []
-
-    async def hang() -> None:
-        calls.append("hang")
-        try:
-            await asyncio.sleep(3600)
-        except asyncio.CancelledError:
-            ended.append("cancelled")
-            raise
 
     async def fail() -> None:
         await until(lambda: calls)

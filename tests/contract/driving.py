@@ -17,14 +17,14 @@ from graphflow.graph import (
     Task,
 )
 from graphflow.ids import RunId
-from graphflow.inputs import Input, ItemOutcomes, ItemsStored, Outcome, RetryDue, Started, StateSet
+from graphflow.inputs import Begin, Input, ItemOutcomes, ItemsStored, Outcome, RetryDue, Started, StateSet
 from graphflow.planning.compile import compile_plan
 from graphflow.planning.plan import Plan
 from graphflow.rules.advance import advance, apply
 from graphflow.run import Failure, NodeState, NodeStatus, Run
 from graphflow.server.address import parse_address
 from graphflow.server.connection import open_client
-from graphflow.store.contract import HeldRun
+from graphflow.store.contract import HeldRun, Store
 from graphflow.store.redis_store import RedisStore
 
 NOW = 1_795_000_000_000.0
@@ -240,3 +240,17 @@ class Walk:
             [(i, failure, 2) for i in some[cut:]],
             retried=1,
         )
+
+
+async def walk_through_a_run(store: Store, seed: int) -> None:
+    """To its end, in which what is stored loads as the mirror after every commit."""
+    walk = Walk(await Driver.start(store, loop_plan()), random.Random(seed))
+    await walk.driver.commit(StateSet({"sources": "[]", "rounds": "0"}), Begin())
+    for _ in range(400):
+        if walk.driver.run.status.is_final:
+            break
+        await walk.driver.commit_all(walk.inputs())
+        assert_same(await walk.driver.loaded(), walk.driver.run)
+
+    assert walk.driver.run.status.is_final
+    assert_same(await walk.driver.loaded(), walk.driver.run)

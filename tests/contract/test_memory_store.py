@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 
 import pytest
 
@@ -23,29 +22,18 @@ from graphflow.run import Failure
 from graphflow.testing.store import MemoryStore
 from tests.contract.driving import (
     Driver,
-    Walk,
-    assert_same,
     chain_plan,
-    loop_plan,
     map_plan,
     new_run,
     succeeded,
+    walk_through_a_run,
 )
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_any_walk_through_a_run_loads_as_the_mirror(seed: int) -> None:
     async def main() -> None:
-        walk = Walk(await Driver.start(MemoryStore(), loop_plan()), random.Random(seed))
-        await walk.driver.commit(StateSet({"sources": "[]", "rounds": "0"}), Begin())
-        for _ in range(400):
-            if walk.driver.run.status.is_final:
-                break
-            await walk.driver.commit_all(walk.inputs())
-            assert_same(await walk.driver.loaded(), walk.driver.run)
-
-        assert walk.driver.run.status.is_final
-        assert_same(await walk.driver.loaded(), walk.driver.run)
+        await walk_through_a_run(MemoryStore(), seed)
 
     asyncio.run(main())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import subprocess
 import sys
 import uuid
@@ -30,17 +29,16 @@ from graphflow.store.keys import StoreKeys
 from graphflow.store.redis_store import RedisStore
 from tests.contract.driving import (
     Driver,
-    Walk,
     assert_same,
     chain_plan,
     keys_of,
-    loop_plan,
     map_plan,
     new_run,
     opened,
     plan_of,
     raw,
     succeeded,
+    walk_through_a_run,
     work,
 )
 from tests.helpers import run as run_async
@@ -96,16 +94,7 @@ def test_chain_runs_to_its_end(with_store):
 @pytest.mark.parametrize("seed", range(8))
 def test_any_walk_through_a_run_loads_as_the_mirror(with_store, seed):
     async def body(store: RedisStore) -> None:
-        walk = Walk(await Driver.start(store, loop_plan()), random.Random(seed))
-        await walk.driver.commit(StateSet({"sources": "[]", "rounds": "0"}), Begin())
-        for _ in range(400):
-            if walk.driver.run.status.is_final:
-                break
-            await walk.driver.commit_all(walk.inputs())
-            assert_same(await walk.driver.loaded(), walk.driver.run)
-
-        assert walk.driver.run.status.is_final
-        assert_same(await walk.driver.loaded(), walk.driver.run)
+        await walk_through_a_run(store, seed)
 
     with_store(body)
 
