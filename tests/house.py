@@ -24,7 +24,18 @@ import graphflow
 
 #: From the ground up. A file may import from its own floor and those below; a longer name goes before a shorter one.
 FLOORS: list[list[str]] = [
-    ["errors", "ids", "settings", "bounds", "failpoints", "clock", "expressions", "codec", "values"],
+    [
+        "errors",
+        "ids",
+        "settings",
+        "bounds",
+        "failpoints",
+        "clock",
+        "beside_loop",
+        "expressions",
+        "codec",
+        "values",
+    ],
     ["graph", "events", "run", "inputs", "transition", "requests"],
     ["executors"],
     ["planning"],

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from graphflow.entrance.leases import give_lease_back, take_lease
 from graphflow.entrance.session import Session
@@ -30,6 +31,7 @@ from graphflow.ids import RunId
 from graphflow.planning.differences import described_nodes, differences
 from graphflow.planning.plan import Plan
 from graphflow.run import Run
+from graphflow.settings import DEFAULT_DRAIN_SECONDS
 from graphflow.store.contract import HeldRun, RunHead, Store
 
 logger = logging.getLogger(__name__)
@@ -127,7 +129,8 @@ async def _drive(
     try:
         run = await held.load(plan)
         if not run.status.is_final:
-            with open_executors({node.config.executor for node in plan.nodes}) as executors:
+            names = {node.config.executor for node in plan.nodes}
+            with open_executors(names, on_end=partial(session.drain, DEFAULT_DRAIN_SECONDS)) as executors:
                 scheduler = Scheduler(
                     plan,
                     run,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from graphflow.beside_loop import beside_loop
 from graphflow.engine.cancellation import finish_despite_cancelling
 from graphflow.engine.heartbeat import Heartbeat
 from graphflow.store.contract import Store
@@ -102,14 +103,6 @@ async def _close(shared: _Shared) -> None:
     # A connection that was being made is closed by whoever made it.
     await asyncio.wait([shared.opened])
     try:
-        await _close_heartbeat(shared.session.heartbeat)
+        await beside_loop(shared.session.heartbeat.close)
     finally:
         await shared.session.store.aclose()
-
-
-async def _close_heartbeat(heartbeat: Heartbeat) -> None:
-    """Beside the loop, unless the interpreter is about to end and takes no new work for threads."""
-    try:
-        await asyncio.to_thread(heartbeat.close)
-    except RuntimeError:
-        heartbeat.close()

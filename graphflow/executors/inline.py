@@ -40,8 +40,8 @@ def watch_for_stop(asked: Callable[[], bool]) -> None:
 class InlineExecutor:
     """Open it as a context manager: its threads end with the block, without waiting for bodies that hang."""
 
-    def __init__(self) -> None:
-        self._threads = Threads()
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self._threads = Threads(on_end)
         self._context = contextvars.copy_context()
 
     def __enter__(self) -> InlineExecutor:

@@ -46,9 +46,13 @@ def at_work(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 class Threads:
-    """Threads for the calls of the running event loop. `close` ends them, but for those whose body has not."""
+    """Threads for the calls of the running event loop. `close` ends them, but for those whose body has not.
 
-    def __init__(self) -> None:
+    `on_no_thread` is called when there is none, and none can be started any more because the interpreter is about to end.
+    """
+
+    def __init__(self, on_no_thread: Callable[[], None]) -> None:
+        self._on_no_thread = on_no_thread
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         #: A function, its argument, and who is told what it returned.
@@ -113,6 +117,9 @@ class Threads:
             for _ in range(min(late, BURST_THREADS)):
                 self._add_thread()
         except RuntimeError:
+            if not self._threads and _interpreter_ends():
+                self._on_no_thread()
+                return
             logger.warning("no more than %s threads can be started; sync bodies wait for one", self._threads)
             patience = RETRY_SECONDS
         if waiting:
@@ -148,6 +155,11 @@ class Threads:
             if self._ended:
                 self._is_woken = True
                 self._loop.call_soon(self._report, context=self._context)
+
+
+def _interpreter_ends() -> bool:
+    """It waits for its last threads. Python 3.12 starts no more of them then."""
+    return not threading.main_thread().is_alive()
 
 
 @dataclass(slots=True)

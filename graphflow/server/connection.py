@@ -6,7 +6,6 @@ tell by the operation id whether the first try took effect.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from graphflow.beside_loop import beside_loop
 from graphflow.errors import (
     AccessDenied,
     ClusterMember,
@@ -69,7 +69,7 @@ async def open_client(
 
     from graphflow.server.redis_classes import Client, WaitingPool
 
-    server, target = await asyncio.to_thread(_resolve, address)
+    server, target = await beside_loop(_resolve, address)
     pool = WaitingPool(
         size=max_connections,
         connection_class=_connection_class(address),

@@ -20,6 +20,7 @@ from redis import exceptions
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio.client import Pipeline
 
+from graphflow.beside_loop import beside_loop
 from graphflow.server.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ class _Direct(_AsyncConnection):
             await self.check_health()  # type: ignore[no-untyped-call]
         assert self._writer is not None
         try:
-            self._writer.writelines([command] if isinstance(command, bytes) else command)
+            # Not `writelines`: on Python 3.12 it ends in an AttributeError where the connection was lost meanwhile.
+            self._writer.write(command if isinstance(command, bytes) else b"".join(command))
             # Nearly always the socket has taken everything at once.
             if self._writer.transport.get_write_buffer_size():
                 async with asyncio.timeout(self.socket_timeout):
@@ -197,7 +199,7 @@ class EmbeddedConnection(UnixConnection):
         try:
             await super()._connect()  # type: ignore[no-untyped-call]
         except _SERVER_GONE:
-            self.path = await asyncio.to_thread(self._server.start)
+            self.path = await beside_loop(self._server.start)
             await super()._connect()  # type: ignore[no-untyped-call]
 
 
@@ -318,7 +320,7 @@ class Client(redis_asyncio.Redis):
         finally:
             server, self.embedded_server = self.embedded_server, None
             if server is not None:
-                await _stop(server)
+                await beside_loop(server.stop)
 
 
 class SyncClient(redis.Redis):
@@ -333,14 +335,6 @@ class SyncClient(redis.Redis):
             server, self.embedded_server = self.embedded_server, None
             if server is not None:
                 server.stop()
-
-
-async def _stop(server: EmbeddedServer) -> None:
-    """Beside the loop, unless the interpreter is about to end and takes no new work for threads."""
-    try:
-        await asyncio.to_thread(server.stop)
-    except RuntimeError:
-        server.stop()
 
 
 def _place(pool: redis.ConnectionPool | redis_asyncio.ConnectionPool) -> str:

@@ -7,11 +7,11 @@ of what is stored in `fields.py` and `writes.py`.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from graphflow.beside_loop import beside_loop
 from graphflow.clock import now
 from graphflow.errors import (
     CorruptState,
@@ -95,7 +95,7 @@ class RedisStore:
 
     async def open(self) -> None:
         if self._server is not None:
-            await asyncio.to_thread(self._server.start)
+            await beside_loop(self._server.start)
         await self._redis.open()
         try:
             await self._check_schema()

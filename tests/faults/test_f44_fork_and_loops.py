@@ -160,6 +160,51 @@ def test_one_agent_in_two_event_loops_at_once_has_connections_for_each(
             check_run(client, f"{tmp_path.name}-{number}", "map")
 
 
+ENDS_BEFORE_A_SYNC_NODE = """
+import asyncio, sys, threading
+from graphflow import Agent, RunInterrupted, Task
+from graphflow.caches.redis_cache import RedisCache
+
+url, run_id, how = sys.argv[1:]
+agent = Agent(name="ends", cache=RedisCache(url))
+begun = threading.Event()
+
+@agent.node
+async def waits():
+    begun.set()
+    while threading.main_thread().is_alive():
+        await asyncio.sleep(0.01)
+
+@agent.node(dependencies=["waits"])
+def ends():
+    return "done"
+
+def drive():
+    try:
+        print(agent.run_task_sync(Task(type="ends"), run_id=run_id).status)
+    except RunInterrupted:
+        print("interrupted")
+
+if how == "resume":
+    print(asyncio.run(agent.resume(run_id)).status)
+else:
+    threading.Thread(target=drive).start()
+    begun.wait()
+"""
+
+
+def test_sync_node_that_comes_after_the_main_thread_has_ended_runs_or_the_run_is_given_back(
+    redis_server: RealServer, tmp_path: Path
+) -> None:
+    """Python 3.12 starts no threads then."""
+    ended = program(ENDS_BEFORE_A_SYNC_NODE, redis_server.url, tmp_path.name, "drive")
+    resumed = program(ENDS_BEFORE_A_SYNC_NODE, redis_server.url, tmp_path.name, "resume")
+
+    assert (ended.returncode, resumed.returncode) == (0, 0), ended.stderr + resumed.stderr
+    assert ended.stdout in ("complete\n", "interrupted\n"), ended.stderr
+    assert resumed.stdout == "complete\n"
+
+
 ENDS = """
 import sys, threading
 from pathlib import Path

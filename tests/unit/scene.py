@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from graphflow import Agent, Task
 from graphflow.engine.admission import Admission
 from graphflow.engine.attempt import Attempt, CameTo
@@ -88,7 +90,7 @@ async def scene(agent: Agent, **state: Any) -> AsyncIterator[Scene]:
     new = Run(RUN, Task(type="test"), [NodeState() for _ in plan.nodes], state=texts)
     await store.create(new, plan, agent="test", code="")
     held = await store.acquire(RUN, 10)
-    with open_executors(()) as executors:
+    with open_executors((), pytest.fail) as executors:
         made = Scene(agent, await held.load(plan), store, held, executors)
         made.fold(Begin())
         try:

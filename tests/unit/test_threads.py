@@ -17,7 +17,7 @@ from tests.helpers import run, wait_until
 
 def with_threads(main: Callable[[Threads], Coroutine[Any, Any, Any]]) -> Any:
     async def body() -> Any:
-        threads = Threads()
+        threads = Threads(pytest.fail)
         try:
             return await main(threads)
         finally:
@@ -238,6 +238,27 @@ def test_calls_wait_for_a_thread_when_no_more_can_be_started(
     with_threads(main)
 
     assert "no more than 1 threads can be started" in caplog.text
+
+
+def test_end_of_the_interpreter_without_a_thread_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.12 starts no thread once the main one has ended."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    async def main() -> None:
+        told = asyncio.Event()
+        threads = Threads(told.set)
+        call = asyncio.create_task(threads.run(lambda: None, (), {}))
+        await asyncio.wait_for(told.wait(), 10)
+        call.cancel()
+        threads.close()
+
+    ended = threading.Thread()
+    monkeypatch.setattr(threading, "main_thread", lambda: ended)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    run(main())
 
 
 def test_call_that_was_given_up_before_a_thread_had_time_for_it_is_not_made(
