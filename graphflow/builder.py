@@ -6,7 +6,7 @@ The graph is checked as a whole when it is compiled (`planning/compile.py`), not
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, Never, NoReturn, TypeVar, Unpack, overload
 
 from graphflow.graph.flow import names_of
 from graphflow.graph.functions import function_name
@@ -72,6 +72,8 @@ class GraphBuilder:
 
         `options` are the fields of `NodeConfig`, `timeout` is in seconds per attempt.
         """
+        if function is not None and not callable(function):
+            raise TypeError(f"@agent.node takes its options by name, as @agent.node(name={function!r})")
 
         def decorate(function: _Function) -> _Function:
             module = FunctionModule(
@@ -85,10 +87,27 @@ class GraphBuilder:
 
         return decorate if function is None else decorate(function)
 
+    @overload
+    def decide(self, misplaced: Never, /) -> NoReturn: ...
+    @overload
     def decide(
         self,
+        /,
         *,
         to: str | Sequence[str],
+        after: str | Sequence[str] = (),
+        name: str | None = None,
+        start: bool | None = None,
+        snapshot: SnapshotControl | None = None,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        **options: Unpack[NodeOptions],
+    ) -> Callable[[_Function], _Function]: ...
+    def decide(
+        self,
+        misplaced: object = None,
+        /,
+        *,
+        to: str | Sequence[str] | None = None,
         after: str | Sequence[str] = (),
         name: str | None = None,
         start: bool | None = None,
@@ -98,8 +117,10 @@ class GraphBuilder:
     ) -> Callable[[_Function], _Function]:
         """Make a function flow control: it returns a name out of `to`, a list of names, END, or None to fall through.
 
-        END need not be listed; with an empty `to` the function ends the run or falls through.
+        END need not be listed; with an empty `to` the function ends the run or falls through. TypeError without `to`.
         """
+        if misplaced is not None or to is None:
+            raise TypeError(_what_decide_takes(misplaced))
 
         def decorate(function: _Function) -> _Function:
             module = FunctionModule(
@@ -139,3 +160,12 @@ class GraphBuilder:
                 snapshot=snapshot,
             )
         )
+
+
+def _what_decide_takes(misplaced: object) -> str:
+    decides = f" on {function_name(misplaced)!r}" if callable(misplaced) else ""
+    to = repr(misplaced) if isinstance(misplaced, str | list | tuple) else '["left", "right"]'
+    return (
+        f"@agent.decide{decides} lacks to=, the nodes that the function may choose, as @agent.decide(to={to}); "
+        "to=[] if it only ends the run"
+    )
