@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -20,10 +21,11 @@ from graphflow.entrance.entering import Entrance, Terms
 from graphflow.entrance.fork import enter_fork
 from graphflow.entrance.session import Session, Sessions
 from graphflow.entrance.sweep import Sweep
-from graphflow.errors import GraphflowError, RunOver
+from graphflow.errors import GraphflowError, RunInterrupted, RunOver
 from graphflow.events import Event, RunFinished
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import RunId, check_run_id
+from graphflow.interruptions import draining, handled, stop_driven
 from graphflow.map_results import results_as_completed, results_in_order
 from graphflow.origin import code_of, name_of, refuse_while_loading
 from graphflow.planning.compile import compile_plan
@@ -143,10 +145,28 @@ class Agent(GraphBuilder):
     ) -> RunResult:
         """`run_task` for code without an event loop; in one that runs (a notebook) it blocks it until the end."""
 
-        def run() -> RunResult:
+        if not _is_in_loop():
             return asyncio.run(self.run_task(task, state=state, run_id=run_id))
+        give_up: list[Callable[[], object]] = []
 
-        return _in_thread(run) if _is_in_loop() else run()
+        async def run() -> RunResult:
+            running, loop = asyncio.current_task(), asyncio.get_running_loop()
+            assert running is not None
+            give_up.append(partial(loop.call_soon_threadsafe, running.cancel))
+            return await self.run_task(task, state=state, run_id=run_id)
+
+        def waits_on() -> bool:
+            if stop_driven():
+                return True
+            for cancel in give_up:
+                cancel()
+            return False
+
+        with handled():
+            try:
+                return _in_thread(lambda: asyncio.run(run()), waits_on)
+            except RunInterrupted as interrupted:
+                raise interrupted.with_traceback(None) from None
 
     async def resume(self, run_id: str, *, accept_changes: bool = False) -> RunResult:
         """Go on with a run that was interrupted; a finished one's result comes back. RunNotFound.
@@ -366,7 +386,13 @@ class Agent(GraphBuilder):
         await check_plan(entrance.session.store, entrance.plan, head)
         watch.run_id = head.id
         watch.committed.set()
-        run = await entrance.finish(head, on_commit=watch.committed.set, waits=waits)
+        with draining(head.id, entrance.session.drain) as driven:
+            try:
+                run = await entrance.finish(head, on_commit=watch.committed.set, waits=waits)
+            except RunInterrupted as interrupted:
+                await driven.wait_others()
+                # Where it was drained is nothing to read before the sentence that says how to go on.
+                raise interrupted.with_traceback(None) from None
         outcome = await self._result(entrance.session, entrance.plan, run)
         for each in (task, outcome.task):
             each.status, each.result = outcome.status, outcome.result
@@ -411,20 +437,38 @@ def _is_in_loop() -> bool:
     return True
 
 
-def _in_thread(function: Callable[[], _Result]) -> _Result:
-    """Call it in a thread of its own, with this context, and wait for it: it may run an event loop there."""
+def _in_thread(function: Callable[[], _Result], waits_on: Callable[[], bool] = lambda: False) -> _Result:
+    """Call it in a thread of its own, with this context, and wait for it: it may run an event loop there.
+
+    What a signal handler raises meanwhile, as Python's does for Ctrl-C, is raised once the function has ended, or at once
+    unless it `waits_on`.
+    """
     context = contextvars.copy_context()
     outcome: list[_Result] = []
     errors: list[BaseException] = []
+    has_ended = threading.Event()
 
     def call() -> None:
         try:
             outcome.append(context.run(function))
         except BaseException as error:
             errors.append(error)
+        finally:
+            has_ended.set()
 
     thread = threading.Thread(target=call, name="graphflow-sync")
     thread.start()
+    interruption: BaseException | None = None
+    while not has_ended.is_set():
+        # Not `join`: a thread whose join is interrupted counts as ended on Python 3.11 and 3.12.
+        try:
+            has_ended.wait()
+        except BaseException as error:
+            interruption = error
+            if not waits_on():
+                break
+    if interruption is not None:
+        raise interruption
     thread.join()
     if errors:
         raise errors[0]

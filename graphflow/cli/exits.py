@@ -35,6 +35,7 @@ from graphflow.errors import (
     TaskMismatch,
     UnstorableValue,
 )
+from graphflow.interruptions import Interrupted
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +54,6 @@ _REMEDIES = {
     errno.ENFILE: "close other programs",
     errno.ENOMEM: "close other programs",
 }
-
-
-class Interrupted(Exception):
-    """The command was asked to stop, and did. `exit_code` is what shells expect of that."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.exit_code = 128 + number
 
 
 def ended(command: Callable[[], object]) -> int:
