@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from graphflow.engine.maps.feed import Feed
 from graphflow.engine.returned import Returned
 from graphflow.graph.modules import FunctionModule
+from graphflow.ids import ItemNumber, ModuleNumber
 from graphflow.inputs import ItemsStored, SignalAwaited
 from graphflow.planning.plan import PlanNode
 from graphflow.run import Place
@@ -28,7 +29,7 @@ class Body(Protocol):
 
     node: PlanNode
     #: The number of its module in the node.
-    module: int
+    module: ModuleNumber
     #: For one attempt; None if it sees to its time by itself.
     seconds: float | None
 
@@ -77,9 +78,9 @@ class Attempt:
         self,
         body: Body,
         visit: int,
-        index: int | None = None,
+        index: ItemNumber | None = None,
         text: str = "",
-        batch: tuple[int, ...] = (),
+        batch: tuple[ItemNumber, ...] = (),
         ticket: Ticket | None = None,
     ) -> None:
         """Of a map's item `index` and its `text`; of a batch the first one's index, their texts as a JSON list, and in
@@ -113,7 +114,7 @@ class Attempt:
     # What it is
 
     @property
-    def module(self) -> int:
+    def module(self) -> ModuleNumber:
         """The number of its module in its node."""
         return self.body.module
 
@@ -122,7 +123,7 @@ class Attempt:
         return self.node.modules[self.module].timeout
 
     @property
-    def indexes(self) -> tuple[int, ...]:
+    def indexes(self) -> tuple[ItemNumber, ...]:
         """Of the item or batch that it is about."""
         return self.batch or (() if self.index is None else (self.index,))
 

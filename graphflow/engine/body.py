@@ -12,6 +12,7 @@ from graphflow.engine.returned import Reading, Returned, failure_from, timed_out
 from graphflow.executors.executor import Executor
 from graphflow.executors.inline import watch_for_stop
 from graphflow.graph.modules import FunctionModule
+from graphflow.ids import ModuleNumber
 from graphflow.inputs import SignalAwaited
 from graphflow.planning.plan import PlanNode
 from graphflow.state.calls import Calls
@@ -27,7 +28,7 @@ class ModuleBody:
     def __init__(
         self,
         node: PlanNode,
-        module: int,
+        module: ModuleNumber,
         view: StateView,
         steps: Steps,
         messages: Messages,
@@ -94,7 +95,7 @@ class ModuleBody:
         return raised(attempt, error)
 
 
-def reading_of(node: PlanNode, module: int) -> Reading:
+def reading_of(node: PlanNode, module: ModuleNumber) -> Reading:
     """How what a module returns is read."""
     found = node.modules[module]
     return Reading(node.name, found.bindings is not None, tuple(found.module.to))

@@ -19,6 +19,7 @@ from graphflow.engine.returned import timed_out
 from graphflow.engine.tasks import start_task
 from graphflow.executors.executor import Executor, Work
 from graphflow.failpoints import failpoint
+from graphflow.ids import NodeNumber
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +61,11 @@ class Slots:
         # Of a map the items are limited, not the reading of its source.
         return limit is None or attempt.reads_source or self._held[attempt.node.index] < limit
 
-    def room_for_items(self, index: int, limit: int | None) -> int:
+    def room_for_items(self, index: NodeNumber, limit: int | None) -> int:
         """How many items of the map node may start now."""
         return self.free if limit is None else min(self.free, limit - self._held[index])
 
-    def running(self, index: int) -> int:
+    def running(self, index: NodeNumber) -> int:
         """How many attempts of the node hold a slot."""
         return self._held[index]
 
@@ -178,7 +179,7 @@ class Slots:
 
     # Attempts are ended
 
-    def stop_node(self, index: int) -> None:
+    def stop_node(self, index: NodeNumber) -> None:
         for attempt in [attempt for attempt in self._running if attempt.node.index == index]:
             self._stop(attempt)
 

@@ -25,7 +25,7 @@ from graphflow.engine.scheduler import Scheduler
 from graphflow.executors.executor import A, Executor, Work
 from graphflow.executors.table import EXECUTORS
 from graphflow.graph.tasks import RunStatus, Task
-from graphflow.ids import RunId
+from graphflow.ids import ModuleNumber, NodeNumber, RunId
 from graphflow.planning.plan import Plan
 from graphflow.result import RunResult, run_result
 from graphflow.run import NodeState, Run
@@ -237,10 +237,10 @@ class _HeldBodies(Bodies):
         super().__init__(drive, view, steps, messages, executors)
         self._hold = hold
 
-    def of(self, index: int, module: int) -> Body:
+    def of(self, index: NodeNumber, module: ModuleNumber) -> Body:
         return _HeldBody(super().of(index, module), self._hold)
 
-    def of_items(self, index: int) -> Body:
+    def of_items(self, index: NodeNumber) -> Body:
         return _HeldBody(super().of_items(index), self._hold)
 
 
