@@ -50,15 +50,23 @@ class InlineExecutor:
     def __exit__(self, *exc_info: object) -> None:
         self._threads.close()
 
-    async def execute(self, function: Callable[..., Any], *args: Any) -> Any:
+    async def execute(
+        self, function: Callable[..., Any], *args: Any, ended: Callable[[], None] | None = None
+    ) -> Any:
         """The function's return value; what it raises is raised here."""
-        if is_async(function):
+        if not is_async(function):
+            return await self._threads.run(function, args, {}, ended)
+        try:
             return await function(*args)
-        return await self._threads.run(function, args, {})
+        finally:
+            if ended is not None:
+                ended()
 
-    async def in_thread(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    async def in_thread(
+        self, function: Callable[..., Any], arguments: dict[str, Any], ended: Callable[[], None]
+    ) -> Any:
         """The same for a function that is known to be sync."""
-        return await self._threads.run(function, (), arguments)
+        return await self._threads.run(function, (), arguments, ended)
 
     def start(self, work: Work, asker: A, ended: Callable[[A, Any], None]) -> None:
         """Have work done in a thread, without a task that waits for it."""
