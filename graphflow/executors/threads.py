@@ -5,7 +5,7 @@ thread of its own. What has ended they report together: the event loop is woken 
 its last look.
 
 There is no limit here. Whoever calls holds a slot, so that there are never more threads than slots, but for those whose
-body outlived its time.
+body outlived its time; whoever called is told when it has ended all the same.
 """
 
 from __future__ import annotations

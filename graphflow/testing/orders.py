@@ -292,13 +292,14 @@ class _LoopExecutor(AbstractContextManager["_LoopExecutor"]):
         """There are no threads to end."""
 
     async def execute(
-        self, function: Callable[..., Any], *args: Any, ended: Callable[[], None] = lambda: None
+        self, function: Callable[..., Any], *args: Any, ended: Callable[[], None] | None = None
     ) -> Any:
         try:
             result = contextvars.copy_context().run(function, *args)
             return await result if inspect.isawaitable(result) else result
         finally:
-            ended()
+            if ended is not None:
+                ended()
 
     async def in_thread(
         self, function: Callable[..., Any], arguments: dict[str, Any], ended: Callable[[], None]
