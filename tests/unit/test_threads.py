@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from graphflow.executors.threads import Threads
+from tests.acceptance.support import until
 from tests.helpers import run, wait_until
 
 
@@ -67,19 +68,16 @@ def test_end_of_a_body_that_was_given_up_is_told_when_it_comes() -> None:
 
     async def main(threads: Threads) -> None:
         hanging = asyncio.create_task(threads.run(hangs, (), {}, lambda: ended.append("hangs")))
-        while not begun.is_set():
-            await asyncio.sleep(0.001)
+        await until(begun.is_set)
         never_begun = asyncio.create_task(threads.run(hangs, (), {}, lambda: ended.append("never begun")))
         await asyncio.sleep(0)
         for task in (hanging, never_begun):
             task.cancel()
         await asyncio.wait([hanging, never_begun])
 
-        while ended != ["never begun"]:
-            await asyncio.sleep(0.001)
+        await until(lambda: ended == ["never begun"])
         release.set()
-        while len(ended) < 2:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(ended) == 2)
 
     with_threads(main)
     assert ended == ["never begun", "hangs"]
