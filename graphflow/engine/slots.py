@@ -179,6 +179,7 @@ class Slots:
             self._ended(attempt, came_to)
 
     def _executor_ended(self, attempt: Attempt, came_to: CameTo) -> None:
+        """The executor is done with it."""
         if attempt in self._running:
             self._end_delegated(attempt, came_to)
         else:
@@ -186,6 +187,7 @@ class Slots:
             attempt.work_ended()
 
     def _end_delegated(self, attempt: Attempt, came_to: CameTo) -> None:
+        """The executor, or the clock, has ended it."""
         self._leave(attempt)
         failpoint("attempt.returned")
         self._ended(attempt, came_to)

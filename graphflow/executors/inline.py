@@ -19,8 +19,8 @@ _stop_requested: contextvars.ContextVar[Callable[[], bool]] = contextvars.Contex
 def is_cancelled() -> bool:
     """Whether the module run that calls this is no longer wanted: its run was cancelled, or its time is up.
 
-    For sync module bodies, which cannot be interrupted from outside: look at it between two pieces of work. False
-    outside a module run. A coroutine is told by CancelledError; here it learns whether its task was.
+    For sync module bodies and sync functions of steps, which cannot be interrupted from outside: look at it between two
+    pieces of work. False outside a module run. A coroutine is told by CancelledError; here it learns whether its task was.
     """
     asked = _stop_requested.get(None)
     if asked is not None:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from graphflow.executors.threads import Threads
-from tests.acceptance.support import until
 from tests.helpers import run, wait_until
 
 
