@@ -101,7 +101,7 @@ def _kept() -> Bounds:
 
 #: By their names, as an agent's arguments and attributes.
 AGENT_BOUNDS: Mapping[str, Bounds] = {
-    "max_concurrent_tasks": _count(),
+    "max_concurrent_tasks": _count(or_none=True),
     "max_total_iterations": _count(or_none=True),
     "deadline": _duration(or_none=True),
     "lease_seconds": Bounds("a finite number of seconds from 0.05 to 3,600", real_number, 0.05, 3600),

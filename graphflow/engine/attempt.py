@@ -6,7 +6,7 @@ What is done in it is its body: made once for a module or a map, it serves all a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from graphflow.engine.maps.feed import Feed
@@ -61,6 +61,10 @@ class Attempt:
     is_overdue: bool = False
     #: It did not end when it was cancelled: what it still comes to is not looked at.
     is_abandoned: bool = False
+    #: Calls for it that have not ended, wherever they are done; of one that is abandoned its task as well.
+    at_work: int = 0
+    #: Called with it when the last of these has ended.
+    on_end_of_work: Callable[[Attempt], None] | None = None
     #: It counts against max_concurrent_tasks: it runs, and does not wait for a message.
     holds_slot: bool = False
     #: It waits for a message, or for a slot to go on with it.
@@ -163,6 +167,17 @@ class Attempt:
     def is_unwanted(self) -> bool:
         """Whether nobody waits for what it comes to any more. Called from threads."""
         return self.is_cancelled or (self.transaction is not None and self.transaction.has_ended)
+
+    def work_begins(self) -> Callable[[], None]:
+        """Something is done for it, whether or not it waits for that. What this returns is to be called in the event loop,
+        once, when that has ended."""
+        self.at_work += 1
+        return self.work_ended
+
+    def work_ended(self) -> None:
+        self.at_work -= 1
+        if self.on_end_of_work is not None and not self.at_work:
+            self.on_end_of_work(self)
 
     def again(self) -> Attempt:
         """The same try once more, with the same place in the line."""

@@ -62,18 +62,18 @@ class ModuleBody:
         try:
             if self._module.bindings is None:
                 return await self._module.module.process(transaction, self._semaphore)
-            return await self._read_and_call(transaction)
+            return await self._read_and_call(attempt, transaction)
         finally:
             if (calls := transaction.steps_under_way) is not None:
                 await _steps_over(attempt, calls)
 
-    async def _read_and_call(self, transaction: Transaction) -> Any:
+    async def _read_and_call(self, attempt: Attempt, transaction: Transaction) -> Any:
         module = self._module.module
         assert isinstance(module, FunctionModule)
         arguments = await arguments_of(self._module.bindings or (), transaction, self._semaphore)
         if self._module.is_async:
             return await module.function(**arguments)
-        return await self._executor.in_thread(module.function, arguments)
+        return await self._executor.in_thread(module.function, arguments, attempt.work_begins())
 
     def came_to(self, attempt: Attempt, value: Any) -> CameTo:
         if (awaited := _awaited(attempt)) is not None:

@@ -22,7 +22,7 @@ from graphflow.planning.relations import forward_jumps, graph_problems, relate
 from graphflow.planning.sketch import Sketch, SketchNode, sketch_graph
 from graphflow.planning.topology import inverted, order, reachable
 from graphflow.planning.validate import node_problems
-from graphflow.settings import default_max_total_iterations
+from graphflow.settings import default_max_concurrent_tasks, default_max_total_iterations
 
 
 def compile_plan(
@@ -30,7 +30,7 @@ def compile_plan(
     *,
     name: str,
     state_keys: Collection[str] = (),
-    max_concurrent_tasks: int,
+    max_concurrent_tasks: int | None,
     max_total_iterations: int | None,
     deadline: float | None,
     auto_snapshot: bool = False,
@@ -52,7 +52,11 @@ def compile_plan(
     }
     if found := [*_problems(nodes, sketch, limits)]:
         raise InvalidGraph(found)
+    slots = max_concurrent_tasks or default_max_concurrent_tasks(
+        node.node_config.max_concurrency for node in nodes
+    )
     iterations = max_total_iterations or default_max_total_iterations(len(nodes))
+    defaulted = {"max_concurrent_tasks": slots, "max_total_iterations": iterations}
     placed = order(
         [tuple(node.dependencies) for node in sketch.nodes], [tuple(node.choosers) for node in sketch.nodes]
     )
@@ -70,12 +74,12 @@ def compile_plan(
         name=name,
         nodes=plan_nodes,
         hash=digest,
-        max_concurrent_tasks=max_concurrent_tasks,
+        max_concurrent_tasks=slots,
         max_total_iterations=iterations,
         deadline=deadline,
         error_mailbox=error_mailbox,
-        json=plan_json(name, digest, descriptions, limits | {"max_total_iterations": iterations}),
-        warnings=tuple(forward_jumps(sketch, above)),
+        json=plan_json(name, digest, descriptions, limits | defaulted),
+        warnings=(*forward_jumps(sketch, above), *_unmet_limits(nodes, slots)),
         by_name={node.name: node.index for node in plan_nodes},
         supervisors=tuple(
             sorted((node.index for node in plan_nodes if node.supervises), key=lambda index: placed[index])
@@ -96,6 +100,16 @@ def _problems(
         yield from (f"node {node.name!r}: {problem}" for problem in node_problems(node))
     yield from sketch.problems
     yield from graph_problems(sketch)
+
+
+def _unmet_limits(nodes: Sequence[Node], slots: int) -> Iterator[str]:
+    """Warnings where a node asks for more than its agent allows (rule 9)."""
+    for node in nodes:
+        if (asked := node.node_config.max_concurrency or 0) > slots:
+            yield (
+                f"node {node.name!r} asks for max_concurrency={asked}, but max_concurrent_tasks={slots} lets no more run "
+                f"at a time; give the agent max_concurrent_tasks={asked}, or leave it out"
+            )
 
 
 def _unwritable(name: str, descriptions: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -21,7 +21,9 @@ def explain(plan: Plan, run: Run, name: str) -> str:
         case NodeStatus.FAILED:
             return f"{name} {_failed(state)}"
         case NodeStatus.READY:
-            return f"{name} is ready and waits for one of the {plan.max_concurrent_tasks} slots (max_concurrent_tasks)"
+            limit = node.config.max_concurrency
+            own = "" if limit is None else f", or for its own max_concurrency={limit}"
+            return f"{name} is ready and waits for one of the {plan.max_concurrent_tasks} slots (max_concurrent_tasks){own}"
         case NodeStatus.RUNNING:
             return f"{name} is running{_map_progress(run, node)}"
         case NodeStatus.WAITING:

@@ -87,7 +87,7 @@ class Steps(Protocol):
     async def remember(self, place: Place, field: str, text: str) -> str:
         """Store it at once; returns what stands there, which is the first that was stored."""
 
-    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
+    async def call(self, owner: Owner, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function where module bodies run: a sync one in a thread."""
 
 

@@ -204,7 +204,7 @@ class _View:
         self.called.append((field.split(":", 3)[-1], text))
         return self._fields.setdefault(field, text)
 
-    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
+    async def call(self, owner: object, function: Callable[..., Any], *args: Any) -> Any:
         result = function(*args)
         return await result if inspect.isawaitable(result) else result
 

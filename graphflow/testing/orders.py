@@ -291,12 +291,23 @@ class _LoopExecutor(AbstractContextManager["_LoopExecutor"]):
     def __exit__(self, *exc_info: object) -> None:
         """There are no threads to end."""
 
-    async def execute(self, function: Callable[..., Any], *args: Any) -> Any:
-        result = function(*args)
-        return await result if inspect.isawaitable(result) else result
+    async def execute(
+        self, function: Callable[..., Any], *args: Any, ended: Callable[[], None] | None = None
+    ) -> Any:
+        try:
+            result = contextvars.copy_context().run(function, *args)
+            return await result if inspect.isawaitable(result) else result
+        finally:
+            if ended is not None:
+                ended()
 
-    async def in_thread(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        return contextvars.copy_context().run(function, **arguments)
+    async def in_thread(
+        self, function: Callable[..., Any], arguments: dict[str, Any], ended: Callable[[], None]
+    ) -> Any:
+        try:
+            return contextvars.copy_context().run(function, **arguments)
+        finally:
+            ended()
 
     def start(self, work: Work, asker: A, ended: Callable[[A, Any], None]) -> None:
         asyncio.get_running_loop().call_soon(lambda: ended(asker, work.call(*work.arguments)))

@@ -7,7 +7,7 @@ writes state arrives, is validated and folded like any module run, in its place 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from graphflow.engine.attempt import Attempt, CameTo
 from graphflow.engine.bodies import Bodies
@@ -68,6 +68,10 @@ class MapDriver:
     def has_waiting(self) -> bool:
         """Items could start if they were let."""
         return any(items.has_waiting for items in open_items(self._maps))
+
+    def has_waiting_of(self, nodes: Collection[int]) -> bool:
+        """Items of these nodes could start if they were let."""
+        return any(items.has_waiting for items in open_items(self._maps) if items.node.index in nodes)
 
     def _map_of(self, attempt: Attempt) -> OneMap | None:
         """The map that an item belongs to; None if its visit is over."""
