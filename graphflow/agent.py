@@ -54,10 +54,11 @@ class Agent(GraphBuilder):
     """A graph of nodes over one store. One agent runs many tasks at once: nothing about a run lives on it.
 
     `max_concurrent_tasks` module runs at a time (default 100, or as many as a node's `max_concurrency` asks for) and
-    `max_total_iterations` node runs (default 100 + 10 per node) limit each run, `deadline` its seconds from start to end. With `auto_snapshot` every node that does not say otherwise keeps
-    a snapshot of the run when it has succeeded or failed; the last 10 of a run are kept. `lease_seconds` is how long a
-    run stays with a process that does not answer before another may take it over (0.05 to 3,600); `stall_seconds`, by
-    default 30 or as long as a lease, how long a run may stand still before its driving is broken off. A complete run is kept in the store
+    `max_total_iterations` node runs (default 100 + 10 per node) limit each run, `deadline` its seconds from start to end.
+    With `auto_snapshot` every node that does not say otherwise keeps a snapshot of the run when it has succeeded or failed;
+    the last 10 of a run are kept. `lease_seconds` is how long a run stays with a process that does not answer before
+    another may take it over (0.05 to 3,600); `stall_seconds`, by default 30 or as long as a lease, how long a run may stand
+    still before its driving is broken off. A complete run is kept in the store
     for `keep_complete_seconds` (7 days) after its end, any other for `keep_other_seconds` (30 days); 0 keeps it for
     ever.
     """
