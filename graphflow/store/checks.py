@@ -135,7 +135,7 @@ async def _asked(redis: PatientClient, command: str, ask: Callable[[Redis], Any]
         answer: dict[str, Any] = await redis.command(ask, command)
     except StoreError as error:
         # Not allowed, or, as CONFIG on hosted servers, not known; anything else is no answer at all.
-        if type(error) not in (AccessDenied, StoreError):
+        if not isinstance(error, AccessDenied) and type(error) is not StoreError:
             raise
         logger.debug("%s is not answered: %s", command, error)
         return {}
