@@ -7,6 +7,7 @@ tell by the operation id whether the first try took effect.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import re
 import socket
@@ -167,6 +168,7 @@ def _settings(
         "socket_connect_timeout": CONNECT_SECONDS,
         "health_check_interval": HEALTH_CHECK_SECONDS,
         "client_name": client_name(role),
+        **_nameless_driver(),
     }
     if target.kind == "unix":
         settings["path"] = str(target.path)
@@ -177,6 +179,15 @@ def _settings(
     if server is not None:
         settings["server"] = server
     return settings
+
+
+def _nameless_driver() -> dict[str, None]:
+    """redis-py is not to tell its own name: a user would need a right to that, which Redis before 7.2 does not know."""
+    from redis.connection import AbstractConnection
+
+    if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters:
+        return {"driver_info": None}
+    return {"lib_name": None, "lib_version": None}
 
 
 def client_name(role: str) -> str:

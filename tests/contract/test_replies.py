@@ -19,6 +19,7 @@ from graphflow.server.address import parse_address
 from graphflow.server.connection import open_client
 from graphflow.server.replies import error_of, error_of_exception, server_words
 from graphflow.server.small_client import Conversation
+from graphflow.store import scripts
 from graphflow.store.redis_store import RedisStore
 from tests.acceptance.support import until
 from tests.contract.driving import Driver, map_plan, opened
@@ -27,6 +28,8 @@ from tests.replies import COMMAND, Asked, Refusal, fail_to_save, refusals, rows
 from tests.servers import ALL_ENGINES, Engine, RealServer
 
 PAGE = Path(__file__).parents[2] / "docs" / "server-replies.md"
+RIGHTS = PAGE.with_name("redis.md")
+LUA = Path(scripts.__file__).parent / "lua"
 ERRORS = {
     "memory is full": "StoreFull",
     "too few replicas": "WritesRefused",
@@ -114,6 +117,12 @@ def test_right_that_is_missing_is_named_where_the_server_names_it(engine: Engine
     assert rights["no right to the command", "script"] == ("" if engine in ("6.2", "7.0") else "+set")
     assert rights["no right to the key", "command"] == rights["no right to the key", "script"] == "~gf:*"
     assert rights.get(("no right to the database", "command"), "alldbs") == "alldbs"
+
+
+def test_right_to_all_subcommands_is_never_asked_for() -> None:
+    words = "NOPERM this user has no permissions to run the 'config' command or its subcommand"
+
+    assert error_of(words, "redis://").right == ""
 
 
 def test_message_for_a_missing_right_shows_the_way_to_the_page() -> None:
@@ -239,3 +248,69 @@ def test_commit_without_a_right_says_so_and_stores_nothing(any_server: RealServe
             assert await store.state(driver.run.id) == {}
 
     run(main(Asked(any_server)))
+
+
+def first_line_of_rights() -> list[str]:
+    """What docs/redis.md gives to a user for runs."""
+    (line, *_) = re.findall(r"^ACL SETUSER graphflow (.+)$", RIGHTS.read_text("utf-8"), re.MULTILINE)
+    return line.replace("PASSWORD", "secret").split()
+
+
+#: Rights of the first line that a script needs; the others are for single commands.
+IN_SCRIPTS = sorted(
+    {
+        command.lower()
+        for file in LUA.glob("*.lua")
+        for command in re.findall(r"\b(?:call|try|ask)\('([A-Z]+)'", file.read_text("utf-8"))
+    }
+)
+
+
+@pytest.mark.parametrize("command", IN_SCRIPTS)
+def test_run_is_not_begun_without_a_right_that_scripts_need(any_server: RealServer, command: str) -> None:
+    user = f"without-{command}"
+    asked = Asked(any_server)
+    asked.tell("ACL", "SETUSER", user, *first_line_of_rights(), f"-{command}")
+    agent = Agent(cache=RedisCache(any_server.url.replace("://", f"://{user}:secret@")), name="denied")
+
+    @agent.node
+    def nothing() -> None:
+        """Is not called."""
+
+    async def main() -> None:
+        with pytest.raises(MissingRight, match=rf"\b{command}\b.*{RIGHTS.name}") as caught:
+            await agent.run_task(Task(type="denied"), run_id=user)
+        assert caught.value.right == f"+{command}"
+        assert asked.ask("EXISTS", f"gf:run:{{{user}}}") == 0
+
+        asked.tell("ACL", "SETUSER", user, f"+{command}")
+        assert (await agent.run_task(Task(type="denied"), run_id=user)).status == "complete"
+        assert asked.ask("EXISTS", "gf:rights") == 0
+
+    run(main())
+
+
+def test_who_only_looks_needs_no_right_to_write(any_server: RealServer) -> None:
+    async def main() -> None:
+        async with opened(any_server.url) as store:
+            driver = await Driver.start(store, map_plan())
+        asked = Asked(any_server)
+        asked.tell(
+            "ACL",
+            "SETUSER",
+            "reader",
+            "on",
+            ">secret",
+            "~gf:*",
+            "-@all",
+            "+ping",
+            "+hget",
+            "+hgetall",
+            "+hmget",
+            "+client|setname",
+        )
+        url = any_server.url.replace("://", "://reader:secret@")
+        async with opened(url) as store:
+            assert (await store.head(driver.run.id)).id == driver.run.id
+
+    run(main())
