@@ -307,10 +307,12 @@ def test_who_only_looks_needs_no_right_to_write(any_server: RealServer) -> None:
             "+hget",
             "+hgetall",
             "+hmget",
+            "+zrevrange",
             "+client|setname",
         )
         url = any_server.url.replace("://", "://reader:secret@")
         async with opened(url) as store:
             assert (await store.head(driver.run.id)).id == driver.run.id
+            assert driver.run.id in {head.id for head in await store.recent(5)}
 
     run(main())

@@ -18,7 +18,8 @@ from graphflow.errors import MissingRight
 from graphflow.server import connection
 from graphflow.server.address import parse_address
 from graphflow.store import scripts
-from graphflow.store.checkup import check_up
+from graphflow.store.checkup import Checkup, check_up
+from graphflow.store.redis_store import RedisStore
 from tests.faults.everything import TASK, agent_on, look_after, run_through
 from tests.helpers import run as run_async
 from tests.helpers import wait_until
@@ -117,26 +118,38 @@ def rights_of_a_run() -> list[str]:
 @pytest.mark.long
 @pytest.mark.parametrize("right", rights_of_a_run())
 @pytest.mark.parametrize("engine", ALL_ENGINES)
-def test_right_that_is_missing_is_told_and_nothing_is_left_by_halves(engine: Engine, right: str) -> None:
+def test_right_that_is_missing_is_named_and_leaves_nothing_by_halves(engine: Engine, right: str) -> None:
+    # Redis 6.2 takes and names no single subcommand away.
+    taken = right.partition("|")[0] if engine == "6.2" else right
     with RealServer(engine) as server:
-        url = url_of_user(server, [documented_rules()[0], f"-{right}"])
-        try:
-            run_async(run_through(url))
-        except MissingRight as error:
-            assert "docs/redis.md" in str(error)
-            name = right.partition("|")[0]
-            # Redis 6.2 does not name subcommands.
-            assert name in str(error)
-            # A run that was begun goes on where it was when the right is given.
-            url = url_of_user(server, [f"+{right}"])
-            with redis.Redis.from_url(server.url, decode_responses=True) as client:
-                begun = client.zrange("gf:runs", 0, -1)
-            for run_id in begun:
-                outcome = run_async(agent_on(url).run_task(TASK, run_id=run_id))
-                assert outcome.status in ("suspended", "partial", "cancelled"), outcome.error
-            assert run_async(check_up(parse_address(server.url), "gf", fix=False)).problems == []
-        else:
-            assert right in SELDOM_USED
+        told = refusal_of_runs(url_of_user(server, [documented_rules()[0], f"-{taken}"]))
+        assert (taken in told and "docs/redis.md" in told) or right in SELDOM_USED
+
+        url = url_of_user(server, [f"+{taken}"])
+        for run_id in runs_of(server):
+            outcome = run_async(agent_on(url).run_task(TASK, run_id=run_id))
+            assert outcome.status in ("suspended", "partial", "cancelled"), outcome.error
+        assert run_async(swept(server.url)).problems == []
+
+
+def refusal_of_runs(url: str) -> str:
+    """What somebody is told who lacks a right for what `run_through` does; nothing if it was not needed."""
+    try:
+        run_async(run_through(url))
+    except MissingRight as error:
+        return str(error)
+    return ""
+
+
+def runs_of(server: RealServer) -> list[str]:
+    with redis.Redis.from_url(server.url, decode_responses=True) as client:
+        return client.zrange("gf:runs", 0, -1)
+
+
+async def swept(url: str) -> Checkup:
+    async with RedisStore(parse_address(url)) as store:
+        await store.upkeep().sweep()
+    return await check_up(parse_address(url), "gf", fix=False)
 
 
 # Slots of a cluster
