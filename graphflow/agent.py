@@ -139,6 +139,9 @@ class Agent(GraphBuilder):
         finished run comes back, an interrupted run is resumed, one that another process drives is waited for.
         InvalidGraph, TaskMismatch, PlanMismatch, UnstorableValue, ValueTooLarge and StoreError are raised before
         anything runs.
+
+        Ctrl-C or SIGTERM lets what runs end and be stored, says how to go on, and raises RunInterrupted; a second one ends
+        the process. That is so in the main thread, unless somebody else has set a handler of the signal.
         """
         return await self._run_task(task, state, run_id, _Watch())
 
@@ -165,10 +168,7 @@ class Agent(GraphBuilder):
             return False
 
         with handled():
-            try:
-                return _in_thread(lambda: asyncio.run(run()), waits_on)
-            except RunInterrupted as interrupted:
-                raise interrupted.with_traceback(None) from None
+            return _in_thread(lambda: asyncio.run(run()), waits_on)
 
     async def resume(self, run_id: str, *, accept_changes: bool = False) -> RunResult:
         """Go on with a run that was interrupted; a finished one's result comes back. RunNotFound.
@@ -391,10 +391,10 @@ class Agent(GraphBuilder):
         with draining(head.id, entrance.session.drain) as driven:
             try:
                 run = await entrance.finish(head, on_commit=watch.committed.set, waits=waits)
-            except RunInterrupted as interrupted:
-                await driven.wait_others()
-                # Where it was drained is nothing to read before the sentence that says how to go on.
-                raise interrupted.with_traceback(None) from None
+            except RunInterrupted:
+                await driven.raise_if_stopped()
+                raise
+            await driven.raise_if_stopped()
         outcome = await self._result(entrance.session, entrance.plan, run)
         for each in (task, outcome.task):
             each.status, each.result = outcome.status, outcome.result

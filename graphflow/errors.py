@@ -393,9 +393,11 @@ class RunStalled(RunError):
 
 
 class RunInterrupted(RunError):
-    """This process was asked to stop (`Agent.drain`) before the run was over; the run can be resumed."""
+    """This process was asked to stop before the run was over, by `Agent.drain` or by a signal, whose number is `signal`; the
+    run can be resumed."""
 
     def __init__(self, run_id: str) -> None:
+        self.signal: int | None = None
         super().__init__(
             run_id,
             f"run {run_id!r} was interrupted and given back; start it again under this run_id, or type "

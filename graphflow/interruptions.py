@@ -1,7 +1,7 @@
-"""What do Ctrl-C and SIGTERM do to a process that drives runs? The first stops what it does, the second ends it at once.
+"""What do Ctrl-C and SIGTERM do to a program that drives runs? The first drains them, the second ends the process at once.
 
-A command has `Interruptions` around all that it does. In a program of one's own handlers are set as long as the main thread
-waits for a run (`draining`, `handled`), and only where nobody else has set theirs.
+Handlers are set as long as the main thread waits for a run (`draining`, `handled`), and only where nobody else has set theirs,
+as the command does (`cli/signals.py`).
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from graphflow.errors import RunInterrupted
 from graphflow.settings import DEFAULT_DRAIN_SECONDS
 
-T = TypeVar("T")
-
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+#: What a process is asked to stop by.
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 #: Runs that the line on how to go on names.
 RUNS_NAMED = 5
@@ -78,81 +77,6 @@ def _as_if_never_set(number: int, frame: FrameType | None) -> None:
     signal.raise_signal(number)
 
 
-# Commands
-
-
-class Interrupted(Exception):
-    """The command was asked to stop, and did. `exit_code` is what shells expect of that."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.exit_code = 128 + number
-
-
-class Interruptions:
-    """As long as the block lasts, the first signal stops what `run` runs, or is raised where nothing runs.
-
-    After a first signal the handlers stay, so that the second also ends a process that waits for a thread which does not
-    end.
-    """
-
-    def __init__(self, last_words: str = "") -> None:
-        self._handlers = Handlers(self._receive, last_words)
-        self._drain: Callable[[], None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[Any] | None = None
-
-    def __enter__(self) -> Interruptions:
-        self._handlers.set(_NUMBERS)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._handlers.received:
-            self._handlers.put_back()
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """`asyncio.run`; raises `Interrupted` if a signal stopped it. What ends in spite of a signal has its result."""
-        try:
-            return asyncio.run(self._watched(coroutine))
-        except (asyncio.CancelledError, RunInterrupted):
-            if not self._handlers.received:
-                raise
-            raise Interrupted(self._handlers.received) from None
-
-    @contextlib.contextmanager
-    def draining(self, drain: Callable[[], None]) -> Iterator[None]:
-        """As long as the block lasts, a signal calls `drain` in the loop instead of cancelling what runs."""
-        self._drain = drain
-        try:
-            yield
-        finally:
-            self._drain = None
-
-    async def _watched(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        try:
-            return await coroutine
-        finally:
-            self._loop = self._task = None
-
-    def _receive(self, number: int) -> None:
-        if self._loop is None or self._task is None:
-            raise Interrupted(number)
-        # In the loop, so that it comes between two steps of what runs: a call that is to be drained has begun by then.
-        self._loop.call_soon_threadsafe(self._stop)
-
-    def _stop(self) -> None:
-        if self._drain is not None:
-            self._drain()
-        elif self._task is not None:
-            self._task.cancel()
-
-
-# Programs of one's own
-
-
 @dataclass(eq=False, slots=True)
 class Driven:
     """A run that a program drives, in `loop`."""
@@ -163,13 +87,19 @@ class Driven:
     is_stopped: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def wait_others(self) -> None:
-        """Until the runs that were stopped with it in this loop are over: who raises cuts off the others of a `gather`."""
+    async def raise_if_stopped(self) -> None:
+        """RunInterrupted, also for a run that came to its end in spite of it: what follows in the program is not to begin.
+
+        First the runs that were stopped with it in this loop end: who raises cuts off the others of a `gather`.
+        """
         self.over.set()
         if not self.is_stopped:
             return
         for other in [other for other in _program.driven if other.loop is self.loop and other.is_stopped]:
             await other.over.wait()
+        interrupted = RunInterrupted(self.run_id)
+        interrupted.signal = _program.signal
+        raise interrupted from None
 
 
 class _Program:
@@ -178,20 +108,24 @@ class _Program:
     def __init__(self) -> None:
         self.driven: list[Driven] = []
         self.is_stopping = False
-        self._waiting = 0
+        #: The number of the signal by which it is stopped.
+        self.signal: int | None = None
+        #: Calls in the main thread that wait for a run.
+        self.waiting = 0
         self._handlers = Handlers(self._receive)
 
     def wait(self) -> None:
-        if not self._waiting:
+        if not self.waiting:
             self._handlers = Handlers(self._receive)
-            self._handlers.set([number for number in _NUMBERS if _is_free(number)])
-        self._waiting += 1
+            self._handlers.set([number for number in NUMBERS if _is_free(number)])
+        self.waiting += 1
 
     def wait_no_more(self) -> None:
-        self._waiting -= 1
-        if not self._waiting:
+        self.waiting -= 1
+        if not self.waiting:
             self._handlers.put_back()
             self.is_stopping = False
+            self.signal = None
 
     def stop(self) -> None:
         """Drain every run, those in other threads too, and whatever is begun meanwhile."""
@@ -209,6 +143,8 @@ class _Program:
                 each.loop.call_soon_threadsafe(each.drain, DEFAULT_DRAIN_SECONDS)
 
     def _receive(self, number: int) -> None:
+        self.signal = number
+        _exit_as_stopped()
         self.stop()
 
 
@@ -257,8 +193,9 @@ def handled() -> Iterator[None]:
 
 
 def stop_driven() -> bool:
-    """What the first signal does, for who has learnt otherwise that this process is to stop; False if it was done."""
-    if _program.is_stopping:
+    """What the first signal does, for who has learnt otherwise, within `handled`, that this process is to stop; False if it
+    was done, and in a thread, where nobody is told when it is over."""
+    if _program.is_stopping or threading.current_thread() is not threading.main_thread():
         return False
     _program.stop()
     return True
@@ -272,6 +209,35 @@ def _is_free(number: int) -> bool:
     if isinstance(handler, functools.partial):
         return getattr(handler.func, "__func__", None) is getattr(asyncio.Runner, "_on_sigint", handler)
     return handler is signal.default_int_handler
+
+
+def _exit_as_stopped() -> None:
+    """Have a program that does not catch RunInterrupted exit as shells expect of one that a signal has stopped, without a
+    traceback: what there is to say was said. At a prompt it is shown as any other error."""
+    before = sys.excepthook
+    if not (isinstance(before, functools.partial) and before.func is _end_program):
+        sys.excepthook = functools.partial(_end_program, before)
+
+
+def _end_program(
+    before: Callable[..., object],
+    kind: type[BaseException],
+    error: BaseException,
+    trace: TracebackType | None,
+) -> None:
+    number = _signal_of(error)
+    if number is None or hasattr(sys, "ps1"):
+        before(kind, error, trace)
+    else:
+        raise SystemExit(128 + number)
+
+
+def _signal_of(error: BaseException) -> int | None:
+    """The number of the signal by which all of it was stopped."""
+    if isinstance(error, BaseExceptionGroup):
+        numbers = {_signal_of(each) for each in error.exceptions}
+        return numbers.pop() if len(numbers) == 1 else None
+    return error.signal if isinstance(error, RunInterrupted) else None
 
 
 def _how_to_go_on(run_ids: Sequence[str]) -> str:

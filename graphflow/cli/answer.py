@@ -10,14 +10,15 @@ from typing import Any
 import typer
 
 from graphflow.cli.drive import owner_text
+from graphflow.cli.exits import Interrupted
 from graphflow.cli.faces import Face
 from graphflow.cli.loading import prefix_of
 from graphflow.cli.resume import ResumeRequest, resume_run
 from graphflow.cli.run import start_logging
+from graphflow.cli.signals import Interruptions
 from graphflow.cli.stored import Looker, looking_at, store_with_run
 from graphflow.errors import RunOver
 from graphflow.ids import RunId
-from graphflow.interruptions import Interrupted, Interruptions
 from graphflow.requests import signal_request
 from graphflow.server.address import Address
 from graphflow.settings import DEFAULT_DRAIN_SECONDS

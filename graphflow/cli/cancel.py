@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from graphflow.cli.drive import owner_text
+from graphflow.cli.exits import Interrupted
 from graphflow.cli.faces import Face
 from graphflow.cli.loading import prefix_of
 from graphflow.cli.run import start_logging
+from graphflow.cli.signals import Interruptions
 from graphflow.cli.stored import Looker, looking_at, store_with_run
 from graphflow.entrance.cancelling import cancel_undriven
 from graphflow.errors import LeaseHeld, RunOver
-from graphflow.interruptions import Interrupted, Interruptions
 from graphflow.requests import cancel_request
 
 if TYPE_CHECKING:

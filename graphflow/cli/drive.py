@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from graphflow.cli.exits import Interrupted
 from graphflow.cli.faces import Face
+from graphflow.cli.signals import Interruptions
 from graphflow.errors import RunInterrupted, RunNotFound, StoreError
 from graphflow.ids import RunId
-from graphflow.interruptions import Interrupted, Interruptions
 from graphflow.server.owner import current_owner
 
 if TYPE_CHECKING:

@@ -34,7 +34,6 @@ from graphflow.errors import (
     TaskMismatch,
     UnstorableValue,
 )
-from graphflow.interruptions import Interrupted
 
 #: What click raises for wrong usage. Typer brings click along under a name of its own, or not, by its version.
 UsageException = typer.BadParameter.__mro__[2]
@@ -51,6 +50,14 @@ _REMEDIES = {
     errno.ENFILE: "close other programs",
     errno.ENOMEM: "close other programs",
 }
+
+
+class Interrupted(Exception):
+    """The command was asked to stop, and did. `exit_code` is what shells expect of that."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
 
 
 def ended(command: Callable[[], object]) -> int:

@@ -16,8 +16,7 @@ import typer
 
 from graphflow import errors
 from graphflow.cli import main as front
-from graphflow.cli.exits import UsageException, exit_of
-from graphflow.interruptions import Interrupted
+from graphflow.cli.exits import Interrupted, UsageException, exit_of
 
 #: Something for each type of argument that an error takes.
 SAMPLES: dict[str, Any] = {

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,6 +77,25 @@ def test_handlers_of_somebody_else_stay() -> None:
     assert seen == [[signal.SIG_IGN, theirs]]
 
 
+def test_handlers_that_a_framework_has_set_in_the_loop_stay() -> None:
+    seen: list[Any] = []
+    agent = agent_that_looks(seen)
+
+    async def main() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, print)
+        theirs = handlers()
+        await agent.run_task(Task(type="t"))
+        assert handlers() == theirs
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+        return theirs
+
+    theirs = run(main())
+    assert seen == [theirs]
+
+
 def test_handlers_that_somebody_sets_meanwhile_stay() -> None:
     agent = Agent(cache=RedisCache("memory://interruptions"))
 
@@ -104,6 +124,21 @@ def test_run_in_a_thread_sets_no_handlers() -> None:
     assert seen == [before]
 
 
+def exit_code_of_forked_child() -> int:
+    begun, begins = os.pipe()
+    child = os.fork()
+    if not child:
+        # A signal that comes before Python has made itself at home in the child is lost.
+        os.write(begins, b".")
+    while not child:
+        time.sleep(0.01)
+    assert os.read(begun, 1) == b"."
+    for end in (begun, begins):
+        os.close(end)
+    os.kill(child, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_forked_child_of_a_run_ends_by_sigterm() -> None:
@@ -112,11 +147,6 @@ def test_forked_child_of_a_run_ends_by_sigterm() -> None:
 
     @agent.node
     async def fork_and_end():
-        child = os.fork()
-        if not child:
-            signal.pause()
-            os._exit(0)
-        os.kill(child, signal.SIGTERM)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return exit_code_of_forked_child()
 
     assert agent.run_task_sync(Task(type="t")).result == -signal.SIGTERM
