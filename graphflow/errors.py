@@ -425,6 +425,7 @@ class StoreUnreachable(StoreError):
 
     def __init__(self, url: str, reason: str) -> None:
         self.url = url
+        self.reason = reason
         super().__init__(
             f"cannot reach Redis at {url}: {reason}; start it, or correct --url / GRAPHFLOW_REDIS_URL, "
             "or use --url embedded:// to run without a server of your own"
@@ -436,6 +437,7 @@ class StoreBusy(StoreUnreachable):
 
     def __init__(self, url: str, reason: str) -> None:
         self.url = url
+        self.reason = reason
         remedy = "try again when it has loaded its data or ended its script"
         if reason.startswith("max number of clients"):
             remedy = "raise its maxclients, or end programs that keep connections open"
