@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from graphflow.graph.modules import END, AgentModule, ModuleConfig, ModuleType
     from graphflow.graph.nodes import Node, NodeConfig, SnapshotControl
     from graphflow.graph.tasks import RunStatus, Task, TaskStatus
-    from graphflow.result import ModuleResult, NodeResult, RunFailure, RunResult
+    from graphflow.result import ModuleResult, NodeResult, RunFailure, RunResult, RunSummary
     from graphflow.run import NodeStatus
     from graphflow.store.cache import RedisCache
     from graphflow.store.contract import MapProgress, Snapshot
@@ -94,7 +94,7 @@ _HOMES = {
     "graphflow.graph.modules": ("END", "AgentModule", "ModuleConfig", "ModuleType"),
     "graphflow.graph.nodes": ("Node", "NodeConfig", "SnapshotControl"),
     "graphflow.graph.tasks": ("RunStatus", "Task", "TaskStatus"),
-    "graphflow.result": ("ModuleResult", "NodeResult", "RunFailure", "RunResult"),
+    "graphflow.result": ("ModuleResult", "NodeResult", "RunFailure", "RunResult", "RunSummary"),
     "graphflow.run": ("NodeStatus",),
     "graphflow.store.contract": ("MapProgress", "Snapshot"),
 }
@@ -119,6 +119,7 @@ __all__ = [
     "RunStatus",
     "RunResult",
     "RunFailure",
+    "RunSummary",
     "NodeResult",
     "ModuleResult",
     "NodeStatus",

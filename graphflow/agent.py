@@ -9,11 +9,12 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from graphflow.bounds import AGENT_BOUNDS, CALL_BOUNDS, checked, checked_stall_seconds
+from graphflow.bounds import AGENT_BOUNDS, CALL_BOUNDS, checked, checked_choice, checked_stall_seconds
 from graphflow.builder import GraphBuilder
 from graphflow.codec import decode, decode_all
 from graphflow.entrance.driving import check_plan, setting_aside
@@ -31,7 +32,7 @@ from graphflow.origin import code_of, name_of, refuse_while_loading
 from graphflow.planning.compile import compile_plan
 from graphflow.planning.plan import Plan
 from graphflow.requests import cancel_request, message_request, signal_request
-from graphflow.result import NodeResult, RunResult, run_result
+from graphflow.result import NodeResult, RunResult, RunSummary, run_result, run_summary
 from graphflow.run import Run
 from graphflow.settings import (
     DEFAULT_DRAIN_SECONDS,
@@ -41,7 +42,7 @@ from graphflow.settings import (
 )
 from graphflow.state.names import checked_name, initial_texts
 from graphflow.store.cache import RedisCache
-from graphflow.store.contract import MapProgress, Retention, RunHead, Snapshot
+from graphflow.store.contract import MapProgress, Retention, RunHead, Snapshot, UnreadableHead
 from graphflow.values import value_text
 
 logger = logging.getLogger(__name__)
@@ -200,7 +201,7 @@ class Agent(GraphBuilder):
             async def resume(run_id: RunId) -> RunResult | None:
                 async with setting_aside(session.store, run_id):
                     head = await session.store.head(run_id)
-                if head.agent != self.name or head.status.is_final:
+                if not self._owns(head) or head.status.is_final:
                     return None
                 if head.status is RunStatus.SUSPENDED and not await session.store.waiting_requests(run_id):
                     return None
@@ -224,6 +225,35 @@ class Agent(GraphBuilder):
             own_id = None if run_id is None else check_run_id(run_id)
             head = await enter_fork(entrance, parent, at, own_id)
             return await self._finish(entrance, head, head.task, _Watch())
+
+    async def runs(
+        self,
+        *,
+        status: RunStatus | str | None = None,
+        since: float | datetime | None = None,
+        limit: int | None = 100,
+    ) -> list[RunSummary]:
+        """The runs of this agent, the one created last first, from any process.
+
+        Of a `status`, if one is given; created at `since` (seconds since 1970, or a datetime) or later; no more than
+        `limit`, None for all. A run that cannot be read is left out, with a warning that names it. InvalidSetting.
+        """
+        wanted = None if status is None else RunStatus(checked_choice("status", status, [*RunStatus]))
+        limit = checked(CALL_BOUNDS, "limit", limit)
+        begin = since.timestamp() if isinstance(since, datetime) else checked(CALL_BOUNDS, "since", since)
+        found: list[RunSummary] = []
+        async with (
+            self._sessions.open() as session,
+            aclosing(session.store.heads((begin or 0.0) * 1000)) as heads,
+        ):
+            async for head in heads:
+                if isinstance(head, UnreadableHead):
+                    logger.warning("run %s is left out: %s", head.id, head.error)
+                elif self._owns(head) and wanted in (None, head.status):
+                    found.append(run_summary(head))
+                    if len(found) == limit:
+                        break
+        return found
 
     async def snapshots(self, run_id: str) -> list[Snapshot]:
         """What can be forked of a run besides its end, the first one first; the last 10 are kept. RunNotFound."""
@@ -363,6 +393,9 @@ class Agent(GraphBuilder):
             entrance = self._entrance(session, plan)
             head = await entrance.new(task, initial, None if run_id is None else check_run_id(run_id))
             return await self._finish(entrance, head, task, watch)
+
+    def _owns(self, head: RunHead) -> bool:
+        return head.agent == self.name
 
     def _entrance(self, session: Session, plan: Plan) -> Entrance:
         terms = Terms(

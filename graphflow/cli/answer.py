@@ -9,7 +9,6 @@ from typing import Any
 
 import typer
 
-from graphflow.cli.drive import owner_text
 from graphflow.cli.exits import Interrupted
 from graphflow.cli.faces import Face
 from graphflow.cli.loading import prefix_of
@@ -21,6 +20,7 @@ from graphflow.errors import RunOver
 from graphflow.ids import RunId
 from graphflow.requests import signal_request
 from graphflow.server.address import Address
+from graphflow.server.owner import owner_text
 from graphflow.settings import DEFAULT_DRAIN_SECONDS
 from graphflow.state.names import checked_name
 from graphflow.values import value_text

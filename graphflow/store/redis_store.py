@@ -8,7 +8,8 @@ of what is stored in `fields.py` and `writes.py`.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from graphflow.beside_loop import beside_loop
@@ -41,12 +42,14 @@ from graphflow.store.contract import (
     RunContent,
     RunHead,
     Snapshot,
+    UnreadableHead,
 )
 from graphflow.store.event_log import read_events
 from graphflow.store.fields import Changes, time_text
 from graphflow.store.held_run import EVENTS_KEPT, RedisHeldRun
 from graphflow.store.keys import StoreKeys
 from graphflow.store.loading import head_from
+from graphflow.store.pages import read_heads
 from graphflow.store.patient_client import PatientClient
 from graphflow.store.progress import look_at_map, read_progress
 from graphflow.store.records import (
@@ -65,8 +68,6 @@ from graphflow.store.upkeep import GRACE_SECONDS, Upkeep
 SCHEMA = 1
 #: Seconds for which a call goes on asking a store that does not answer or takes no writes.
 PATIENCE_SECONDS = 30.0
-#: Runs read at a time.
-PAGE = 500
 #: Milliseconds that one read waits for new events at most.
 MAX_BLOCK_MS = 2_000
 
@@ -261,25 +262,19 @@ class RedisStore:
         ids: list[RunId] = await self._redis.command(lambda client: client.zrange(key, 0, -1), key)
         return ids
 
+    def heads(self, since: float = 0.0) -> AsyncGenerator[RunHead | UnreadableHead, None]:
+        return read_heads(self._redis, self._keys, since)
+
     async def recent(self, count: int) -> list[RunHead]:
         found: list[RunHead] = []
-        start, page = 0, min(count, PAGE)
-        while len(found) < count:
-            ids = await self._recent_ids(start, start + page - 1)
-            keys = [self._keys.run(run_id) for run_id in ids]
-            hashes = await self._redis.hashes([each.run for each in keys])
-            for run_id, each, fields in zip(ids, keys, hashes, strict=True):
-                if fields:
-                    found.append(head_from(run_id, each, fields))
-            if len(ids) < page:
-                break
-            start += page
-        return found[:count]
-
-    async def _recent_ids(self, first: int, last: int) -> list[RunId]:
-        key = self._keys.runs
-        ids: list[RunId] = await self._redis.command(lambda client: client.zrevrange(key, first, last), key)
-        return ids
+        async with aclosing(read_heads(self._redis, self._keys, 0.0)) as heads:
+            async for head in heads:
+                if isinstance(head, UnreadableHead):
+                    raise head.error
+                found.append(head)
+                if len(found) == count:
+                    break
+        return found
 
     async def items(
         self, run_id: RunId, node_name: str, indexes: Sequence[ItemNumber], lender: str | None = None
