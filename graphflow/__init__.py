@@ -14,8 +14,8 @@ A map for readers, in the order in which the code is best read; docs/architectur
     agent.py             the front door (builder.py builds the graph), result.py what a run came to, cli/ the command
     testing/             for tests of graphs: a store in memory, a clock to turn, every order, crashes, a module alone
 
-The rest is ground: errors, ids, settings, bounds, clock, beside_loop, interruptions, codec, values, expressions, failpoints.
-executors/ holds where bodies run, server/ how a Redis is reached. Data flows one way: graph -> plan -> run (stored) -> attempt -> outcome -> transition
+The rest is ground: errors, ids, settings, bounds, clock, beside_loop, own_loop, interruptions, codec, values, expressions,
+failpoints. executors/ holds where bodies run, server/ how a Redis is reached. Data flows one way: graph -> plan -> run (stored) -> attempt -> outcome -> transition
 -> commit -> events -> people.
 """
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 from graphflow.bounds import AGENT_BOUNDS, CALL_BOUNDS, checked, checked_choice, checked_stall_seconds
@@ -29,6 +26,7 @@ from graphflow.ids import RunId, check_run_id
 from graphflow.interruptions import draining, handled, stop_driven
 from graphflow.map_results import results_as_completed, results_in_order
 from graphflow.origin import code_of, name_of, refuse_while_loading
+from graphflow.own_loop import in_own_loop, is_in_loop
 from graphflow.planning.compile import compile_plan
 from graphflow.planning.plan import Plan
 from graphflow.requests import cancel_request, message_request, signal_request
@@ -46,8 +44,6 @@ from graphflow.store.contract import MapProgress, Retention, RunHead, Snapshot, 
 from graphflow.values import value_text
 
 logger = logging.getLogger(__name__)
-
-_Result = TypeVar("_Result")
 
 #: Seconds after which `stream` looks for events that another process committed.
 STREAM_POLL_SECONDS = 0.2
@@ -151,25 +147,13 @@ class Agent(GraphBuilder):
     ) -> RunResult:
         """`run_task` for code without an event loop; in one that runs (a notebook) it blocks it until the end."""
 
-        if not _is_in_loop():
-            return asyncio.run(self.run_task(task, state=state, run_id=run_id))
-        give_up: list[Callable[[], object]] = []
+        def begin() -> Coroutine[Any, Any, RunResult]:
+            return self.run_task(task, state=state, run_id=run_id)
 
-        async def run() -> RunResult:
-            running, loop = asyncio.current_task(), asyncio.get_running_loop()
-            assert running is not None
-            give_up.append(partial(loop.call_soon_threadsafe, running.cancel))
-            return await self.run_task(task, state=state, run_id=run_id)
-
-        def waits_on() -> bool:
-            if stop_driven():
-                return True
-            for cancel in give_up:
-                cancel()
-            return False
-
+        if not is_in_loop():
+            return asyncio.run(begin())
         with handled():
-            return _in_thread(lambda: asyncio.run(run()), waits_on)
+            return in_own_loop(begin, waits_on=stop_driven)
 
     async def resume(self, run_id: str, *, accept_changes: bool = False) -> RunResult:
         """Go on with a run that was interrupted; a finished one's result comes back. RunNotFound.
@@ -442,7 +426,7 @@ class Agent(GraphBuilder):
         }
 
         def read_map(name: str) -> list[Any]:
-            return _in_thread(lambda: asyncio.run(self._map_results(run.id, name)))
+            return in_own_loop(lambda: self._map_results(run.id, name))
 
         return run_result(plan, run, failed_items, read_map)
 
@@ -462,49 +446,3 @@ class _Watch:
 
 def _log_refusal(run_id: RunId, error: GraphflowError) -> None:
     logger.error("run %s is not resumed: %s", run_id, error)
-
-
-def _is_in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _in_thread(function: Callable[[], _Result], waits_on: Callable[[], bool] = lambda: False) -> _Result:
-    """Call it in a thread of its own, with this context, and wait for it: it may run an event loop there.
-
-    What a signal handler raises meanwhile, as Python's does for Ctrl-C, is raised once the function has ended, or at once
-    unless it `waits_on`.
-    """
-    context = contextvars.copy_context()
-    outcome: list[_Result] = []
-    errors: list[BaseException] = []
-    has_ended = threading.Event()
-
-    def call() -> None:
-        try:
-            outcome.append(context.run(function))
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            has_ended.set()
-
-    thread = threading.Thread(target=call, name="graphflow-sync")
-    thread.start()
-    interruption: BaseException | None = None
-    while not has_ended.is_set():
-        # Not `join`: a thread whose join is interrupted counts as ended on Python 3.11 and 3.12.
-        try:
-            has_ended.wait()
-        except BaseException as error:
-            interruption = error
-            if not waits_on():
-                break
-    if interruption is not None:
-        raise interruption
-    thread.join()
-    if errors:
-        raise errors[0]
-    return outcome[0]

@@ -32,6 +32,7 @@ FLOORS: list[list[str]] = [
         "failpoints",
         "clock",
         "beside_loop",
+        "own_loop",
         "interruptions",
         "expressions",
         "codec",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,21 +62,28 @@ def _scan_index(index: str, cursor: int) -> Callable[[Redis], Any]:
 async def read_heads(
     redis: PatientClient, keys: StoreKeys, since: float
 ) -> AsyncGenerator[RunHead | UnreadableHead, None]:
-    """The runs of the index, the latest first: those created at `since` (ms since 1970) or later. Runs that come meanwhile move the places of the others: none is
-    told twice."""
+    """The runs of the index, the latest first: those created at `since` (ms since 1970) or later.
+
+    Runs that come meanwhile move the places of the others: none is told twice.
+    """
+    # The index keeps whole milliseconds.
+    first = math.floor(since)
     start, page, told = 0, FIRST_HEADS, set[RunId]()
     while True:
         entries = await _entries(redis, keys.runs, start, page)
-        ids = [run_id for run_id, created in entries if created >= since and run_id not in told]
+        ids = [run_id for run_id, created in entries if created >= first and run_id not in told]
         told.update(ids)
         hashes = await ask_each(
             redis, lambda pipe, key: pipe.hgetall(key), [keys.run(each).run for each in ids]
         )
         for run_id, fields in zip(ids, hashes, strict=True):
             # An index entry may be of a run that is gone.
-            if fields is None or fields:
-                yield _head(run_id, keys, fields)
-        if len(entries) < page or entries[-1][1] < since:
+            if fields is not None and not fields:
+                continue
+            head = _head(run_id, keys, fields)
+            if isinstance(head, UnreadableHead) or head.created >= since:
+                yield head
+        if len(entries) < page or entries[-1][1] < first:
             return
         start, page = start + page, min(MAX_HEADS, page * 2)
 

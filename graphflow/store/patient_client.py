@@ -12,6 +12,7 @@ import logging
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from graphflow.errors import CorruptState, StoreBusy, StoreError, StoreFull, StoreUnreachable, WritesRefused
@@ -59,32 +60,41 @@ class PatientClient:
         self._connected: redis.asyncio.Redis | None = None
         self._waiting: redis.asyncio.Redis | None = None
         self._opening = asyncio.Lock()
+        #: Why connecting has failed, the last time that it did, and what is going to say so.
+        self._trouble = ""
+        self._saying: asyncio.TimerHandle | None = None
         #: The hash of which values were read last, and how many of them fit into one reply.
         self._fitting = ("", FIRST_FIELDS)
 
     async def open(self) -> None:
         """Connect. A server that is not there has `START_SECONDS` to come, one that says that it is busy the whole patience.
 
-        After a second a warning says what is waited for.
+        After a second a warning says what is waited for, after two if the server is silent.
         """
         loop = asyncio.get_running_loop()
-        reasons = ["it does not answer"]
-
-        async def connect() -> redis.asyncio.Redis:
-            try:
-                return await open_client(self._address, role="run")
-            except StoreUnreachable as error:
-                reasons.append(error.reason)
-                raise
-
-        saying = loop.call_later(SILENT_SECONDS, lambda: self._say_waiting(reasons[-1]))
+        self._saying = loop.call_later(SILENT_SECONDS, self._say_waiting, loop)
         try:
             self._connected = await self._answer(
-                connect, patience=self._start_patience, longest_wait=MAX_START_WAIT_SECONDS
+                self._connect, patience=self._start_patience, longest_wait=MAX_START_WAIT_SECONDS
             )
         finally:
-            saying.cancel()
+            self._saying.cancel()
         self._process, self._loop = os.getpid(), loop
+
+    async def _connect(self) -> redis.asyncio.Redis:
+        try:
+            return await open_client(self._address, role="run")
+        except StoreUnreachable as error:
+            self._trouble = error.reason
+            raise
+
+    def _say_waiting(self, loop: asyncio.AbstractEventLoop, *, reason: str = "") -> None:
+        if self._trouble or reason:
+            logger.warning("waiting for Redis at %s: %s", self._address.masked, self._trouble or reason)
+            return
+        # The second may have gone by while redis-py was imported.
+        say = partial(self._say_waiting, loop, reason="it does not answer")
+        self._saying = loop.call_later(SILENT_SECONDS, say)
 
     def _start_patience(self, error: Exception) -> float:
         if isinstance(error, StoreBusy):
@@ -93,9 +103,6 @@ class PatientClient:
 
     def _patience(self, error: Exception) -> float:
         return self._patience_seconds if isinstance(error, _PASSING) else 0.0
-
-    def _say_waiting(self, reason: str) -> None:
-        logger.warning("waiting for Redis at %s: %s", self._address.masked, reason)
 
     async def aclose(self) -> None:
         clients = (self._waiting, self._connected)

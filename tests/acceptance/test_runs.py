@@ -86,7 +86,8 @@ def test_runs_are_listed_by_their_status_and_their_time(cache: RedisCache) -> No
         second = (await agent.runs())[1].created
         assert await ids(status="failed") == ["order-1"]
         assert await ids(status=RunStatus.COMPLETE) == ["order-2", "order-0"]
-        assert await ids(since=second - 0.001) == ["order-2", "order-1"]
+        assert await ids(since=second) == ["order-2", "order-1"]
+        assert await ids(since=second + 0.0001) == ["order-2"]
         assert await ids(since=datetime.fromtimestamp(second - 0.001, UTC)) == ["order-2", "order-1"]
         assert await ids(limit=2) == ["order-2", "order-1"]
         assert await ids(limit=None, status="complete", since=0) == ["order-2", "order-0"]

@@ -187,3 +187,18 @@ def test_command_goes_on_when_redis_is_back(tmp_path: Path, server: RealServer) 
 
     assert process.returncode == 0, errors.read_text()
     assert "result   7" in output
+
+
+def test_start_at_a_server_that_does_not_answer_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    async def start(url: str) -> None:
+        starting = asyncio.create_task(agent_at(url).run_task(Task(type="t")))
+        while WAITING not in caplog.text:
+            assert not starting.done()
+            await asyncio.sleep(0.01)
+        starting.cancel()
+        await asyncio.wait([starting])
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        run(start(f"redis://127.0.0.1:{listener.getsockname()[1]}"))
+
+    assert "it does not answer" in caplog.text
