@@ -8,7 +8,8 @@ from typing import Any
 
 from graphflow.engine.arguments import arguments_of
 from graphflow.engine.attempt import Attempt, CameTo
-from graphflow.engine.returned import Reading, Returned, failure_from, timed_out
+from graphflow.engine.failures import failure_from
+from graphflow.engine.returned import Reading, Returned, timed_out
 from graphflow.executors.executor import Executor
 from graphflow.executors.inline import watch_for_stop
 from graphflow.graph.modules import FunctionModule
@@ -102,8 +103,9 @@ def reading_of(node: PlanNode, module: int) -> Reading:
 
 def raised(attempt: Attempt, error: BaseException) -> Returned:
     """What an attempt came to, since its body has raised."""
-    if attempt.is_overdue and isinstance(error, asyncio.CancelledError):
-        return timed_out(attempt.timeout)
+    if attempt.is_overdue:
+        # Whatever it has made of its cancellation, as a client's error.
+        return timed_out(attempt.timeout, error)
     return Returned(failure=failure_from(error))
 
 

@@ -7,6 +7,7 @@ its end and each item has a record.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import compress
 from operator import itemgetter
 
@@ -139,7 +140,7 @@ def take_items(fold: Fold, outcome: ItemOutcomes) -> None:
         index, failure, _ = outcome.failed[0]
         fold.transition.stopped |= node.bit
         _fail_map(
-            fold, node, Failure(failure.type, f"item {index}: {failure.message}", failure.traceback), index
+            fold, node, replace(failure, message=f"item {index}: {failure.message}", retryable=True), index
         )
     elif outcome.reduce_failure is not None:
         fold.transition.stopped |= node.bit

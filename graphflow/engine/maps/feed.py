@@ -16,7 +16,7 @@ from typing import Any
 
 from graphflow.codec import decode
 from graphflow.engine.cancellation import GRACE_SECONDS, STOP_SECONDS, tear_down
-from graphflow.engine.returned import failure_from
+from graphflow.engine.failures import failure_from, overdue
 from graphflow.engine.tasks import start_task
 from graphflow.inputs import ItemsStored
 from graphflow.planning.plan import PlanNode
@@ -150,11 +150,11 @@ class Feed:
                 elif not self._taken % TURN_ITEMS:
                     await asyncio.sleep(0)
         except BaseException as error:
-            self._failure = failure_from(error)
+            self._failure = self._overdue_failure(error) if self._is_overdue else failure_from(error)
         finally:
             self._end()
             # A generator that cannot be closed has nothing more to say.
-            with suppress(Exception):
+            with suppress(BaseException):
                 await elements.aclose()
 
     def _add(self, element: Any) -> None:
@@ -180,7 +180,7 @@ class Feed:
         if self._has_ended:
             return
         self._has_ended = True
-        if self._is_overdue:
+        if self._is_overdue and self._failure is None:
             self._failure = self._overdue_failure()
         self._tell()
 
@@ -204,6 +204,6 @@ class Feed:
     def _is_full(self) -> bool:
         return len(self._items) >= AHEAD_ITEMS or self._size >= AHEAD_BYTES
 
-    def _overdue_failure(self) -> Failure:
+    def _overdue_failure(self, error: BaseException | None = None) -> Failure:
         source = self.node.map.source if self.node.map is not None else ""
-        return Failure("ModuleTimeout", f"{source} yielded nothing within timeout={self._timeout:g} s")
+        return overdue(f"{source} yielded nothing within timeout={self._timeout:g} s", error)

@@ -13,7 +13,8 @@ from typing import Any
 from graphflow.codec import decode
 from graphflow.engine.attempt import Attempt, CameTo
 from graphflow.engine.body import raised, reading_of
-from graphflow.engine.returned import Reading, Returned, failure_from, timed_out, unstorable
+from graphflow.engine.failures import failure_from
+from graphflow.engine.returned import Reading, Returned, timed_out, unstorable
 from graphflow.errors import UnstorableValue, ValueTooLarge
 from graphflow.executors.executor import Executor
 from graphflow.graph.modules import FunctionModule

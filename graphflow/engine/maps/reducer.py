@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from typing import Any, Final
 
 from graphflow.codec import decode
-from graphflow.engine.returned import failure_from
+from graphflow.engine.failures import failure_from
 from graphflow.errors import StoreError
 from graphflow.run import Failure, MapState
 from graphflow.values import value_text
