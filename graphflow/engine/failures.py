@@ -16,6 +16,7 @@ from pathlib import Path
 
 import graphflow
 from graphflow import errors
+from graphflow.engine.interrupts import is_of_signal
 from graphflow.errors import InvalidName, InvalidSetting, MissingKey, NonRetryableException, StateError
 from graphflow.run import Cause, Failure
 
@@ -37,7 +38,11 @@ _PACKAGE = f"{Path(graphflow.__file__).parent}{os.sep}"
 
 
 def failure_from(error: BaseException) -> Failure:
-    """An exception as plain data; one whose own text cannot be made is still recorded."""
+    """An exception as plain data; one whose own text cannot be made is still recorded.
+
+    Raised again if a signal has ended the process by it: then nothing has failed.
+    """
+    _end_with_process(error)
     return Failure(
         type(error).__name__,
         _message(error),
@@ -52,8 +57,14 @@ def overdue(message: str, error: BaseException | None = None) -> Failure:
     failure = Failure("ModuleTimeout", message)
     if error is None or isinstance(error, asyncio.CancelledError):
         return failure
+    _end_with_process(error)
     causes = [_cause("ending", error, 1), *_causes(error, depth=2)]
     return replace(failure, retryable=not _is_final(error), causes=tuple(causes[:CAUSES]))
+
+
+def _end_with_process(error: BaseException) -> None:
+    if is_of_signal(error):
+        raise error
 
 
 def shortened(text: str, characters: int = MESSAGE_CHARACTERS) -> str:

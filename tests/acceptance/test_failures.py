@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from graphflow import Agent, NonRetryableException, RunStatus, StoreUnreachable
+from graphflow import Agent, NonRetryableException, RunStatus, StoreUnreachable, register_type
 from tests.acceptance.support import agent_on, task
 
 
@@ -232,3 +238,123 @@ def test_password_in_what_a_store_error_was_raised_from_is_not_kept(agent: Agent
 
     assert [cause.type for cause in outcome.failures[0].causes] == ["StoreUnreachable"]
     assert "hunter2" not in repr(outcome)
+
+
+class Odd(BaseException):
+    """No Exception."""
+
+
+@register_type
+@dataclasses.dataclass
+class Unwritable:
+    raises: Any = dataclasses.field(default=None, init=False)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "raises":
+            raise object.__getattribute__(self, "kind")("odd")
+        return object.__getattribute__(self, name)
+
+
+def unwritable(kind: type[BaseException]) -> Unwritable:
+    made = Unwritable()
+    made.__dict__["kind"] = kind
+    return made
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit, Odd])
+def test_whatever_a_function_beside_the_bodies_raises_fails_its_node(
+    agent: Agent, kind: type[BaseException]
+) -> None:
+    def raises(*_: Any) -> Any:
+        raise kind("odd")
+
+    def numbers() -> Any:
+        yield from (1, 2)
+
+    def unwritable_numbers() -> Any:
+        yield unwritable(kind)
+
+    def one(item: int) -> int:
+        return item
+
+    async def keyed_step(cache: Any) -> None:
+        await cache.step("call", print, key=unwritable(kind))
+
+    agent.node(name="reduce", map_over="items", reduce=raises)(one)
+    agent.node(name="reduce_value", map_over="items", reduce=lambda *_: unwritable(kind))(one)
+    agent.node(name="where", map_over="items", where=raises, max_retries=1)(one)
+    agent.node(name="where_of_generator", map_over=numbers, where=raises, max_retries=1)(one)
+    agent.node(name="where_of_map", map_over="whole", where=raises, max_retries=1)(one)
+    agent.node(name="element", map_over=unwritable_numbers, max_retries=1)(one)
+    agent.node(name="key", max_retries=1)(keyed_step)
+    agent.node(name="whole", map_over="items")(one)
+
+    outcome = agent.run_task_sync(task(), state={"items": [1, 2]})
+
+    assert outcome["whole"] == [1, 2]
+    assert {failure.node: failure.error for failure in outcome.failures} == dict.fromkeys(
+        ["reduce", "reduce_value", "where", "where_of_generator", "where_of_map", "element", "key"],
+        f"{kind.__name__}: odd",
+    )
+
+
+def test_generator_that_raises_as_it_is_closed_does_not_end_the_run(agent: Agent) -> None:
+    async def numbers() -> Any:
+        try:
+            yield 1
+            yield object()
+        finally:
+            raise SystemExit("at its end")
+
+    @agent.node(map_over=numbers, max_retries=1)
+    async def work(item: int) -> None: ...
+
+    assert agent.run_task_sync(task()).failures[0].node == "work"
+
+
+@pytest.mark.parametrize(
+    ("place", "sent", "handler", "code"),
+    [
+        ("body", signal.SIGINT, "signal.default_int_handler", -signal.SIGINT),
+        ("reduce", signal.SIGTERM, "lambda *_: sys.exit(7)", 7),
+    ],
+)
+def test_process_that_a_signal_ends_in_the_midst_of_users_code_ends(
+    tmp_path: Path, place: str, sent: signal.Signals, handler: str, code: int
+) -> None:
+    program = tmp_path / "hit.py"
+    program.write_text(HIT)
+
+    ended = subprocess.run(
+        [sys.executable, str(program), place, str(int(sent)), handler],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+    assert ended.returncode == code, ended.stderr
+    assert ended.stdout == ""
+
+
+HIT = """
+import asyncio, os, signal, sys
+from graphflow import Agent, Task
+from graphflow.testing import MemoryCache
+
+place, number, handler = sys.argv[1:]
+signal.signal(int(number), eval(handler))
+agent = Agent(cache=MemoryCache())
+
+def hit(value, result):
+    os.kill(os.getpid(), int(number))
+    return result
+
+@agent.node(map_over="items", reduce=hit if place == "reduce" else max)
+async def work(item):
+    return hit(None, item) if place == "body" else item
+
+# A loop without the handler that asyncio.run sets for itself.
+print(asyncio.new_event_loop().run_until_complete(agent.run_task(Task(type="hit"), state={"items": [1, 2]})))
+"""

@@ -87,7 +87,8 @@ class Reducer:
             return None
         try:
             return value_text(self._name, None if self._value is _NOTHING else self._value)
-        except Exception as error:
+        except BaseException as error:
+            # Called without await: a cancellation, or the end of the process, is what the user's code has raised.
             self.failure = failure_from(error)
             return None
 
@@ -122,8 +123,12 @@ class Reducer:
             return
         try:
             result = decode(text, self._name)
-            self._value = result if self._value is _NOTHING else self._function(self._value, result)
         except StoreError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            self.failure = failure_from(error)
+            return
+        try:
+            self._value = result if self._value is _NOTHING else self._function(self._value, result)
+        except BaseException as error:
             self.failure = failure_from(error)
