@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable
 from typing import Any
 
@@ -73,7 +74,9 @@ class ModuleBody:
         arguments = await arguments_of(self._module.bindings or (), transaction, self._semaphore)
         if self._module.is_async:
             return await module.function(**arguments)
-        return await self._executor.in_thread(module.function, arguments)
+        value = await self._executor.in_thread(module.function, arguments)
+        # It may have called an async function, as a wrapper does.
+        return await value if inspect.isawaitable(value) else value
 
     def came_to(self, attempt: Attempt, value: Any) -> CameTo:
         if (awaited := _awaited(attempt)) is not None:

@@ -6,7 +6,7 @@ plain data, so that it can go along to wherever the body runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,13 @@ class Returned:
     failure: Failure | None = None
     #: Of a batch: the texts of the items' results.
     results: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """What a sync function has given, to be awaited in the event loop: it called an async one."""
+
+    rest: Awaitable[Any]
 
 
 @dataclass(frozen=True, slots=True)

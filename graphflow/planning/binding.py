@@ -6,13 +6,19 @@ dependency. What nothing fills is a problem when the graph is compiled: a typo m
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 from graphflow.expressions import Expression
-from graphflow.graph.functions import FunctionShape, Parameter, function_name, inspect_function
+from graphflow.graph.functions import (
+    FunctionShape,
+    Parameter,
+    function_name,
+    inspect_function,
+    is_async,
+    wraps_async,
+)
 from graphflow.graph.modules import FunctionModule
 from graphflow.planning.plan import REQUIRED, Binding, PlanGenerator, PlanMap, PlanModule, Source
 from graphflow.planning.sketch import Sketch, SketchNode, nearest, parsed
@@ -38,7 +44,9 @@ def _bound(sketch: Sketch, node: SketchNode, module: PlanModule) -> PlanModule:
     shape = inspect_function(module.module.function)
     for problem in shape.problems:
         sketch.refuse(node, f"function {shape.name!r} {problem}")
-    if not shape.is_async and any(parameter.name == "cache" for parameter in shape.parameters):
+    if not wraps_async(module.module.function) and any(
+        parameter.name == "cache" for parameter in shape.parameters
+    ):
         sketch.refuse(
             node, f"function {shape.name!r} asks for 'cache', which it would have to await; make it async def"
         )
@@ -125,7 +133,7 @@ def _map(sketch: Sketch, node: SketchNode, source: str | Callable[..., Any]) -> 
 def _source(sketch: Sketch, node: SketchNode, source: str | Callable[..., Any]) -> PlanMap | None:
     config = node.node.node_config
     where: str | Expression | Callable[[Any], bool] | None = config.where
-    if inspect.iscoroutinefunction(where):
+    if callable(where) and is_async(where):
         sketch.refuse(
             node, "where is async, but it is called without await; make it a plain function of the item"
         )

@@ -14,6 +14,7 @@ from typing import Any, Final
 from graphflow.codec import decode
 from graphflow.engine.failures import failure_from
 from graphflow.errors import StoreError
+from graphflow.graph.functions import unawaited
 from graphflow.run import Failure, MapState
 from graphflow.values import value_text
 
@@ -128,7 +129,13 @@ class Reducer:
         except BaseException as error:
             self.failure = failure_from(error)
             return
+        if self._value is _NOTHING:
+            self._value = result
+            return
         try:
-            self._value = result if self._value is _NOTHING else self._function(self._value, result)
+            self._value = value = self._function(self._value, result)
+            # inspect.isawaitable takes as long as decoding a small result.
+            if hasattr(type(value), "__await__"):
+                raise unawaited(value, "reduce")
         except BaseException as error:
             self.failure = failure_from(error)
