@@ -58,3 +58,14 @@ def _safe_stem(stem: str) -> str:
 def _base32(number: int) -> str:
     """The last four base 32 digits (20 bits) of `number`."""
     return "".join(ALPHABET[(number >> shift) & 31] for shift in (15, 10, 5, 0))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: what it may have meant."""
+    known = sorted(known)
+    if close := get_close_matches(name, known, n=2):
+        return f"; did you mean {' or '.join(map(repr, close))}?"
+    if not known:
+        return ""
+    more = ", ..." if len(known) > NAMES_SHOWN else ""
+    return f"; there are {', '.join(map(repr, known[:NAMES_SHOWN]))}{more}"
