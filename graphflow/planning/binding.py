@@ -20,8 +20,9 @@ from graphflow.graph.functions import (
     wraps_async,
 )
 from graphflow.graph.modules import FunctionModule
+from graphflow.ids import nearest
 from graphflow.planning.plan import REQUIRED, Binding, PlanGenerator, PlanMap, PlanModule, Source
-from graphflow.planning.sketch import Sketch, SketchNode, nearest, parsed
+from graphflow.planning.sketch import Sketch, SketchNode, parsed
 
 #: Parameters with a meaning of their own, in every node.
 GIVEN = {"task": Source.TASK, "cache": Source.CACHE, "semaphore": Source.SEMAPHORE}

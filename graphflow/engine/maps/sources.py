@@ -25,6 +25,7 @@ from graphflow.executors.executor import Executor
 from graphflow.executors.inline import watch_for_stop
 from graphflow.expressions import Expression
 from graphflow.graph.functions import drop, function_name, truth
+from graphflow.ids import FIRST_MODULE, ItemNumber, enumerate_items
 from graphflow.inputs import ItemsStored
 from graphflow.planning.plan import PlanGenerator, PlanNode
 from graphflow.state.isolation import Overtaken
@@ -40,7 +41,7 @@ CHUNK_SECONDS = 0.02
 class SourceBody:
     """Reads all items of a map, or the first page of what its generator yields; then the attempt's `feed` has the rest."""
 
-    module = 0
+    module = FIRST_MODULE
 
     def __init__(
         self,
@@ -112,7 +113,7 @@ async def _begin_feed(
     return feed.page()
 
 
-async def _records(node: PlanNode, view: RunView, start: int) -> AsyncGenerator[tuple[int, str], None]:
+async def _records(node: PlanNode, view: RunView, start: int) -> AsyncGenerator[tuple[ItemNumber, str], None]:
     """The records of the map that is gone through, from index `start` on."""
     assert node.map is not None
     if view.has_map_results(node.map.source):
@@ -121,7 +122,7 @@ async def _records(node: PlanNode, view: RunView, start: int) -> AsyncGenerator[
                 yield record
 
 
-async def _read_list(node: PlanNode, transaction: Transaction, keeps: Filter) -> list[tuple[int, str]]:
+async def _read_list(node: PlanNode, transaction: Transaction, keeps: Filter) -> list[tuple[ItemNumber, str]]:
     assert node.map is not None
     name = node.map.source
     if node.map.source_node is not None:
@@ -132,7 +133,7 @@ async def _read_list(node: PlanNode, transaction: Transaction, keeps: Filter) ->
         source = await transaction.get(name)
     if isinstance(source, str | bytes | dict) or not isinstance(source, Iterable):
         raise TypeError(f"map_over={name!r} holds {type(source).__name__}, not a list of items")
-    return [(index, encode(item, name)) for index, item in enumerate(source) if keeps(item, index)]
+    return [(index, encode(item, name)) for index, item in enumerate_items(source) if keeps(item, index)]
 
 
 def _filter(node: PlanNode, transaction: Transaction, view: RunView) -> Filter:
