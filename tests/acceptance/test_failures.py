@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import enum
 import os
 import signal
 import subprocess
@@ -296,6 +297,54 @@ def test_whatever_a_function_beside_the_bodies_raises_fails_its_node(
         ["reduce", "reduce_value", "where", "where_of_generator", "where_of_map", "element", "key"],
         f"{kind.__name__}: odd",
     )
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_steps_beside_each_other_that_want_to_end_the_process_fail_their_node(
+    agent: Agent, kind: type[BaseException]
+) -> None:
+    def raises() -> None:
+        raise kind("odd")
+
+    async def raises_later() -> None:
+        raise kind("odd")
+
+    @agent.node(max_retries=1)
+    async def in_gather(cache: Any) -> None:
+        await asyncio.gather(
+            cache.step("sync", raises, key=1),
+            cache.step("async", raises_later, key=1),
+        )
+
+    @agent.node(max_retries=1)
+    async def alone(cache: Any) -> None:
+        await cache.step("async", raises_later, key=1)
+
+    outcome = agent.run_task_sync(task())
+
+    failures = {failure.node: failure for failure in outcome.failures}
+    assert failures["alone"].error == f"{kind.__name__}: odd"
+    assert failures["in_gather"].error == f"RuntimeError: function raised {kind.__name__}(odd)"
+    assert [cause.type for cause in failures["in_gather"].causes] == [kind.__name__]
+
+
+def colours(*names: str) -> Any:
+    return register_type(enum.Enum("Colour", {name: name for name in names}))
+
+
+def test_result_that_a_reduce_cannot_be_given_fails_the_node(agent: Agent) -> None:
+    red = colours("red").red
+
+    def mixed(_: Any, __: Any) -> None:
+        # From here on its type does not know what is stored.
+        colours("blue")
+
+    agent.node(name="paint", map_over="items", reduce=mixed)(lambda item: red)
+
+    outcome = agent.run_task_sync(task(), state={"items": [1, 2, 3]})
+
+    assert (outcome.status, outcome.failures[0].node) == (RunStatus.FAILED, "paint")
+    assert outcome.failures[0].error.startswith("CorruptState: ")
 
 
 def test_generator_that_raises_as_it_is_closed_does_not_end_the_run(agent: Agent) -> None:

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from graphflow.codec import decode
 from graphflow.engine.failures import failure_from
-from graphflow.errors import StoreError
 from graphflow.graph.functions import unawaited
 from graphflow.ids import ItemNumber, enumerate_items, item_range
 from graphflow.run import Failure, MapState
@@ -125,18 +124,13 @@ class Reducer:
             return
         try:
             result = decode(text, self._name)
-        except StoreError:
-            raise
-        except BaseException as error:
-            self.failure = failure_from(error)
-            return
-        if self._value is _NOTHING:
-            self._value = result
-            return
-        try:
+            if self._value is _NOTHING:
+                self._value = result
+                return
             self._value = value = self._function(self._value, result)
             # inspect.isawaitable takes as long as decoding a small result.
             if hasattr(type(value), "__await__"):
                 raise unawaited(value, "reduce")
         except BaseException as error:
+            # A result that cannot be read is the node's failure, too, as one is that a parameter asks for.
             self.failure = failure_from(error)
