@@ -42,7 +42,7 @@ def failure_from(error: BaseException) -> Failure:
 
     Raised again if a signal has ended the process by it: then nothing has failed.
     """
-    _end_with_process(error)
+    end_with_process(error)
     return Failure(
         type(error).__name__,
         _message(error),
@@ -57,12 +57,13 @@ def overdue(message: str, error: BaseException | None = None) -> Failure:
     failure = Failure("ModuleTimeout", message)
     if error is None or isinstance(error, asyncio.CancelledError):
         return failure
-    _end_with_process(error)
+    end_with_process(error)
     causes = [_cause("ending", error, 1), *_causes(error, depth=2)]
     return replace(failure, retryable=not _is_final(error), causes=tuple(causes[:CAUSES]))
 
 
-def _end_with_process(error: BaseException) -> None:
+def end_with_process(error: BaseException) -> None:
+    """Raise it if it is a signal's, which ends the process."""
     if is_of_signal(error):
         raise error
 

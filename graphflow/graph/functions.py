@@ -22,8 +22,9 @@ __all__ = [
     "function_name",
     "inspect_function",
     "is_async",
+    "no_answer",
+    "plainness_problem",
     "truth",
-    "unawaited",
     "wraps_async",
 ]
 
@@ -58,21 +59,30 @@ def wraps_async(function: Callable[..., Any]) -> bool:
     return is_async(_innermost(function))
 
 
+def plainness_problem(function: Callable[..., Any]) -> str | None:
+    """What is wrong with a function whose call alone is to give its answer; None if nothing is to be seen."""
+    if is_async(function):
+        return "is async, but it is called without await; make it a plain function"
+    if is_generator(function) or is_async_generator(function):
+        return "yields, but what it returns is taken for its answer; make it a plain function"
+    return None
+
+
 def truth(answer: object, asked: str) -> bool:
-    """Whether a predicate holds, by what it has returned. NonRetryableException for what would have to be awaited."""
+    """Whether a predicate holds, by what it has returned. NonRetryableException for what is no answer yet."""
     if answer is True or answer is False:
         return answer
-    if inspect.isawaitable(answer):
-        raise unawaited(answer, asked)
+    if inspect.isawaitable(answer) or inspect.isgenerator(answer) or inspect.isasyncgen(answer):
+        raise no_answer(answer, asked)
     return bool(answer)
 
 
-def unawaited(value: object, called: str) -> NonRetryableException:
-    """What there is to say if a function that is called without await has returned what would have to be awaited."""
+def no_answer(value: object, called: str) -> NonRetryableException:
+    """What there is to say if a function whose call alone is to give its answer has returned a coroutine or generator."""
     drop(value)
-    return NonRetryableException(
-        f"{called} returned a {type(value).__name__}, which is not awaited; make it a plain function"
-    )
+    left = "awaited" if inspect.isawaitable(value) else "gone through"
+    kind = "an async generator" if inspect.isasyncgen(value) else f"a {type(value).__name__}"
+    return NonRetryableException(f"{called} returned {kind}, which is not {left}; make it a plain function")
 
 
 def drop(awaitable: object) -> None:

@@ -16,7 +16,7 @@ from graphflow.graph.functions import (
     Parameter,
     function_name,
     inspect_function,
-    is_async,
+    plainness_problem,
     wraps_async,
 )
 from graphflow.graph.modules import FunctionModule
@@ -134,10 +134,8 @@ def _map(sketch: Sketch, node: SketchNode, source: str | Callable[..., Any]) -> 
 def _source(sketch: Sketch, node: SketchNode, source: str | Callable[..., Any]) -> PlanMap | None:
     config = node.node.node_config
     where: str | Expression | Callable[[Any], bool] | None = config.where
-    if callable(where) and is_async(where):
-        sketch.refuse(
-            node, "where is async, but it is called without await; make it a plain function of the item"
-        )
+    if callable(where) and (problem := plainness_problem(where)):
+        sketch.refuse(node, f"where {problem} of the item")
     if isinstance(where, str):
         where = parsed(sketch, node, "where", where, extra=("item", "index"))
     assert not isinstance(where, str)

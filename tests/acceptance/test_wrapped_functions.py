@@ -181,6 +181,46 @@ def test_where_and_reduce_that_are_known_to_be_async_are_refused_with_the_graph(
     assert "reduce is async" in str(refused.value)
 
 
+def test_where_and_reduce_that_yield_are_refused_and_a_generator_is_never_true(agent: Agent) -> None:
+    def yields(*_: Any) -> Iterator[bool]:
+        yield False
+
+    async def yields_later(*_: Any) -> AsyncIterator[bool]:
+        yield False
+
+    def one(item: int) -> int:
+        return item
+
+    async def claims(cache: Any) -> Any:
+        return await cache.claim("items", where=yields)
+
+    agent.node(name="at_once", map_over="items", where=in_lambda(yields), max_retries=3)(one)
+    agent.node(name="later", map_over="items", where=in_lambda(yields_later))(one)
+    agent.node(name="claims")(claims)
+
+    failures = agent.run_task_sync(task(), state={"items": [1, 2]}).failures
+
+    assert {failure.node: (failure.error, failure.attempts) for failure in failures} == {
+        name: (
+            f"NonRetryableException: {asked} returned {kind}, which is not gone through; make it a plain function",
+            1,
+        )
+        for name, asked, kind in [
+            ("at_once", "where", "a generator"),
+            ("later", "where", "an async generator"),
+            ("claims", "where of claim()", "a generator"),
+        ]
+    }
+
+    agent.node(name="refused", map_over="items", where=yields, reduce=yields_later)(one)
+    with pytest.raises(InvalidGraph) as refused:
+        agent.compile(["items"])
+    assert [problem.partition(",")[0] for problem in refused.value.problems] == [
+        "node 'refused': reduce yields",
+        "node 'refused': where yields",
+    ]
+
+
 def test_wrapped_generators_are_sources(agent: Agent) -> None:
     @logged
     def numbers() -> Iterator[int]:

@@ -11,12 +11,11 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
 from typing import Any
 
 from graphflow.codec import decode
 from graphflow.engine.cancellation import GRACE_SECONDS, STOP_SECONDS, tear_down
-from graphflow.engine.failures import failure_from, overdue
+from graphflow.engine.failures import end_with_process, failure_from, overdue
 from graphflow.engine.tasks import start_task
 from graphflow.ids import ItemNumber
 from graphflow.inputs import ItemsStored
@@ -154,9 +153,11 @@ class Feed:
             self._failure = self._overdue_failure(error) if self._is_overdue else failure_from(error)
         finally:
             self._end()
-            # A generator that cannot be closed has nothing more to say.
-            with suppress(BaseException):
+            try:
                 await elements.aclose()
+            except BaseException as error:
+                # A generator that cannot be closed has nothing more to say.
+                end_with_process(error)
 
     def _add(self, element: Any) -> None:
         """Of a map an element is the record of an item, whose index stays."""

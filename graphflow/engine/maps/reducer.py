@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from graphflow.codec import decode
 from graphflow.engine.failures import failure_from
-from graphflow.graph.functions import unawaited
+from graphflow.graph.functions import no_answer
 from graphflow.ids import ItemNumber, enumerate_items, item_range
 from graphflow.run import Failure, MapState
 from graphflow.values import value_text
@@ -130,7 +130,7 @@ class Reducer:
             self._value = value = self._function(self._value, result)
             # inspect.isawaitable takes as long as decoding a small result.
             if hasattr(type(value), "__await__"):
-                raise unawaited(value, "reduce")
+                raise no_answer(value, "reduce")
         except BaseException as error:
             # A result that cannot be read is the node's failure, too, as one is that a parameter asks for.
             self.failure = failure_from(error)
