@@ -173,7 +173,8 @@ def _end_map(
     if node.map.min_success is None:
         _fail_map(fold, node, Failure("AllItemsFailed", f"all {failed} items failed{last}"))
     else:
-        message = f"{failed} of {total} items failed, but min_success={node.map.min_success:g}{last}"
+        there = f"{failed} of {total} items failed" if failed else f"there are {total} items in all"
+        message = f"{there}, but min_success={node.map.min_success:g}{last}"
         _fail_map(fold, node, Failure("TooFewSucceeded", message))
 
 
