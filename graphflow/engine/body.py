@@ -65,6 +65,9 @@ class ModuleBody:
             if self._module.bindings is None:
                 return await self._module.module.process(transaction, self._semaphore)
             return await self._read_and_call(attempt, transaction)
+        except BaseException:
+            attempt.raised_in_time = not attempt.is_overdue
+            raise
         finally:
             if (calls := transaction.steps_under_way) is not None:
                 await _steps_over(attempt, calls)
@@ -107,7 +110,7 @@ def reading_of(node: PlanNode, module: ModuleNumber) -> Reading:
 
 def raised(attempt: Attempt, error: BaseException) -> Returned:
     """What an attempt came to, since its body has raised."""
-    if attempt.is_overdue:
+    if attempt.is_overdue and not attempt.raised_in_time:
         # Whatever it has made of its cancellation, as a client's error.
         return timed_out(attempt.timeout, error)
     return Returned(failure=failure_from(error))

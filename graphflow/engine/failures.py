@@ -74,18 +74,22 @@ def shortened(text: str, characters: int = MESSAGE_CHARACTERS) -> str:
 
 
 def _is_final(error: BaseException) -> bool:
-    """Whether another attempt cannot help: it says so, or a member of it does, or what it was raised from.
+    """Whether another attempt cannot help: it says so, or a member of it does, or what it was raised from asked for that.
 
-    What was merely being handled does not count: the module had taken that in hand.
+    What was merely being handled does not count: the module had taken that in hand. Nor does another error of the cache
+    that it was raised from, as there being no message: it has become something else.
     """
-    waiting, seen = [error], {id(error)}
+    waiting: list[tuple[BaseException, tuple[type[BaseException], ...]]] = [(error, _FINAL)]
+    seen = {id(error)}
     while waiting:
-        each = waiting.pop()
-        if isinstance(each, _FINAL) and not isinstance(each, MissingKey):
+        each, final = waiting.pop()
+        if isinstance(each, final) and not isinstance(each, MissingKey):
             return True
-        behind = [*_members(each), *([] if each.__cause__ is None else [each.__cause__])]
-        waiting += [other for other in behind if id(other) not in seen]
-        seen.update(map(id, behind))
+        behind = [(member, final) for member in _members(each)]
+        if each.__cause__ is not None:
+            behind.append((each.__cause__, (NonRetryableException,)))
+        waiting += [other for other in behind if id(other[0]) not in seen]
+        seen.update(id(other) for other, _ in behind)
     return False
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from graphflow import Agent, NonRetryableException, RunStatus, StoreUnreachable, register_type
+from graphflow import Agent, NoMessage, NonRetryableException, RunStatus, StoreUnreachable, register_type
 from tests.acceptance.support import agent_on, task
 
 
@@ -94,12 +94,17 @@ def raised_from_none() -> None:
         raise RuntimeError("try again") from None
 
 
+def raised_from_no_message() -> None:
+    raise RuntimeError("nobody has answered") from NoMessage(["answers"], 5)
+
+
 @pytest.mark.parametrize(
     ("body", "attempts", "behind"),
     [
         (raised_from, 1, [("cause", "Declined", "card 4 is stolen")]),
         (raised_while_handling, 3, [("context", "Declined", "card 4 is stolen")]),
         (raised_from_none, 3, []),
+        (raised_from_no_message, 3, [("cause", "NoMessage", str(NoMessage(["answers"], 5)))]),
     ],
 )
 def test_what_an_exception_was_raised_from_counts_and_what_was_being_handled_does_not(
