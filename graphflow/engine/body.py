@@ -8,7 +8,8 @@ from typing import Any
 
 from graphflow.engine.arguments import arguments_of
 from graphflow.engine.attempt import Attempt, CameTo
-from graphflow.engine.returned import Reading, Returned, failure_from, timed_out
+from graphflow.engine.returned import Reading, Returned, failure_from, shortened, timed_out
+from graphflow.errors import AnswerRefused
 from graphflow.executors.executor import Executor
 from graphflow.executors.inline import watch_for_stop
 from graphflow.graph.modules import FunctionModule
@@ -91,6 +92,9 @@ class ModuleBody:
             return awaited
         if isinstance(error, Overtaken | Suspended):
             return None
+        assert attempt.transaction is not None
+        if (refusal := _refusal(error)) is not None and attempt.transaction.refuse(str(refusal)):
+            return _awaited(attempt)
         return raised(attempt, error)
 
 
@@ -119,7 +123,19 @@ async def _steps_over(attempt: Attempt, calls: Calls) -> None:
         calls.cut_off()
 
 
+def _refusal(error: BaseException) -> AnswerRefused | None:
+    """Why the body does not accept its answer, if that is all that it has raised."""
+    while isinstance(error, BaseExceptionGroup) and error.split(AnswerRefused)[1] is None:
+        error = error.exceptions[0]
+    return error if isinstance(error, AnswerRefused) else None
+
+
 def _awaited(attempt: Attempt) -> SignalAwaited | None:
     assert attempt.transaction is not None
     awaits = attempt.transaction.awaits
-    return None if awaits is None else SignalAwaited(attempt.place, awaits.signal, awaits.field)
+    if awaits is None:
+        return None
+    refused = None if awaits.refused is None else shortened(awaits.refused)
+    return SignalAwaited(
+        attempt.place, awaits.signal, awaits.field, awaits.question, awaits.schema, awaits.timeout, refused
+    )

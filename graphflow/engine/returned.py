@@ -143,7 +143,7 @@ def failure_from(error: BaseException) -> Failure:
     except BaseException as broken:
         message = f"(its message cannot be shown: {type(broken).__name__})"
     retryable = not isinstance(error, _FINAL) or isinstance(error, MissingKey)
-    return Failure(type(error).__name__, _shortened(message), _traceback_text(error), retryable)
+    return Failure(type(error).__name__, shortened(message), _traceback_text(error), retryable)
 
 
 def _reported_failure(value: dict[str, Any]) -> Failure:
@@ -157,7 +157,7 @@ def _reported_failure(value: dict[str, Any]) -> Failure:
     if isinstance(error, BaseException):
         return failure_from(error)
     return Failure(
-        "ModuleFailed", _shortened(str(error) if error is not None else f"status {value['status']!r}")
+        "ModuleFailed", shortened(str(error) if error is not None else f"status {value['status']!r}")
     )
 
 
@@ -171,6 +171,7 @@ def _traceback_text(error: BaseException) -> str:
     return "".join(traceback.format_list(frames))[-TRACEBACK_CHARACTERS:]
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """As much of a message as is kept, in what UTF-8 has."""
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= MESSAGE_CHARACTERS else text[: MESSAGE_CHARACTERS - 1] + "…"

@@ -13,7 +13,7 @@ from operator import itemgetter
 from graphflow import events
 from graphflow.inputs import ItemOutcomes, ItemsStored
 from graphflow.planning.plan import PlanNode, bits
-from graphflow.rules.effects import forget, send
+from graphflow.rules.effects import forget, send, take_messages
 from graphflow.rules.fold import Fold
 from graphflow.rules.visits import fail_module, publish_result
 from graphflow.run import Failure, MapState, NodeStatus, Place, Run
@@ -127,7 +127,7 @@ def take_items(fold: Fold, outcome: ItemOutcomes) -> None:
         pace=outcome.pace,
     )
     send(fold.draft, outcome.sent)
-    fold.transition.taken += outcome.taken
+    take_messages(fold.draft, outcome.taken)
     for item, text in outcome.done if node.modules[0].module.output_mailbox is not None else ():
         publish_result(fold, Place(node.index, outcome.visit, 0, item), text)
     if fold.draft.run.steps or fold.draft.run.waits:

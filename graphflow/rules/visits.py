@@ -10,7 +10,7 @@ from graphflow import events
 from graphflow.graph.modules import END
 from graphflow.inputs import Outcome, RetryDue, Started
 from graphflow.planning.plan import Plan, PlanDecision, PlanNode
-from graphflow.rules.effects import send
+from graphflow.rules.effects import send, take_messages
 from graphflow.rules.fold import Fold
 from graphflow.run import Failure, Message, NodeStatus, Place, message_text
 from graphflow.settings import BACKOFF_BASE_SECONDS, BACKOFF_FACTOR, BACKOFF_MAX_SECONDS
@@ -51,7 +51,7 @@ def take_outcome(fold: Fold, outcome: Outcome, draw: float) -> None:
     else:
         fold.draft.write(outcome.writes)
         send(fold.draft, outcome.sent)
-        fold.transition.taken += outcome.taken
+        take_messages(fold.draft, outcome.taken)
         if node.modules[outcome.module].module.output_mailbox is not None:
             publish_result(fold, Place(outcome.node, outcome.visit, outcome.module), outcome.result)
         module.status = NodeStatus.SUCCEEDED

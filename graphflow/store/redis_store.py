@@ -40,8 +40,10 @@ from graphflow.store.contract import (
     Retention,
     RunContent,
     RunHead,
+    SignalWait,
     Snapshot,
 )
+from graphflow.store.effects import read_waits
 from graphflow.store.event_log import read_events
 from graphflow.store.fields import Changes, time_text
 from graphflow.store.held_run import EVENTS_KEPT, RedisHeldRun
@@ -201,6 +203,9 @@ class RedisStore:
         plan = self._keys.run(run_id).plan
         # It writes nothing, but Redis refuses it when it has no memory.
         await self._redis.command(lambda client: client.setrange(plan, 0, ""), plan)
+
+    async def waits(self, run_id: RunId) -> list[SignalWait]:
+        return await read_waits(self._redis, self._keys.run(run_id))
 
     async def waiting_requests(self, run_id: RunId) -> int:
         key = self._keys.run(run_id).inbox
