@@ -227,10 +227,9 @@ class NoMessage(StateError, TimeoutError):
 class NoSignal(StateError, TimeoutError):
     """Nobody answered within the timeout, in seconds from the first wait."""
 
-    def __init__(self, signal: str, timeout: float | None) -> None:
+    def __init__(self, signal: str, timeout: float) -> None:
         self.signal = signal
-        within = "in time" if timeout is None else f"within timeout={timeout:g} s"
-        super().__init__(f"no signal {signal!r} {within}")
+        super().__init__(f"no signal {signal!r} within timeout={timeout:g} s")
 
 
 class TransactionClosed(StateError):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
+from graphflow.errors import UNREADABLE
 from graphflow.graph.tasks import RunStatus, Task
 
 if TYPE_CHECKING:
@@ -232,7 +233,10 @@ def message_text(message_id: str, sender: str, value_text: str) -> str:
 
 def is_from_outside(message: str) -> bool:
     """Whether no module of the run has sent the message with this text."""
-    return not from_json(message).get("from")
+    try:
+        return not from_json(message)["from"]
+    except UNREADABLE:
+        return False
 
 
 @dataclass(slots=True)

@@ -149,19 +149,25 @@ def _show_head(head: RunHead, face: Face) -> None:
 
 
 def _show_waits(waits: Sequence[SignalWait], face: Face) -> None:
-    for wait in waits[:WAITS_SHOWN]:
+    """Those of which there is more to say than their names."""
+    told = [(wait, told) for wait in waits if (told := _told(wait))]
+    for wait, lines in told[:WAITS_SHOWN]:
         face.say()
         face.field("waits", f"{wait.place} for signal {wait.signal}")
-        for name, text in (
-            ("question", wait.question),
-            ("schema", wait.schema),
-            ("until", _until(wait)),
-            ("refused", wait.refused),
-        ):
-            if text:
-                face.field(name, text)
-    if len(waits) > WAITS_SHOWN:
-        face.say(f"and {len(waits) - WAITS_SHOWN} more wait; all: graphflow list --waiting")
+        for name, text in lines.items():
+            face.field(name, text)
+    if len(told) > WAITS_SHOWN:
+        face.say(f"and {len(told) - WAITS_SHOWN} more wait; all: graphflow list --waiting")
+
+
+def _told(wait: SignalWait) -> dict[str, str]:
+    found = {
+        "question": wait.question,
+        "schema": wait.schema,
+        "until": _until(wait),
+        "refused": wait.refused,
+    }
+    return {name: text for name, text in found.items() if text}
 
 
 def _until(wait: SignalWait) -> str:

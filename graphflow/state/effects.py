@@ -159,7 +159,7 @@ class Effects:
         place = self._owner.place
         text = await self._steps.remembered(place, field)
         if text is None and await self._steps.remembered(place, overdue_field(field)) is not None:
-            raise NoSignal(asked.signal, asked.timeout)
+            raise NoSignal(asked.signal, asked.timeout or 0)
         awaited = Awaited(asked.signal, field, asked.question, asked.schema, asked.timeout)
         if text is None:
             await self.calls.over()

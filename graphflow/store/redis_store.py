@@ -268,7 +268,7 @@ class RedisStore:
         found: list[RunHead] = []
         start, page = 0, min(count, PAGE)
         while len(found) < count:
-            ids = await self._recent_ids(start, start + page - 1)
+            ids = await _recent_ids(self._redis, self._keys.runs, start, start + page - 1)
             keys = [self._keys.run(run_id) for run_id in ids]
             hashes = await self._redis.hashes([each.run for each in keys])
             for run_id, each, fields in zip(ids, keys, hashes, strict=True):
@@ -278,11 +278,6 @@ class RedisStore:
                 break
             start += page
         return found[:count]
-
-    async def _recent_ids(self, first: int, last: int) -> list[RunId]:
-        key = self._keys.runs
-        ids: list[RunId] = await self._redis.command(lambda client: client.zrevrange(key, first, last), key)
-        return ids
 
     async def items(
         self, run_id: RunId, node_name: str, indexes: Sequence[int], lender: str | None = None
@@ -329,3 +324,8 @@ class RedisStore:
         if answer[0] == "gone":
             raise RunNotFound(run_id, self.masked_url)
         return bool(answer[0] == "ok")
+
+
+async def _recent_ids(redis: PatientClient, key: str, first: int, last: int) -> list[RunId]:
+    ids: list[RunId] = await redis.command(lambda client: client.zrevrange(key, first, last), key)
+    return ids

@@ -9,9 +9,10 @@ from datetime import date
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from graphflow import Agent, AnswerRefused, InvalidSignal, NoSignal, RunResult, RunStatus
+from graphflow import Agent, AnswerRefused, InvalidSignal, NoSignal, RunResult, RunStatus, register_type
+from graphflow.testing import MemoryCache
 from tests.acceptance.support import agent_on, client, task
 
 
@@ -108,7 +109,9 @@ def test_answer_that_is_refused_is_dropped_and_the_run_waits_again(redis_url: st
         assert "only Ada may approve" in str(second.error)
         assert "only Ada may approve" in second.explain("asks")
         assert stored_wait(redis_url, "answer-refused")["refused"] == "only Ada may approve"
-        assert stored_wait(redis_url, "answer-refused")["since"] == since, "it keeps its place among who waits"
+        assert stored_wait(redis_url, "answer-refused")["since"] == since, (
+            "it keeps its place among who waits"
+        )
         return await answered(agent, "answer-refused", {"approved": True, "by": "Ada"})
 
     outcome = asyncio.run(main())
@@ -250,6 +253,71 @@ def test_strict_model_takes_what_its_schema_says(redis_url: str) -> None:
         return await answered(agent, "strict", {"day": "2026-11-20"}, name="when")
 
     assert asyncio.run(main())["asks"] == 2026
+
+
+def test_store_in_memory_keeps_what_is_asked_and_refused() -> None:
+    agent = Agent(cache=MemoryCache())
+
+    @agent.node
+    async def asks(cache):
+        answer = await cache.wait_for_signal("approve", Approval, question="Well?", timeout=600)
+        if not answer.approved:
+            raise AnswerRefused("approve it")
+        return answer.by
+
+    async def main() -> RunResult:
+        await agent.run_task(task(), run_id="in-memory")
+        with pytest.raises(InvalidSignal):
+            await agent.signal("in-memory", "approve", 3)
+        second = await answered(agent, "in-memory", {"approved": False})
+        assert "approve it" in str(second.error)
+        (wait,) = (await agent.signal("in-memory", "approve", {"approved": True})).waits
+        assert (wait.node, wait.question, wait.refused) == ("asks", "Well?", "approve it")
+        return await agent.resume("in-memory")
+
+    assert asyncio.run(main())["asks"] == "nobody"
+
+
+def test_model_itself_fits_although_its_fields_have_aliases(redis_url: str) -> None:
+    @register_type
+    class Choice(BaseModel):
+        best: str = Field(alias="theBest")
+
+    agent = agent_on(redis_url)
+
+    @agent.node
+    async def asks(cache):
+        return (await cache.wait_for_signal("choose", Choice)).best
+
+    async def main() -> list[str]:
+        chosen = []
+        for value in ({"theBest": "tea"}, Choice(theBest="coffee")):
+            run_id = f"choice-{len(chosen)}"
+            await agent.run_task(task(), run_id=run_id)
+            chosen.append((await answered(agent, run_id, value, name="choose"))["asks"])
+        return chosen
+
+    assert asyncio.run(main()) == ["tea", "coffee"]
+
+
+def test_schema_that_names_another_place_is_looked_up_nowhere(redis_url: str) -> None:
+    class Elsewhere(BaseModel):
+        model_config = ConfigDict(json_schema_extra={"properties": {"a": {"$ref": "http://127.0.0.1:1/a"}}})
+        a: int
+
+    agent = agent_on(redis_url)
+
+    @agent.node
+    async def asks(cache):
+        return (await cache.wait_for_signal("go", Elsewhere)).a
+
+    async def main() -> RunResult:
+        await agent.run_task(task(), run_id="elsewhere")
+        first = await answered(agent, "elsewhere", {"a": "x"}, name="go")
+        assert "a: Input should be a valid integer" in str(first.error), "whoever takes it decides"
+        return await answered(agent, "elsewhere", {"a": 1}, name="go")
+
+    assert asyncio.run(main())["asks"] == 1
 
 
 # Names

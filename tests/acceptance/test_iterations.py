@@ -5,7 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from graphflow import END, Agent, FlowControlConfig, FlowControlModule, FlowDecision, Node, RunResult, RunStatus
+from graphflow import (
+    END,
+    Agent,
+    FlowControlConfig,
+    FlowControlModule,
+    FlowDecision,
+    Node,
+    RunResult,
+    RunStatus,
+)
 from tests.acceptance.support import agent_on, keys_of_run, task, until
 
 
@@ -88,12 +97,13 @@ def loop_of_messages(url: str, run_id: str, *, from_itself: bool) -> Agent:
         if from_itself:
             await agent.send_message(run_id, "words", "again")
         if await cache.get_message("words", timeout=60) == "stop":
-            return END
+            return False
         await cache.increment("taken")
+        return True
 
     @agent.decide(after="takes", to=["takes"])
     async def again(takes):
-        return takes or "takes"
+        return "takes" if takes else END
 
     return agent
 

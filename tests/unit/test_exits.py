@@ -34,6 +34,7 @@ CODES = {
     errors.InvalidGraph: 2,
     errors.InvalidName: 2,
     errors.InvalidSetting: 2,
+    errors.InvalidSignal: 2,
     errors.TaskMismatch: 2,
     errors.PlanMismatch: 2,
     errors.RunComplete: 2,
