@@ -93,7 +93,7 @@ class ModuleBody:
         if isinstance(error, Overtaken | Suspended):
             return None
         assert attempt.transaction is not None
-        if (refusal := _refusal(error)) is not None and attempt.transaction.refuse(str(refusal)):
+        if (refusal := _refusal(error)) is not None and attempt.transaction.refuse(failure_from(refusal).message):
             return _awaited(attempt)
         return raised(attempt, error)
 
