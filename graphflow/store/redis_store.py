@@ -23,7 +23,7 @@ from graphflow.errors import (
 )
 from graphflow.events import Event
 from graphflow.failpoints import failpoint
-from graphflow.ids import RunId
+from graphflow.ids import ItemNumber, RunId
 from graphflow.planning.plan import Plan
 from graphflow.run import Failure, Run
 from graphflow.server.address import Address
@@ -280,17 +280,17 @@ class RedisStore:
         return found[:count]
 
     async def items(
-        self, run_id: RunId, node_name: str, indexes: Sequence[int], lender: str | None = None
+        self, run_id: RunId, node_name: str, indexes: Sequence[ItemNumber], lender: str | None = None
     ) -> list[str]:
         key = self._keys.run(run_id).items(node_name, lender)
         return await read_items(self._redis, key, indexes)
 
     def result_pages(
         self, run_id: RunId, node_name: str, start: int = 0, stop: int | None = None
-    ) -> AsyncIterator[list[tuple[int, str]]]:
+    ) -> AsyncIterator[list[tuple[ItemNumber, str]]]:
         return read_result_pages(self._redis, self._keys.run(run_id), node_name, start, stop)
 
-    async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[int, Failure, int]]:
+    async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[ItemNumber, Failure, int]]:
         return await read_failures(self._redis, self._keys.run(run_id), node_name)
 
     async def map_progress(self, run_id: RunId) -> dict[str, MapProgress]:
@@ -304,7 +304,7 @@ class RedisStore:
         return look
 
     async def visit_results(
-        self, run_id: RunId, node_name: str, visit: int, indexes: Sequence[int]
+        self, run_id: RunId, node_name: str, visit: int, indexes: Sequence[ItemNumber]
     ) -> list[str | None] | None:
         return await read_visit_results(self._redis, self._keys.run(run_id), node_name, visit, indexes)
 
