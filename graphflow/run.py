@@ -180,13 +180,22 @@ class Wait:
     def beginning(self) -> str:
         """Since when it waits and until when, as it is remembered while an answer is tried: if that is refused, the
         wait goes on from there."""
-        return to_json({"since": self.since, "deadline": self.deadline}).decode()
+        return _beginning(self.since, self.deadline)
 
     def going_on_from(self, beginning: str) -> Wait:
         """The same wait as one that began earlier."""
         earlier = from_json(beginning)
         deadline = float(earlier["deadline"] or self.deadline) if self.deadline else 0
         return replace(self, since=int(earlier["since"]), deadline=deadline)
+
+
+def _beginning(since: int, deadline: float) -> str:
+    return to_json({"since": since, "deadline": deadline}).decode()
+
+
+def timeless(beginning: str) -> str:
+    """The beginning of a wait whose patience begins when it is waited for again."""
+    return _beginning(from_json(beginning)["since"], 0)
 
 
 def beginning_field(field: str) -> str:
@@ -197,6 +206,19 @@ def beginning_field(field: str) -> str:
 def overdue_field(field: str) -> str:
     """Where it is remembered that a wait's patience has ended, by the field of its answer."""
     return f"timeout:{field.removeprefix('signal:')}"
+
+
+def is_beginning_field(field: str) -> bool:
+    return field.startswith("wait:")
+
+
+def is_overdue_field(field: str) -> bool:
+    return field.startswith("timeout:")
+
+
+def answer_field(field: str) -> str:
+    """The field of the answer to a wait, by another field of what is remembered of the wait."""
+    return f"signal:{field.split(':', 1)[1]}"
 
 
 #: How the value of a signal begins that the run has sent to itself. No registered type is called so.

@@ -8,7 +8,7 @@ from typing import Any
 
 from graphflow.engine.arguments import arguments_of
 from graphflow.engine.attempt import Attempt, CameTo
-from graphflow.engine.returned import Reading, Returned, failure_from, shortened, timed_out
+from graphflow.engine.returned import Reading, Returned, failure_from, message_of, shortened, timed_out
 from graphflow.errors import AnswerRefused
 from graphflow.executors.executor import Executor
 from graphflow.executors.inline import watch_for_stop
@@ -94,9 +94,7 @@ class ModuleBody:
         if isinstance(error, Overtaken | Suspended):
             return None
         assert attempt.transaction is not None
-        if (refusal := _refusal(error)) is not None and attempt.transaction.refuse(
-            failure_from(refusal).message
-        ):
+        if (refusal := _refusal(error)) is not None and attempt.transaction.refuse(message_of(refusal)):
             return _awaited(attempt)
         return raised(attempt, error)
 

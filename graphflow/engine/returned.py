@@ -15,6 +15,7 @@ from typing import Any
 
 import graphflow
 from graphflow.errors import (
+    AnswerRefused,
     InvalidName,
     InvalidSetting,
     MissingKey,
@@ -31,6 +32,10 @@ from graphflow.values import value_text
 #: Characters of a traceback and of a message that are kept.
 TRACEBACK_CHARACTERS = 4_000
 MESSAGE_CHARACTERS = 1_000
+
+_NOTHING_TO_REFUSE = (
+    "this module run was given no answer that it could refuse: raise it where wait_for_signal is called"
+)
 
 #: What another attempt cannot help: the module asked for that, or used its cache in a way that cannot be.
 _FINAL = (NonRetryableException, StateError, InvalidName, InvalidSetting)
@@ -138,12 +143,20 @@ def timed_out(seconds: float) -> Returned:
 
 def failure_from(error: BaseException) -> Failure:
     """An exception as plain data; one whose own text cannot be made is still recorded."""
+    message = message_of(error)
+    if isinstance(error, AnswerRefused):
+        message = f"{message} ({_NOTHING_TO_REFUSE})"
+    retryable = not isinstance(error, _FINAL) or isinstance(error, MissingKey)
+    return Failure(type(error).__name__, shortened(message), _traceback_text(error), retryable)
+
+
+def message_of(error: BaseException) -> str:
+    """The text of an exception, within what is kept of one."""
     try:
         message = str(error)
     except BaseException as broken:
         message = f"(its message cannot be shown: {type(broken).__name__})"
-    retryable = not isinstance(error, _FINAL) or isinstance(error, MissingKey)
-    return Failure(type(error).__name__, shortened(message), _traceback_text(error), retryable)
+    return shortened(message)
 
 
 def _reported_failure(value: dict[str, Any]) -> Failure:

@@ -55,7 +55,7 @@ async def send_signal(store: Store, run_id: RunId, name: str, value: Any) -> Sig
     ValueTooLarge, RunOver, RunNotFound."""
     text = value_text(f"signal {checked_name('signal', name)}", value)
     waits = await store.waits(run_id)
-    _check_fits(run_id, name, value, [wait for wait in waits if wait.signal == name])
+    _check_fits(run_id, name, text, [wait for wait in waits if wait.signal == name])
     if not await store.post(run_id, signal_request(name, text, is_own=is_inside(run_id))):
         raise RunOver(run_id)
     sent = SignalSent(name, tuple(waits))
@@ -64,9 +64,9 @@ async def send_signal(store: Store, run_id: RunId, name: str, value: Any) -> Sig
     return sent
 
 
-def _check_fits(run_id: RunId, name: str, value: Any, waits: list[SignalWait]) -> None:
+def _check_fits(run_id: RunId, name: str, text: str, waits: list[SignalWait]) -> None:
     """Signals that the run has not taken yet may be for some of these waits: it has to fit one of them."""
-    problems = [problems_of(value, schema) for schema in dict.fromkeys(wait.schema for wait in waits)]
+    problems = [problems_of(text, schema) for schema in dict.fromkeys(wait.schema for wait in waits)]
     if problems and all(problems):
         raise InvalidSignal(run_id, name, waits[0].place, problems[0])
 

@@ -10,19 +10,23 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from graphflow import events
+from graphflow.errors import NoSignal
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import ItemNumber, NodeNumber, enumerate_modules
 from graphflow.inputs import SignalArrived, SignalAwaited, SignalOverdue
 from graphflow.planning.plan import bits
 from graphflow.rules.draft import Draft
 from graphflow.run import (
+    Failure,
     Message,
     NodeStatus,
     Place,
     Run,
     Wait,
+    answer_field,
     beginning_field,
     is_from_outside,
+    is_overdue_field,
     overdue_field,
     own_signal_text,
     told_apart,
@@ -93,6 +97,16 @@ def give_up(draft: Draft, overdue: SignalOverdue) -> None:
     item = _item_text(place)
     draft.emit_node(events.SignalOverdue, place.node, signal=wait.signal, item=item)
     _go_on(draft, place, {overdue_field(wait.field): _TRUE})
+
+
+def forgive(draft: Draft, place: Place, failure: Failure) -> None:
+    """A module run, or an item, has failed for good: if it was because nobody has answered in time, who tries it again, in
+    a fork of the run, asks again."""
+    if failure.type != NoSignal.__name__:
+        return
+    remembered = draft.run.steps.get(place, {})
+    for name in [name for name in remembered if is_overdue_field(name)]:
+        _remember(draft, place, {name: None, beginning_field(answer_field(name)): None})
 
 
 def _kept(draft: Draft, signal: str) -> tuple[str, ...]:

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
-from datetime import date
+import subprocess
+import time
+from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from graphflow import Agent, AnswerRefused, InvalidSignal, NoSignal, RunResult, RunStatus, register_type
+from graphflow import (
+    Agent,
+    AnswerRefused,
+    InvalidSignal,
+    NonRetryableException,
+    NoSignal,
+    RunResult,
+    RunStatus,
+    register_type,
+)
+from graphflow.state import schemas
 from graphflow.testing import MemoryCache
+from tests.acceptance.command_line import graphflow
 from tests.acceptance.support import agent_on, client, task
 
 
@@ -28,6 +43,11 @@ class Approval(BaseModel):
         if by == "Nemo":
             raise RuntimeError("the directory cannot be asked for this")
         return by
+
+
+@register_type
+class Drink(BaseModel):
+    best: str = Field(alias="theBest")
 
 
 def asking_agent(url: str, calls: list[str], **settings: Any) -> Agent:
@@ -50,6 +70,18 @@ def stored_wait(url: str, run_id: str, place: str = "asks:1:0:-") -> dict[str, A
     with client(url) as connection:
         found: dict[str, Any] = json.loads(connection.hget(f"gf:run:{{{run_id}}}:waits", place) or "{}")
         return found
+
+
+def sent_elsewhere(url: str, run_id: str, name: str, value: str) -> subprocess.CompletedProcess[str]:
+    """What became of the value, as JSON, in a process that has not loaded the agent's code."""
+    words = ["signal", run_id, name, value, "--no-run"]
+    return graphflow(Path.cwd(), *words, env={"GRAPHFLOW_REDIS_URL": url})
+
+
+async def answered_elsewhere(agent: Agent, url: str, run_id: str, name: str, value: str) -> RunResult:
+    sent = await asyncio.to_thread(sent_elsewhere, url, run_id, name, value)
+    assert sent.returncode == 0, sent.stderr
+    return await agent.resume(run_id)
 
 
 def let_patience_end(url: str, run_id: str) -> None:
@@ -130,12 +162,84 @@ def test_answer_that_fits_the_schema_and_not_the_model_is_refused(
 
     async def main() -> RunResult:
         await agent.run_task(task(), run_id=f"model-{by}")
-        first = await answered(agent, f"model-{by}", {"approved": True, "by": by})
+        value = json.dumps({"approved": True, "by": by})
+        first = await answered_elsewhere(agent, redis_url, f"model-{by}", "approve", value)
         assert first.status is RunStatus.SUSPENDED
         assert reason in str(first.error)
         return await answered(agent, f"model-{by}", {"approved": True, "by": "Ada"})
 
     assert asyncio.run(main()).status is RunStatus.COMPLETE
+
+
+def test_model_itself_decides_where_it_was_waited_for(redis_url: str) -> None:
+    agent = asking_agent(redis_url, [])
+
+    async def main() -> RunResult:
+        await agent.run_task(task(), run_id="model-decides")
+        for by, reason in (("Mallory", "nobody knows Mallory"), ("Nemo", "cannot be asked")):
+            with pytest.raises(InvalidSignal, match=reason):
+                await agent.signal("model-decides", "approve", {"approved": True, "by": by})
+        return await answered(agent, "model-decides", {"approved": "yes", "by": "Ada"})
+
+    assert asyncio.run(main())["asks"] == "Ada", "as pydantic takes 'yes'"
+
+
+def test_value_fits_if_any_of_several_models_with_one_schema_takes_it(redis_url: str) -> None:
+    def approval_by(name: str) -> type[BaseModel]:
+        class Approval(BaseModel):
+            by: str
+
+            @field_validator("by")
+            @classmethod
+            def is_right(cls, by: str) -> str:
+                if by != name:
+                    raise ValueError(f"only {name} may approve")
+                return by
+
+        return Approval
+
+    agent = agent_on(redis_url)
+    models = [approval_by("Ada"), approval_by("Bob")]
+
+    @agent.node(map_over="places")
+    async def asks(place, cache):
+        return (await cache.wait_for_signal(f"approve{place}", models[place])).by
+
+    async def main() -> RunResult:
+        await agent.run_task(task(), state={"places": [0, 1]}, run_id="two-models")
+        with pytest.raises(InvalidSignal, match="only"):
+            await agent.signal("two-models", "approve0", {"by": "Eve"})
+        await agent.signal("two-models", "approve1", {"by": "Bob"})
+        return await answered(agent, "two-models", {"by": "Ada"}, name="approve0")
+
+    assert asyncio.run(main())["asks"] == ["Ada", "Bob"]
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_value_of_a_python_type_is_left_to_the_model(
+    is_known: bool, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pause(BaseModel):
+        seconds: timedelta
+        drinks: list[Drink]
+
+    agent = agent_on(redis_url)
+
+    @agent.node
+    async def asks(cache):
+        answer = await cache.wait_for_signal("pause", Pause)
+        return [answer.seconds.total_seconds(), answer.drinks[0].best]
+
+    async def main() -> RunResult:
+        run_id = f"python-types-{is_known}"
+        await agent.run_task(task(), run_id=run_id)
+        if not is_known:
+            monkeypatch.setattr(schemas, "_texts", {})
+        return await answered(
+            agent, run_id, {"seconds": timedelta(minutes=5), "drinks": [Drink(theBest="tea")]}, name="pause"
+        )
+
+    assert asyncio.run(main())["asks"] == [300, "tea"]
 
 
 def test_answer_that_came_before_its_wait_and_does_not_fit_is_refused(redis_url: str) -> None:
@@ -159,6 +263,170 @@ def test_answer_that_came_before_its_wait_and_does_not_fit_is_refused(redis_url:
     asyncio.run(main())
     assert agent.run_task_sync(task(), run_id="came-early")["asks"] is True
     assert events.count("SignalRefused") == 1
+
+
+def test_answer_kept_by_a_run_that_failed_is_refused_in_its_fork(redis_url: str) -> None:
+    agent = agent_on(redis_url)
+    models: list[type[BaseModel] | None] = [None]
+
+    @agent.node
+    async def asks(cache):
+        answer = await cache.wait_for_signal("approve", models[-1])
+        if models == [None]:
+            raise NonRetryableException(f"signal 'approve' does not fit Approval: {answer}")
+        return answer.approved
+
+    async def main() -> RunResult:
+        await agent.run_task(task(), run_id="kept-bad-answer")
+        failed = await answered(agent, "kept-bad-answer", "perhaps")
+        assert failed.status is RunStatus.FAILED
+        with client(redis_url) as connection:
+            # Earlier versions did not remember since when an answer was waited for.
+            assert connection.hdel("gf:run:{kept-bad-answer}:steps", "asks:1:0:-:wait:0:approve")
+        models.append(Approval)
+        fork = await agent.fork("kept-bad-answer")
+        assert fork.status is RunStatus.SUSPENDED, fork.error
+        assert "the last answer was refused" in str(fork.error)
+        return await answered(agent, fork.run_id, {"approved": True})
+
+    assert asyncio.run(main())["asks"] is True
+
+
+def test_fork_of_a_waiting_run_asks_by_the_model_as_it_is_now(redis_url: str) -> None:
+    class Score(BaseModel):
+        score: int
+
+    class Words(BaseModel):
+        score: str
+
+    agent = agent_on(redis_url)
+    model: list[type[BaseModel]] = [Score]
+    calls: list[str] = []
+
+    @agent.node
+    async def asks(cache):
+        await cache.step("draft", calls.append, "draft")
+        return (
+            await cache.wait_for_signal("score", model[-1], question=model[-1].__name__, timeout=60)
+        ).score
+
+    @agent.node(map_over="papers")
+    async def review(paper, cache):
+        return (await cache.wait_for_signal(f"of {paper}", model[-1])).score
+
+    async def main() -> RunResult:
+        await agent.run_task(task(), state={"papers": ["a", "b"]}, run_id="model-changed")
+        model.append(Words)
+        with pytest.raises(InvalidSignal):
+            await agent.signal("model-changed", "score", {"score": "high"})
+        fork = await agent.fork("model-changed")
+        wait = stored_wait(redis_url, fork.run_id)
+        assert (wait["question"], wait["schema"]["title"]) == ("Words", "Words")
+        assert wait["since"] == stored_wait(redis_url, "model-changed")["since"]
+        await agent.signal(fork.run_id, "of b", {"score": "low"})
+        await agent.signal(fork.run_id, "of a", {"score": "fair"})
+        return await answered(agent, fork.run_id, {"score": "high"}, name="score")
+
+    outcome = asyncio.run(main())
+    assert (outcome["asks"], outcome["review"]) == ("high", ["fair", "low"])
+    assert calls == ["draft"]
+
+
+def test_wait_has_the_new_schema_when_an_answer_to_the_old_one_was_refused(redis_url: str) -> None:
+    class Score(BaseModel):
+        score: int
+
+    class Words(BaseModel):
+        score: str
+
+    agent = agent_on(redis_url)
+    model: list[type[BaseModel]] = [Score]
+
+    @agent.node
+    async def asks(cache):
+        return (await cache.wait_for_signal("score", model[-1])).score
+
+    async def main() -> RunResult:
+        await agent.run_task(task(), run_id="model-changed-in-place")
+        model.append(Words)
+        refused = await answered(agent, "model-changed-in-place", {"score": 3}, name="score")
+        assert "score: Input should be a valid string" in str(refused.error)
+        return await answered(agent, "model-changed-in-place", {"score": "high"}, name="score")
+
+    assert asyncio.run(main())["asks"] == "high"
+
+
+def test_two_processes_that_answer_at_once_are_each_heard(redis_url: str) -> None:
+    agent = agent_on(redis_url)
+
+    @agent.node
+    async def asks(cache):
+        return [(await cache.wait_for_signal("approve", Approval)).by for _ in "ab"]
+
+    async def main() -> RunResult:
+        await agent.run_task(task(), run_id="two-at-once")
+        values = [json.dumps({"approved": True, "by": by}) for by in ("Ada", "Bob")]
+        sending = (
+            asyncio.to_thread(sent_elsewhere, redis_url, "two-at-once", "approve", value) for value in values
+        )
+        assert [sent.returncode for sent in await asyncio.gather(*sending)] == [0, 0]
+        return await agent.resume("two-at-once")
+
+    assert sorted(asyncio.run(main())["asks"]) == ["Ada", "Bob"]
+
+
+def test_answer_can_be_refused_in_a_step(redis_url: str) -> None:
+    agent = agent_on(redis_url)
+    asked: list[str] = []
+
+    def check(name: str) -> str:
+        asked.append(name)
+        if name != "Ada":
+            raise AnswerRefused("only Ada may approve")
+        return name
+
+    @agent.node(max_retries=1)
+    async def asks(cache):
+        return await cache.step("check", check, await cache.wait_for_signal("approve"), key="check")
+
+    async def main() -> RunResult:
+        await agent.run_task(task(), run_id="refused-in-a-step")
+        first = await answered(agent, "refused-in-a-step", "Bob")
+        assert "only Ada may approve" in str(first.error)
+        return await answered(agent, "refused-in-a-step", "Ada")
+
+    assert asyncio.run(main())["asks"] == "Ada"
+    assert asked == ["Bob", "Ada"]
+
+
+def test_refusal_that_was_made_of_outdated_state_is_made_again(redis_url: str) -> None:
+    agent = agent_on(redis_url)
+    refusing = asyncio.Event()
+    promoted = asyncio.Event()
+
+    @agent.node
+    async def asks(cache):
+        answer = await cache.wait_for_signal("approve")
+        boss = await cache.get("boss")
+        refusing.set()
+        await promoted.wait()
+        if answer != boss:
+            raise AnswerRefused(f"only {boss} may approve")
+        return answer
+
+    @agent.node
+    async def promotes(cache):
+        await cache.wait_for_signal("promote")
+        await refusing.wait()
+        await cache.set("boss", "Bob", immediate=True)
+        promoted.set()
+
+    async def main() -> RunResult:
+        await agent.run_task(task(), state={"boss": "Ada"}, run_id="outdated-refusal")
+        await agent.signal("outdated-refusal", "approve", "Bob")
+        return await answered(agent, "outdated-refusal", None, name="promote")
+
+    assert asyncio.run(main())["asks"] == "Bob"
 
 
 def test_answer_stays_after_any_other_failure(redis_url: str) -> None:
@@ -218,6 +486,7 @@ def test_refusing_where_nothing_was_answered_is_a_failure(redis_url: str) -> Non
 
     assert outcome.status is RunStatus.FAILED
     assert outcome.failures[0].attempts == 1
+    assert "what answer? (this module run was given no answer" in outcome.failures[0].error
 
 
 def test_items_keep_their_place_among_who_waits_when_an_answer_is_refused(redis_url: str) -> None:
@@ -313,7 +582,7 @@ def test_schema_that_names_another_place_is_looked_up_nowhere(redis_url: str) ->
 
     async def main() -> RunResult:
         await agent.run_task(task(), run_id="elsewhere")
-        first = await answered(agent, "elsewhere", {"a": "x"}, name="go")
+        first = await answered_elsewhere(agent, redis_url, "elsewhere", "go", '{"a": "x"}')
         assert "a: Input should be a valid integer" in str(first.error), "whoever takes it decides"
         return await answered(agent, "elsewhere", {"a": 1}, name="go")
 
@@ -394,6 +663,91 @@ def test_timeout_of_a_suspended_run_takes_effect_when_it_is_resumed(redis_url: s
     outcome = asyncio.run(main())
     assert outcome["asks"] == "NoSignal after all", "what came of the wait stays with the visit"
     assert outcome["overdue"] == 1
+
+
+def test_timeout_stays_with_the_visit_through_attempts_and_a_fork(redis_url: str) -> None:
+    agent = agent_on(redis_url)
+    attempts: list[str] = []
+
+    @agent.node(max_retries=2)
+    async def asks(cache):
+        try:
+            await cache.wait_for_signal("go", timeout=600)
+        except TimeoutError:
+            attempts.append("by default")
+        if len(attempts) < 3:
+            raise OSError("the printer does not answer")
+        return attempts[-1]
+
+    async def main() -> RunResult:
+        await agent.run_task(task(), run_id="overdue-and-failed")
+        let_patience_end(redis_url, "overdue-and-failed")
+        failed = await agent.resume("overdue-and-failed")
+        assert failed.status is RunStatus.FAILED
+        assert len(attempts) == 2
+        return await agent.fork("overdue-and-failed")
+
+    assert asyncio.run(main())["asks"] == "by default"
+
+
+@pytest.mark.parametrize("is_item", [False, True])
+def test_fork_of_a_run_that_failed_by_its_timeout_asks_again(is_item: bool, redis_url: str) -> None:
+    agent = agent_on(redis_url)
+
+    async def ask(cache):
+        answer = await cache.wait_for_signal("go", timeout=600)
+        if answer == "hm":
+            raise AnswerRefused("say more")
+        return answer
+
+    if is_item:
+
+        @agent.node(map_over="papers")
+        async def asks(paper, cache):
+            return await ask(cache)
+
+    else:
+
+        @agent.node(name="asks")
+        async def asks_once(cache):
+            return await ask(cache)
+
+    async def main() -> RunResult:
+        run_id = f"overdue-for-good-{is_item}"
+        await agent.run_task(task(), state={"papers": ["a"]}, run_id=run_id)
+        await answered(agent, run_id, "hm", name="go")
+        let_patience_end(redis_url, run_id)
+        failed = await agent.resume(run_id)
+        assert failed.failures[0].error == "NoSignal: no signal 'go' within timeout=600 s"
+        assert failed.failures[0].attempts == 1, "the next attempt would find the same"
+        fork = await agent.fork(run_id)
+        assert fork.status is RunStatus.SUSPENDED, fork.error
+        wait = stored_wait(redis_url, fork.run_id, "asks:1:0:0" if is_item else "asks:1:0:-")
+        assert wait["deadline"] > time.time() * 1000
+        return await answered(agent, fork.run_id, "yes", name="go")
+
+    assert asyncio.run(main())["asks"] == (["yes"] if is_item else "yes")
+
+
+def test_signal_that_comes_after_the_timeout_is_kept_for_the_next_wait(redis_url: str) -> None:
+    agent = agent_on(redis_url)
+
+    @agent.node
+    async def asks(cache):
+        with contextlib.suppress(TimeoutError):
+            return await cache.wait_for_signal("go", timeout=600)
+        await cache.set("late", await cache.wait_for_signal("go", question="At last?"))
+        return None
+
+    async def main() -> RunResult:
+        await agent.run_task(task(), run_id="too-late")
+        let_patience_end(redis_url, "too-late")
+        second = await agent.resume("too-late")
+        assert "At last?" in str(second.error)
+        return await answered(agent, "too-late", "late", name="go")
+
+    outcome = asyncio.run(main())
+    assert (outcome["asks"], outcome["late"]) == (None, "late")
 
 
 def test_answer_that_is_there_before_the_timeout_takes_effect_comes_first(redis_url: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from graphflow import (
     END,
     Agent,
@@ -63,12 +65,25 @@ def test_signals_that_came_early_count_anew_when_each_is_taken(redis_url: str) -
     assert asyncio.run(main())["turns"] == 9
 
 
-def test_run_that_signals_itself_ends_at_the_number(redis_url: str) -> None:
+@pytest.mark.parametrize("how", ["in a module", "in a step", "in a task", "in a thread"])
+def test_run_that_signals_itself_ends_at_the_number(how: str, redis_url: str) -> None:
     agent = agent_on(redis_url, max_total_iterations=8)
+    run_id = f"to-itself-{how.replace(' ', '-')}"
+
+    async def send() -> None:
+        await agent.signal(run_id, "go", 1)
 
     @agent.node
-    async def signals():
-        await agent.signal("to-itself", "go", 1)
+    async def signals(cache):
+        match how:
+            case "in a step":
+                await cache.step("send", send, key="send")
+            case "in a task":
+                await asyncio.create_task(send())
+            case "in a thread":
+                await asyncio.to_thread(lambda: asyncio.run(send()))
+            case _:
+                await send()
 
     @agent.node
     async def waits(signals, cache):
@@ -79,9 +94,9 @@ def test_run_that_signals_itself_ends_at_the_number(redis_url: str) -> None:
         return "signals"
 
     async def main() -> RunResult:
-        outcome = await agent.run_task(task(), run_id="to-itself")
+        outcome = await agent.run_task(task(), run_id=run_id)
         while outcome.status is RunStatus.SUSPENDED:
-            outcome = await agent.resume("to-itself")
+            outcome = await agent.resume(run_id)
         return outcome
 
     outcome = asyncio.run(main())
