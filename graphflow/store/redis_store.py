@@ -30,7 +30,7 @@ from graphflow.server.address import Address
 from graphflow.server.embedded import EmbeddedServer
 from graphflow.server.owner import current_owner, is_gone
 from graphflow.settings import OnRisk
-from graphflow.store.checks import check_server
+from graphflow.store.checks import check_rights, check_server
 from graphflow.store.content import creation, read_content, read_graph, read_run
 from graphflow.store.contract import (
     DEFAULT_RETENTION,
@@ -138,6 +138,7 @@ class RedisStore:
         kept: Retention = DEFAULT_RETENTION,
         content: RunContent | None = None,
     ) -> None:
+        await check_rights(self._redis, self._address, self._keys.prefix)
         keys, created = self._keys.run(run.id), now()
         op = secrets.token_hex(8)
         # The indexes first: a run that is in no index would never be found, an id without a run is passed over.
@@ -175,6 +176,7 @@ class RedisStore:
             )
 
     async def acquire(self, run_id: RunId, seconds: float) -> RedisHeldRun:
+        await check_rights(self._redis, self._address, self._keys.prefix)
         keys, owner = self._keys.run(run_id), current_owner()
         nonce = secrets.token_hex(4)
         length = max(1, round(seconds * 1000))
