@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -15,6 +15,8 @@ from graphflow.errors import CorruptState, UnknownType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import jsonschema
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +87,37 @@ def _mismatches(text: str, schema: str) -> list[str]:
         # An empty registry: nothing that a stored schema names is looked up anywhere else.
         validator = Draft202012Validator(from_json(schema), registry=Registry())
         found = sorted(validator.iter_errors(from_json(text)), key=lambda error: error.json_path)
+        return _told(told for error in found for told in _fields(error))
     except Exception as error:
         logger.warning("an answer cannot be held against its JSON Schema: %s", error)
         return []
-    return _told((list(error.absolute_path), error.message) for error in found)
+
+
+def _fields(error: jsonschema.ValidationError) -> Iterator[tuple[Sequence[Any], str]]:
+    """The fields that an error is about, each with what is wrong: where one alternative of a union was meant, by its type
+    or by the constants in it, what that lacks."""
+    alternatives: dict[Any, list[jsonschema.ValidationError]] = {}
+    for inner in error.context:
+        alternatives.setdefault(inner.relative_schema_path[0], []).append(inner)
+    of_other_type = [found for found in alternatives.values() if any(map(_is_of_other_type, found))]
+    meant = [
+        found
+        for found in alternatives.values()
+        if found not in of_other_type and not any(inner.validator == "const" for inner in found)
+    ]
+    if len(meant) == 1:
+        for inner in meant[0]:
+            yield from _fields(inner)
+    elif alternatives and len(of_other_type) == len(alternatives):
+        types = " or ".join(repr(inner.validator_value) for found in of_other_type for inner in found)
+        yield [*error.absolute_path], f"{error.instance!r} is not of type {types}"
+    else:
+        yield [*error.absolute_path], error.message
+
+
+def _is_of_other_type(error: jsonschema.ValidationError) -> bool:
+    """Whether the value itself, and not a part of it, is of another type than this alternative."""
+    return bool(error.validator == "type" and not error.relative_path)
 
 
 def fitting(text: str, signal: str, model: type[BaseModel]) -> BaseModel:
