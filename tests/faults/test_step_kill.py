@@ -77,6 +77,16 @@ elif form == "refusal":
         return [answer, signal, checked]
 
     state = {}
+elif form == "overdue":
+    @agent.node(max_retries=1)
+    async def asks(cache):
+        try:
+            return await cache.wait_for_signal("go", timeout=600)
+        except TimeoutError:
+            answer = await cache.step("ask", ask, "overdue")
+        return [answer, await cache.wait_for_signal("go")]
+
+    state = {}
 else:
     @agent.node
     async def asks(cache):
@@ -234,6 +244,27 @@ def test_nothing_is_asked_twice_when_the_process_dies_around_a_refusal(
     outcome = program.finishes()
     assert outcome["nodes"] == {"asks": ["answer to before", "yes", "answer to yes"]}
     assert program.asked == {"before": 1, "maybe": 1, "yes": 1}
+
+
+@pytest.mark.parametrize("place", ["commit.before_send", "commit.after_reply"])
+@pytest.mark.parametrize("turn", [1, 2])
+def test_timeout_of_a_wait_is_had_once_when_the_process_dies_around_it(
+    place: str, turn: int, redis_server: RealServer, tmp_path: Path
+) -> None:
+    program = Program(redis_server, tmp_path, "overdue")
+    assert program.finishes()["status"] == "suspended"
+    with looking_at(redis_server.url) as client:
+        key = f"gf:run:{{{program.run_id}}}:waits"
+        ((waiting, text),) = client.hgetall(key).items()
+        client.hset(key, waiting, json.dumps(json.loads(text) | {"deadline": 1}))
+
+    program.dies(f"{place}@{turn}=kill")
+    assert program.finishes()["status"] == "suspended"
+    _send(program, redis_server, "late")
+    outcome = program.finishes()
+
+    assert outcome["nodes"] == {"asks": ["answer to overdue", "late"]}
+    assert program.asked == {"overdue": 1}
 
 
 @pytest.mark.parametrize("place", ["commit.before_send", "commit.after_reply"])
