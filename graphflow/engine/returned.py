@@ -33,9 +33,8 @@ from graphflow.values import value_text
 TRACEBACK_CHARACTERS = 4_000
 MESSAGE_CHARACTERS = 1_000
 
-_NOTHING_TO_REFUSE = (
-    "this module run was given no answer that it could refuse: raise it where wait_for_signal is called"
-)
+#: What is said besides of an AnswerRefused that is a failure.
+_NOTHING_TO_REFUSE = "it refused no answer: raise it in the module run that wait_for_signal has given one"
 
 #: What another attempt cannot help: the module asked for that, or used its cache in a way that cannot be.
 _FINAL = (NonRetryableException, StateError, InvalidName, InvalidSetting)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import islice
 from typing import Any
 
 from graphflow.engine.drive import is_inside
@@ -21,11 +22,14 @@ logger = logging.getLogger(__name__)
 
 #: Names that are told to who may have meant another one.
 NAMES_TOLD = 3
+#: Names that are looked at for that, those of who has waited longest: a map may wait for thousands.
+NAMES_COMPARED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class SignalSent:
-    """A signal that was stored for a run, and what the run waited for at that moment."""
+    """A signal that was stored for a run. `waits` are those for it at that moment, who has waited longest first; if there
+    were none, all that the run waited for."""
 
     signal: str
     waits: tuple[SignalWait, ...]
@@ -54,12 +58,12 @@ async def send_signal(store: Store, run_id: RunId, name: str, value: Any) -> Sig
     """Store a signal for a run. InvalidSignal if it fits none of the waits for its name; InvalidName, UnstorableValue,
     ValueTooLarge, RunOver, RunNotFound."""
     text = value_text(f"signal {checked_name('signal', name)}", value)
-    waits = await store.waits(run_id)
-    _check_fits(run_id, name, text, [wait for wait in waits if wait.signal == name])
+    waits = await store.waits(run_id, name)
+    _check_fits(run_id, name, text, waits)
+    sent = SignalSent(name, tuple(waits or await store.waits(run_id)))
     if not await store.post(run_id, signal_request(name, text, is_own=is_inside(run_id))):
         raise RunOver(run_id)
-    sent = SignalSent(name, tuple(waits))
-    if waits and sent.warning:
+    if sent.waits and not sent.is_awaited:
         logger.warning("run %s, signal %s: %s", run_id, name, sent.warning)
     return sent
 
@@ -75,4 +79,5 @@ def _nearest(name: str, names: Iterable[str]) -> tuple[str, ...]:
     def similarity(other: str) -> float:
         return SequenceMatcher(None, name.casefold(), other.casefold()).ratio()
 
-    return tuple(sorted(dict.fromkeys(names), key=similarity, reverse=True)[:NAMES_TOLD])
+    compared = islice(dict.fromkeys(names), NAMES_COMPARED)
+    return tuple(sorted(compared, key=similarity, reverse=True)[:NAMES_TOLD])

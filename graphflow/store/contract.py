@@ -363,8 +363,9 @@ class Store(Protocol):
     async def wait_for_memory(self, run_id: RunId) -> None:
         """Until the store takes what is new again; StoreFull after its patience."""
 
-    async def waits(self, run_id: RunId) -> list[SignalWait]:
-        """What the run waits for from outside, who has waited longest first; nothing of a run that is not there."""
+    async def waits(self, run_id: RunId, signal: str | None = None) -> list[SignalWait]:
+        """What the run waits for from outside, or who waits for this signal; who has waited longest is the first. Nothing
+        of a run that is not there."""
 
     async def waiting_requests(self, run_id: RunId) -> int:
         """How many requests of a run have not been answered yet."""

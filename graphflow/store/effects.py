@@ -114,15 +114,19 @@ async def load_effects(
         run.mailboxes[name] = await _elements(redis, keys.mailbox(name))
 
 
-async def read_waits(redis: PatientClient, keys: RunKeys) -> list[SignalWait]:
-    """What a run waits for; what is left of visits that are over is left out."""
+async def read_waits(redis: PatientClient, keys: RunKeys, signal: str | None = None) -> list[SignalWait]:
+    """What a run waits for, or who waits for this signal; what is left of visits that are over is left out."""
     waits, nodes = await redis.hashes([keys.waits, keys.nodes])
+    # Each of thousands of items may wait for a signal of its own: only what may be meant is read.
+    needle = "" if signal is None else to_json(signal).decode()
     try:
-        found = [(text.split(":", 4), _wait_from_text(value)) for text, value in waits.items()]
+        found = [
+            (place.split(":", 4), _wait_from_text(text)) for place, text in waits.items() if needle in text
+        ]
         return signal_waits(
             (name, None if item == "-" else int(item), wait)
             for (name, _, _, item), wait in found
-            if name in nodes and NodeStatus(nodes[name]).is_active
+            if name in nodes and NodeStatus(nodes[name]).is_active and signal in (None, wait.signal)
         )
     except UNREADABLE as error:
         raise CorruptState(keys.waits, f"it cannot be read: {error}") from error

@@ -206,8 +206,8 @@ class RedisStore:
         # It writes nothing, but Redis refuses it when it has no memory.
         await self._redis.command(lambda client: client.setrange(plan, 0, ""), plan)
 
-    async def waits(self, run_id: RunId) -> list[SignalWait]:
-        return await read_waits(self._redis, self._keys.run(run_id))
+    async def waits(self, run_id: RunId, signal: str | None = None) -> list[SignalWait]:
+        return await read_waits(self._redis, self._keys.run(run_id), signal)
 
     async def waiting_requests(self, run_id: RunId) -> int:
         key = self._keys.run(run_id).inbox

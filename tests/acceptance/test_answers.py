@@ -486,7 +486,7 @@ def test_refusing_where_nothing_was_answered_is_a_failure(redis_url: str) -> Non
 
     assert outcome.status is RunStatus.FAILED
     assert outcome.failures[0].attempts == 1
-    assert "what answer? (this module run was given no answer" in outcome.failures[0].error
+    assert "what answer? (it refused no answer: raise it in" in outcome.failures[0].error
 
 
 def test_items_keep_their_place_among_who_waits_when_an_answer_is_refused(redis_url: str) -> None:
@@ -605,7 +605,9 @@ def test_sender_of_a_name_that_nobody_waits_for_is_told_the_nearest_ones(
         assert sent.nearest == ("approve",)
         assert [(wait.node, wait.question) for wait in sent.waits] == [("asks", "May it be sent?")]
         assert "the run waits for approve, not for aprove" in caplog.text
-        assert (await agent.signal("misspelt", "approve", {"approved": True, "by": "Ada"})).is_awaited
+        sent = await agent.signal("misspelt", "approve", {"approved": True, "by": "Ada"})
+        assert sent.is_awaited
+        assert [wait.node for wait in sent.waits] == ["asks"]
         assert (await agent.resume("misspelt")).status is RunStatus.COMPLETE
 
     asyncio.run(main())
