@@ -195,6 +195,10 @@ def _writer_of_unregistered(value: Any) -> Callable[[Any, int], Any]:
     for base in (str, int, float, list, dict):
         if isinstance(value, base):
             return _writers[base]
+    if inspect.isawaitable(value):
+        raise _Refused(value, f"a {name} is still to be awaited; store what it gives")
+    if inspect.isgenerator(value) or inspect.isasyncgen(value):
+        raise _Refused(value, f"a {name} can be gone through once; store a list of what it yields")
     raise _Refused(value)
 
 

@@ -6,40 +6,16 @@ plain data, so that it can go along to wherever the body runs.
 
 from __future__ import annotations
 
-import os
-import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import graphflow
-from graphflow.errors import (
-    AnswerRefused,
-    InvalidName,
-    InvalidSetting,
-    MissingKey,
-    NonRetryableException,
-    StateError,
-    UnstorableValue,
-    ValueTooLarge,
-)
+from graphflow.engine.failures import failure_from, overdue, shortened
+from graphflow.errors import UnstorableValue, ValueTooLarge
 from graphflow.graph.flow import names_of
 from graphflow.graph.modules import END
 from graphflow.run import Failure
 from graphflow.values import value_text
-
-#: Characters of a traceback and of a message that are kept.
-TRACEBACK_CHARACTERS = 4_000
-MESSAGE_CHARACTERS = 1_000
-
-#: What is said besides of an AnswerRefused that is a failure.
-_NOTHING_TO_REFUSE = "it refused no answer: raise it in the module run that wait_for_signal has given one"
-
-#: What another attempt cannot help: the module asked for that, or used its cache in a way that cannot be.
-_FINAL = (NonRetryableException, StateError, InvalidName, InvalidSetting)
-
-_PACKAGE = f"{Path(graphflow.__file__).parent}{os.sep}"
 
 
 @dataclass(slots=True)
@@ -51,6 +27,13 @@ class Returned:
     failure: Failure | None = None
     #: Of a batch: the texts of the items' results.
     results: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """What a sync function has given, to be awaited in the event loop: it called an async one."""
+
+    rest: Awaitable[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,26 +119,9 @@ def unstorable(error: UnstorableValue | ValueTooLarge) -> Returned:
     return Returned(failure=Failure(type(error).__name__, str(error), retryable=False))
 
 
-def timed_out(seconds: float) -> Returned:
-    return Returned(failure=Failure("ModuleTimeout", f"no result within timeout={seconds:g} s"))
-
-
-def failure_from(error: BaseException) -> Failure:
-    """An exception as plain data; one whose own text cannot be made is still recorded."""
-    message = message_of(error)
-    if isinstance(error, AnswerRefused):
-        message = f"{message} ({_NOTHING_TO_REFUSE})"
-    retryable = not isinstance(error, _FINAL) or isinstance(error, MissingKey)
-    return Failure(type(error).__name__, shortened(message), _traceback_text(error), retryable)
-
-
-def message_of(error: BaseException) -> str:
-    """The text of an exception, within what is kept of one."""
-    try:
-        message = str(error)
-    except BaseException as broken:
-        message = f"(its message cannot be shown: {type(broken).__name__})"
-    return shortened(message)
+def timed_out(seconds: float, error: BaseException | None = None) -> Returned:
+    """What the attempt came to, since its time is up. `error` is what its body raised then."""
+    return Returned(failure=overdue(f"no result within timeout={seconds:g} s", error))
 
 
 def _reported_failure(value: dict[str, Any]) -> Failure:
@@ -171,19 +137,3 @@ def _reported_failure(value: dict[str, Any]) -> Failure:
     return Failure(
         "ModuleFailed", shortened(str(error) if error is not None else f"status {value['status']!r}")
     )
-
-
-def _traceback_text(error: BaseException) -> str:
-    """The frames below the engine's own, the last ones if there are too many."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(_PACKAGE)
-    ]
-    return "".join(traceback.format_list(frames))[-TRACEBACK_CHARACTERS:]
-
-
-def shortened(text: str) -> str:
-    """As much of a message as is kept, in what UTF-8 has."""
-    text = text.encode("utf-8", "replace").decode()
-    return text if len(text) <= MESSAGE_CHARACTERS else text[: MESSAGE_CHARACTERS - 1] + "…"

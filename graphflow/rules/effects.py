@@ -102,7 +102,9 @@ def give_up(draft: Draft, overdue: SignalOverdue) -> None:
 def forgive(draft: Draft, place: Place, failure: Failure) -> None:
     """A module run, or an item, has failed for good: if it was because nobody has answered in time, who tries it again, in
     a fork of the run, asks again."""
-    if failure.type != NoSignal.__name__:
+    # Of the chain, what was merely being handled does not count.
+    types = [failure.type, *(cause.type for cause in failure.causes if cause.relation != "context")]
+    if NoSignal.__name__ not in types:
         return
     remembered = draft.run.steps.get(place, {})
     for name in [name for name in remembered if is_overdue_field(name)]:
