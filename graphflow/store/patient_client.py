@@ -206,7 +206,7 @@ class PatientClient:
     ) -> T:
         """`patience` says for how many seconds in all an error is one that passes."""
         patience = patience or self._patience
-        loop = asyncio.get_running_loop()
+        loop = self._loop or asyncio.get_running_loop()
         began = loop.time()
         wait = FIRST_WAIT_SECONDS
         while True:

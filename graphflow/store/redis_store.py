@@ -41,9 +41,11 @@ from graphflow.store.contract import (
     Retention,
     RunContent,
     RunHead,
+    SignalWait,
     Snapshot,
     UnreadableHead,
 )
+from graphflow.store.effects import read_waits
 from graphflow.store.event_log import read_events
 from graphflow.store.fields import Changes, time_text
 from graphflow.store.held_run import EVENTS_KEPT, RedisHeldRun
@@ -204,6 +206,9 @@ class RedisStore:
         plan = self._keys.run(run_id).plan
         # It writes nothing, but Redis refuses it when it has no memory.
         await self._redis.command(lambda client: client.setrange(plan, 0, ""), plan)
+
+    async def waits(self, run_id: RunId, signal: str | None = None) -> list[SignalWait]:
+        return await read_waits(self._redis, self._keys.run(run_id), signal)
 
     async def waiting_requests(self, run_id: RunId) -> int:
         key = self._keys.run(run_id).inbox
