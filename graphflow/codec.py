@@ -317,6 +317,37 @@ def _brief(exc: Exception) -> str:
     return f"{type(exc).__name__}: {exc}"
 
 
+# For those who read stored data in a way of their own.
+
+TAG = _TAG
+
+
+def stored_data(text: str, key: str = "value") -> Any:
+    """The JSON data of a text, its tags as they are. CorruptState."""
+    return _parsed(text, key)
+
+
+def rebuilt(data: Any, key: str = "value") -> Any:
+    """The value of JSON data with tags, which it uses up. UnknownType, CorruptState."""
+    return _rebuilt(data, key)
+
+
+def registered_type(name: str) -> type | None:
+    """The class that values with this tag have; None if there is none."""
+    stored = _by_name.get(name)
+    return None if stored is None else stored.cls
+
+
+def is_plain(value: Any) -> bool:
+    """Whether the value is JSON data of exact built-in types, which comes back as it is."""
+    return _is_plain(value)
+
+
+def is_built_in(cls: type) -> bool:
+    """Whether the class can be stored without being registered, under a tag of its own."""
+    return cls.__name__ in _BUILT_IN and _BUILT_IN[cls.__name__].cls is cls
+
+
 # What is registered.
 
 

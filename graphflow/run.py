@@ -258,7 +258,7 @@ class Run:
     started: float = 0
     finished: float = 0
     #: Values decoded for expressions: key -> (text, value). A memo, no state.
-    plain: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    seen: dict[str, tuple[str, Any]] = field(default_factory=dict)
     #: Whether conditions hold: expression text -> (texts that it read, answer). A memo, no state.
     evaluated: dict[str, tuple[tuple[str | None, ...], bool]] = field(default_factory=dict)
 
