@@ -39,6 +39,8 @@ MAX_DEPTH = 90
 MAX_INT_DIGITS = 4000
 
 _TAG = "$type"
+#: What the names of graphflow's own types begin with, and those of its modules.
+_OWN_PREFIX = "graphflow."
 
 
 def encode(value: Any, key: str = "value") -> str:
@@ -195,6 +197,10 @@ def _writer_of_unregistered(value: Any) -> Callable[[Any, int], Any]:
     for base in (str, int, float, list, dict):
         if isinstance(value, base):
             return _writers[base]
+    if inspect.isgenerator(value) or inspect.isasyncgen(value):
+        raise _Refused(value, "a generator is no value; store a list of what it yields")
+    if inspect.isroutine(value):
+        raise _Refused(value, "a function is no value; was it meant to be called?")
     raise _Refused(value)
 
 
@@ -378,6 +384,10 @@ def _stored_type(cls: type, name: str) -> _StoredType:
 def _check_name_is_free(stored: _StoredType) -> None:
     if not stored.name or stored.name in {"dict", *_BUILT_IN}:
         raise InvalidName("type", stored.name, "the codec itself uses it; choose register_type(name=...)")
+    if stored.name.startswith(_OWN_PREFIX) and not stored.cls.__module__.startswith(_OWN_PREFIX):
+        raise InvalidName(
+            "type", stored.name, "graphflow's own types are called so; choose register_type(name=...)"
+        )
     other = _by_name.get(stored.name, stored).cls
     if (other.__module__, other.__qualname__) != (stored.cls.__module__, stored.cls.__qualname__):
         taken = f"{other.__module__}.{other.__qualname__} has that name"

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import to_json
 
+from graphflow.codec import register_type
 from graphflow.graph.tasks import RunStatus, Task
 
 if TYPE_CHECKING:
     from graphflow.ids import ItemNumber, ModuleNumber, NodeNumber, RunId
 
 
+@register_type(name="graphflow.NodeStatus")
 class NodeStatus(StrEnum):
     """Ready, running and waiting are the active ones."""
 

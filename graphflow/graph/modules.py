@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from pydantic._internal._model_construction import ModelMetaclass
 
 from graphflow.bounds import as_read, real_number
+from graphflow.codec import register_type
 from graphflow.settings import DEFAULT_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 END = "END"
 
 
+@register_type(name="graphflow.ModuleType")
 class ModuleType(StrEnum):
     """What a module is for. Only FLOW_CONTROL changes how a run goes."""
 

@@ -8,9 +8,10 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from graphflow.codec import encode
+from graphflow.codec import encode, register_type
 
 
+@register_type(name="graphflow.RunStatus")
 class RunStatus(StrEnum):
     """How far a run is. The four final ones never change."""
 
@@ -34,6 +35,7 @@ FINAL_STATUSES = (RunStatus.COMPLETE, RunStatus.PARTIAL, RunStatus.FAILED, RunSt
 TaskStatus = RunStatus
 
 
+@register_type(name="graphflow.Task")
 class Task(BaseModel):
     """What somebody wants done. `params` is JSON plus registered types."""
 

@@ -27,8 +27,9 @@ _PLAIN_SOURCES = frozenset({Source.ITEM, Source.INDEX, Source.DEFAULT})
 def bind(sketch: Sketch) -> None:
     """Settle every parameter and every map, and add the dependencies that follow from them."""
     for node in sketch.nodes:
-        if node.node.node_config.map_over is not None:
-            node.map = _map(sketch, node, node.node.node_config.map_over)
+        source = node.node.node_config.map_over
+        if isinstance(source, str) or callable(source):
+            node.map = _map(sketch, node, source)
         node.modules = [_bound(sketch, node, module) for module in node.modules]
 
 

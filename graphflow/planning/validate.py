@@ -58,6 +58,12 @@ def _config_problems(config: NodeConfig) -> Iterator[str]:
 
 
 def _map_problems(config: NodeConfig) -> Iterator[str]:
+    source: object = config.map_over
+    if inspect.isgenerator(source) or inspect.isasyncgen(source):
+        yield f"map_over is the generator that {source.__name__}() gave; give it the function, without calling it"
+    elif not (source is None or isinstance(source, str) or callable(source)):
+        kind = type(source).__name__
+        yield f"map_over is a {kind}; name the node or state key that holds the items, or give a generator function"
     if config.map_over is None:
         if config.where is not None:
             yield "where filters the items of a map, but map_over is not set"

@@ -1,0 +1,79 @@
+"""graphflow's own types as values of a state: stored under names that are kept for them."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import pytest
+
+from graphflow import (
+    Agent,
+    MapProgress,
+    ModuleResult,
+    ModuleType,
+    NodeResult,
+    NodeStatus,
+    RunFailure,
+    RunStatus,
+    Snapshot,
+    SnapshotControl,
+    Task,
+)
+from graphflow.codec import decode, encode, register_type
+from graphflow.errors import InvalidName
+from graphflow.testing import MemoryCache
+
+FAILURE = RunFailure("reader", 3, "ValueError: no", 2)
+MODULE = ModuleResult("reader", NodeStatus.SUCCEEDED, {"a": (1, 2)}, None)
+VALUES: list[Any] = [
+    *(*RunStatus, *NodeStatus, *ModuleType, *SnapshotControl),
+    Task(type="numbers", params={"data": [1, 2]}, status=RunStatus.COMPLETE),
+    FAILURE,
+    MODULE,
+    NodeResult("reader", NodeStatus.FAILED, None, [MODULE], "no", 1, 2, 3.5, 4.5),
+    MapProgress(total=3, done=1, stragglers=((2, 1.5),)),
+    Snapshot(1, ("reader",), 2.5, 7),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_own_types_come_back_equal_and_of_their_type(value: Any) -> None:
+    text = encode(value)
+
+    assert f'"$type":"graphflow.{type(value).__name__}"' in text
+    assert decode(text) == value
+    assert type(decode(text)) is type(value)
+    assert encode(decode(text)) == text
+
+
+def test_names_of_own_types_are_kept_for_them() -> None:
+    class Mine(enum.Enum):
+        A = 1
+
+    with pytest.raises(InvalidName, match="graphflow's own types are called so"):
+        register_type(Mine, name="graphflow.Mine")
+
+
+def test_outcome_of_a_run_inside_a_run_can_be_kept_and_asked_for_in_conditions() -> None:
+    inner, outer = Agent(cache=MemoryCache()), Agent(cache=MemoryCache())
+
+    @inner.node
+    def work() -> None:
+        raise ValueError("no luck")
+
+    @outer.node
+    async def report() -> dict[str, Any]:
+        outcome = await inner.run_task(Task(type="inner"))
+        return {"status": outcome.status, "failures": outcome.failures}
+
+    @outer.node(condition="report.status == 'failed' and report.failures[0].node == 'work'")
+    def seen(report: dict[str, Any]) -> RunStatus:
+        assert isinstance(report["failures"][0], RunFailure)
+        status = report["status"]
+        assert isinstance(status, RunStatus)
+        return status
+
+    outcome = outer.run_task_sync(Task(type="outer"))
+
+    assert outcome.result is RunStatus.FAILED, outcome.error
