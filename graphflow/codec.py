@@ -354,6 +354,33 @@ def is_built_in(cls: type) -> bool:
     return cls.__name__ in _BUILT_IN and _BUILT_IN[cls.__name__].cls is cls
 
 
+def refusal_of_type(cls: type) -> str | None:
+    """Why no value of the class can be stored, with the way out; None if one can, if it is of a subclass."""
+    if cls in _writers:
+        return None
+    try:
+        if any(issubclass(stored, cls) for stored in _writers) or _is_stored_as_base(cls):
+            return None
+        origin = getattr(cls, "__pydantic_generic_metadata__", {}).get("origin")
+        if origin in _writers:
+            return None
+    except TypeError:
+        return None  # nobody can say what its subclasses are
+    name = cls.__name__
+    if issubclass(cls, (Secret, SecretStr, SecretBytes)):
+        return f"a {name} is secret, and state is readable; store a reference to it"
+    if issubclass(cls, tuple):
+        return f"{name} is a namedtuple, which cannot be stored; return a tuple, a dict or a dataclass"
+    if issubclass(cls, Enum | BaseModel) or dataclasses.is_dataclass(cls):
+        return f"{name} is not registered, so none can be stored; write @register_type above class {name}"
+    return f"{name} is neither JSON nor a type that can be registered; convert it"
+
+
+def _is_stored_as_base(cls: type) -> bool:
+    is_other = issubclass(cls, Enum | BaseModel)
+    return not is_other and issubclass(cls, str | int | float | list | dict)
+
+
 # What is registered.
 
 

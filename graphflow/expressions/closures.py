@@ -69,7 +69,7 @@ def subscript(base: Code, index: Code, lenient: bool) -> Code:
             found = MISSING
         except TypeError:
             raise Unanswerable(f"{kind(value)} has no element for an index of type {kind(key)}") from None
-        if found is MISSING:
+        if found is MISSING and isinstance(value, dict):
             refuse_unlike_members(frame[0], "[]", key, value)
         return _absent(lenient) if found is MISSING else found
 
@@ -171,10 +171,11 @@ def comparison(sign: str, left: Code, right: Code, is_literal: tuple[bool, bool]
         return lambda frame: apply(frame[0], left(frame), right(frame))
     # The commonest by far, without a call more.
     applied, reading = _applied(sign), LiteralReading()
+    read = reading.within if sign in ("in", "not in") else reading.beside
 
     def code(frame: Frame) -> Any:
         value, literal = left(frame), right(frame)
-        return applied(frame[0], value, literal if type(value) in _JSON else reading.beside(literal, value))
+        return applied(frame[0], value, literal if type(value) in _JSON else read(literal, value))
 
     return code
 
@@ -269,7 +270,8 @@ def _compared(sign: str, left_is_literal: bool, right_is_literal: bool) -> Opera
         return apply
     reading = LiteralReading()
     if right_is_literal:
-        return lambda evaluation, left, right: apply(evaluation, left, reading.beside(right, left))
+        read = reading.within if sign in ("in", "not in") else reading.beside
+        return lambda evaluation, left, right: apply(evaluation, left, read(right, left))
     if sign in ("in", "not in"):
         return lambda evaluation, left, right: apply(evaluation, reading.among(left, right), right)
     return lambda evaluation, left, right: apply(evaluation, reading.beside(left, right), right)

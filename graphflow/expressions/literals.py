@@ -1,7 +1,7 @@
 """What does a literal of a condition mean beside a value that no literal can name?
 
-The language has texts and numbers. Beside a date, a time, a UUID or a Decimal a text is read as one, beside a timedelta a
-number as its seconds. That holds for what is written in the condition: a text of the state is a text, and since it can
+The language has texts, numbers and lists. Beside a date, a time, a UUID or a Decimal a text is read as one, beside a timedelta
+a number as its seconds, beside a tuple or a set a list. That holds for what is written in the condition: a text of the state is a text, and since it can
 never be equal to a date, to ask whether it is one is an error rather than false.
 """
 
@@ -35,15 +35,15 @@ _READ: dict[type, tuple[tuple[type, ...], Callable[[Any], Any], str]] = {
     UUID: ((str,), UUID, "'12345678-1234-5678-1234-567812345678'"),
     Decimal: ((str,), _decimal, "'12.50'"),
     timedelta: ((int, float), lambda seconds: timedelta(seconds=seconds), "90, its seconds"),
+    tuple: ((list,), tuple, "(1, 2)"),
+    set: ((list,), set, "{1, 2}"),
+    frozenset: ((list,), frozenset, "{1, 2}"),
 }
 
 #: What values of these types can easily be taken for, and are never equal to.
 _UNLIKE: dict[type, tuple[type, ...]] = {
-    **{each: literals for each, (literals, _, _) in _READ.items()},
-    bytes: (str,),
-    tuple: (list,),
-    set: (list,),
-    frozenset: (list,),
+    **dict.fromkeys((date, datetime, time, UUID, Decimal, bytes), (str,)),
+    timedelta: (int, float),
 }
 
 _ZONED = (datetime, time)
@@ -65,10 +65,21 @@ class LiteralReading:
         if found is None:
             if cls not in _READ:
                 return literal
-            many = isinstance(literal, _COLLECTIONS)
-            found = self._known[cls] = [_read(each, cls) for each in literal] if many else _read(literal, cls)
+            found = self._known[cls] = _read(literal, cls)
         if cls in _ZONED:
-            for each in found if type(found) is list else [found]:
+            _check_zone(found, value)
+        return found
+
+    def within(self, literals: Any, value: Any) -> Any:
+        """The list, tuple or set of literals with each of them read as a value of this type."""
+        cls = type(value)
+        found = self._known.get(cls)
+        if found is None:
+            if cls not in _READ or not isinstance(literals, _COLLECTIONS):
+                return literals
+            found = self._known[cls] = [_read(each, cls) for each in literals]
+        if cls in _ZONED:
+            for each in found:
                 _check_zone(each, value)
         return found
 
@@ -83,7 +94,7 @@ def _read(literal: Any, cls: type) -> Any:
         return literal
     try:
         return read(literal)
-    except (ValueError, ArithmeticError):
+    except (ValueError, ArithmeticError, TypeError):
         raise Unanswerable(
             f"a {cls.__name__} is compared with a literal that is none; one is written {example}"
         ) from None

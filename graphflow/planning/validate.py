@@ -15,6 +15,7 @@ from graphflow.graph.flow import FlowControlModule
 from graphflow.graph.modules import END, AgentModule, FunctionModule, ModuleType
 from graphflow.graph.nodes import Node, NodeConfig
 from graphflow.ids import NAME_PATTERN
+from graphflow.planning.annotations import process_problem
 
 #: Names that mean something else in parameters, decisions and expressions.
 RESERVED_NAMES = (
@@ -118,3 +119,5 @@ def _module_problems(module: AgentModule) -> Iterator[str]:
         yield f"{called}: a process that yields (an async generator) {NOT_IN_THIS_VERSION}; return the result"
     elif not inspect.iscoroutinefunction(inspect.unwrap(process)):
         yield f"{called}: {kind}.process is a plain function; make it `async def process(self, cache, semaphore)`"
+    elif mistake := process_problem(process, kind):
+        yield f"{called}: {mistake}"
