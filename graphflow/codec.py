@@ -197,6 +197,8 @@ def _writer_of_unregistered(value: Any) -> Callable[[Any, int], Any]:
     for base in (str, int, float, list, dict):
         if isinstance(value, base):
             return _writers[base]
+    if (own := _refusal_of_own_type(type(value))) is not None:
+        raise _Refused(value, own)
     if inspect.isgenerator(value) or inspect.isasyncgen(value):
         raise _Refused(value, "a generator is no value; store a list of what it yields")
     if inspect.isroutine(value):
@@ -371,9 +373,19 @@ def refusal_of_type(cls: type) -> str | None:
         return f"a {name} is secret, and state is readable; store a reference to it"
     if issubclass(cls, tuple):
         return f"{name} is a namedtuple, which cannot be stored; return a tuple, a dict or a dataclass"
+    if (own := _refusal_of_own_type(cls)) is not None:
+        return own
     if issubclass(cls, Enum | BaseModel) or dataclasses.is_dataclass(cls):
         return f"{name} is not registered, so none can be stored; write @register_type above class {name}"
     return f"{name} is neither JSON nor a type that can be registered; convert it"
+
+
+def _refusal_of_own_type(cls: type) -> str | None:
+    """Why a type of graphflow's that is not registered is not stored; None if it is none of them."""
+    if not cls.__module__.startswith(_OWN_PREFIX):
+        return None
+    name = cls.__name__
+    return f"{name} is graphflow's own and holds more than values; store what you need of it, such as its status or result"
 
 
 def _is_stored_as_base(cls: type) -> bool:

@@ -9,12 +9,14 @@ import pytest
 
 from graphflow import (
     Agent,
+    InvalidGraph,
     MapProgress,
     ModuleResult,
     ModuleType,
     NodeResult,
     NodeStatus,
     RunFailure,
+    RunResult,
     RunStatus,
     Snapshot,
     SnapshotControl,
@@ -53,6 +55,24 @@ def test_names_of_own_types_are_kept_for_them() -> None:
 
     with pytest.raises(InvalidName, match="graphflow's own types are called so"):
         register_type(Mine, name="graphflow.Mine")
+
+
+def test_what_holds_more_than_values_is_refused_with_what_to_store_of_it() -> None:
+    inner, outer, annotated = (Agent(cache=MemoryCache()) for _ in range(3))
+    inner.node(name="work")(lambda: 1)
+
+    @outer.node(name="report")
+    async def report():  # type: ignore[no-untyped-def]
+        return await inner.run_task(Task(type="inner"))
+
+    @annotated.node(name="report")
+    async def annotated_report() -> RunResult:
+        return await inner.run_task(Task(type="inner"))
+
+    words = "store what you need of it, such as its status or result"
+    assert words in str(outer.run_task_sync(Task(type="outer")).error)
+    with pytest.raises(InvalidGraph, match=f"returns RunResult: RunResult is graphflow's own .*{words}"):
+        annotated.run_task_sync(Task(type="outer"))
 
 
 def test_outcome_of_a_run_inside_a_run_can_be_kept_and_asked_for_in_conditions() -> None:
