@@ -7,11 +7,12 @@ of a class that this process does not know, an object with nothing but a value i
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import Enum
 from typing import Any
 
 from graphflow.codec import TAG, encode, is_built_in, rebuilt, registered_type, stored_data
-from graphflow.errors import CorruptState
+from graphflow.errors import CorruptState, UnknownType
 from graphflow.expressions.members import member_or_value
 
 _COLLECTIONS: dict[type, type] = {tuple: tuple, set: set, frozenset: frozenset}
@@ -65,13 +66,14 @@ def _seen_single(cls: type | None, data: dict[str, Any], key: str) -> Any:
             return _COLLECTIONS[cls](members)
         except TypeError:
             return members  # of a set of models, which are dicts here
-    return _seen(content, key) if type(content) in (list, dict) else rebuilt(data, key)
+    is_collection = issubclass(cls, Collection) and not issubclass(cls, str | bytes)
+    return _seen(content, key) if is_collection and type(content) in (list, dict) else rebuilt(data, key)
 
 
 def _seen_member(data: dict[str, Any], key: str) -> Any:
     value = _seen(data["value"], key)
     try:
         member = rebuilt(data, key)
-    except CorruptState:
+    except (CorruptState, UnknownType):
         return value  # of a member that the Enum has no more
     return member_or_value(member, value)
