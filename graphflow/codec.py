@@ -199,10 +199,12 @@ def _writer_of_unregistered(value: Any) -> Callable[[Any, int], Any]:
             return _writers[base]
     if (own := _refusal_of_own_type(type(value))) is not None:
         raise _Refused(value, own)
-    if inspect.isgenerator(value) or inspect.isasyncgen(value):
-        raise _Refused(value, "a generator is no value; store a list of what it yields")
     if inspect.isroutine(value):
         raise _Refused(value, "a function is no value; was it meant to be called?")
+    if inspect.isawaitable(value):
+        raise _Refused(value, f"a {name} is still to be awaited; store what it gives")
+    if inspect.isgenerator(value) or inspect.isasyncgen(value):
+        raise _Refused(value, f"a {name} can be gone through once; store a list of what it yields")
     raise _Refused(value)
 
 

@@ -6,9 +6,10 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from graphflow.codec import encode, register_type
+from graphflow.graph.noun import Noun
 
 
 @register_type(name="graphflow.RunStatus")
@@ -36,10 +37,8 @@ TaskStatus = RunStatus
 
 
 @register_type(name="graphflow.Task")
-class Task(BaseModel):
+class Task(Noun):
     """What somebody wants done. `params` is JSON plus registered types."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: str
     objective: str = ""

@@ -108,7 +108,7 @@ def rows() -> Iterator[int]:
     ("returned", "words"),
     [
         (lambda: rows, "a function is no value; was it meant to be called?"),
-        (lambda: rows(), "a generator is no value; store a list of what it yields"),
+        (lambda: rows(), "a generator can be gone through once; store a list of what it yields"),
     ],
 )
 def test_node_that_returned_a_generator_or_its_function_is_told_so(
