@@ -40,6 +40,7 @@ class NodeStatus(StrEnum):
 ACTIVE_STATUSES = (NodeStatus.RUNNING, NodeStatus.READY, NodeStatus.WAITING)
 
 
+@register_type(name="graphflow.Cause")
 @dataclass(frozen=True, slots=True)
 class Cause:
     """An exception behind a failure, as plain data."""

@@ -49,6 +49,22 @@ def test_own_types_come_back_equal_and_of_their_type(value: Any) -> None:
     assert encode(decode(text)) == text
 
 
+def test_failure_with_its_causes_comes_back_equal() -> None:
+    agent = Agent(cache=MemoryCache())
+
+    @agent.node(max_retries=1)
+    def work() -> None:
+        try:
+            raise KeyError("inner")
+        except KeyError as error:
+            raise ValueError("outer") from error
+
+    (failure,) = agent.run_task_sync(Task(type="test")).failures
+
+    assert failure.causes
+    assert decode(encode(failure)) == failure
+
+
 def test_names_of_own_types_are_kept_for_them() -> None:
     class Mine(enum.Enum):
         A = 1
