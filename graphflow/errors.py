@@ -16,6 +16,7 @@ GraphflowError
 │   ├── ValueTooLarge       over max_value_bytes
 │   ├── TransactionTooLarge over max_transaction_bytes
 │   ├── WrongType           append to what is no list, increment of what is no number
+│   ├── NoItems             the source of a map holds something else
 │   ├── NoMessage           none came in time; also a TimeoutError
 │   ├── NoSignal            nobody answered in time; also a TimeoutError
 │   ├── TransactionClosed   the module run that owned this cache has ended
@@ -224,6 +225,14 @@ class WrongType(StateError):
         self.key = key
         self.operation = operation
         super().__init__(f"cannot {operation} {key!r}: it holds {found}, {operation} needs {wanted}")
+
+
+class NoItems(StateError):
+    """The source of a map, a node's result or a state key, is no list of items."""
+
+    def __init__(self, source: str, found: str, advice: str) -> None:
+        self.source = source
+        super().__init__(f"map_over={source!r} holds {found}, not a list of items; {advice}")
 
 
 class NoMessage(StateError, TimeoutError):

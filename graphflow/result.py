@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphflow.codec import decode
+from graphflow.codec import decode, register_type
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import ItemNumber, RunId
 from graphflow.planning.plan import Plan, PlanNode
@@ -26,6 +26,7 @@ class _Record:
             raise KeyError(name) from None
 
 
+@register_type(name="graphflow.RunFailure")
 @dataclass(frozen=True)
 class RunFailure(_Record):
     """Something that failed for good: a node, or one item of a map node."""
@@ -101,6 +102,7 @@ def run_failure(node: str, item: int | None, failure: Failure, attempts: int) ->
     return RunFailure(node, item, failure.summary, attempts, failure.traceback, failure.causes)
 
 
+@register_type(name="graphflow.ModuleResult")
 @dataclass(frozen=True)
 class ModuleResult(_Record):
     """What one module of a node came to."""
@@ -111,6 +113,7 @@ class ModuleResult(_Record):
     error: str | None
 
 
+@register_type(name="graphflow.NodeResult")
 @dataclass(frozen=True)
 class NodeResult(_Record):
     """What one node came to in its last visit. Times are seconds since 1970, 0 where there is none."""

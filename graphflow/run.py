@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
+from graphflow.codec import register_type
 from graphflow.errors import UNREADABLE
 from graphflow.graph.tasks import RunStatus, Task
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from graphflow.ids import ItemNumber, ModuleNumber, NodeNumber, RunId
 
 
+@register_type(name="graphflow.NodeStatus")
 class NodeStatus(StrEnum):
     """Ready, running and waiting are the active ones."""
 
@@ -39,6 +41,7 @@ class NodeStatus(StrEnum):
 ACTIVE_STATUSES = (NodeStatus.RUNNING, NodeStatus.READY, NodeStatus.WAITING)
 
 
+@register_type(name="graphflow.Cause")
 @dataclass(frozen=True, slots=True)
 class Cause:
     """An exception behind a failure, as plain data."""
@@ -378,7 +381,7 @@ class Run:
     started: float = 0
     finished: float = 0
     #: Values decoded for expressions: key -> (text, value). A memo, no state.
-    plain: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    seen: dict[str, tuple[str, Any]] = field(default_factory=dict)
     #: Whether conditions hold: expression text -> (texts that it read, answer). A memo, no state.
     evaluated: dict[str, tuple[tuple[str | None, ...], bool]] = field(default_factory=dict)
 

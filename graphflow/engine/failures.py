@@ -96,7 +96,9 @@ def _is_final(error: BaseException) -> bool:
     seen = {id(error)}
     while waiting:
         each, final = waiting.pop()
-        if isinstance(each, final) and not isinstance(each, MissingKey):
+        # A refusal beside another failure is made again, by the next attempt with the same answer.
+        harmless = MissingKey if each is error else (MissingKey, AnswerRefused)
+        if isinstance(each, final) and not isinstance(each, harmless):
             return True
         behind = [(member, final) for member in _members(each)]
         if each.__cause__ is not None:

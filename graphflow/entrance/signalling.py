@@ -9,6 +9,7 @@ from difflib import SequenceMatcher
 from itertools import islice
 from typing import Any
 
+from graphflow.codec import register_type
 from graphflow.engine.drive import is_inside
 from graphflow.errors import InvalidSignal, RunOver
 from graphflow.ids import RunId
@@ -26,6 +27,7 @@ NAMES_TOLD = 3
 NAMES_COMPARED = 1_000
 
 
+@register_type(name="graphflow.SignalSent")
 @dataclass(frozen=True, slots=True)
 class SignalSent:
     """A signal that was stored for a run. `waits` are those for it at that moment, who has waited longest first; if there

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, PlainValidator, PydanticUserError
 from pydantic._internal._model_construction import ModelMetaclass
 
 from graphflow.bounds import as_read, real_number
+from graphflow.codec import register_type
 from graphflow.errors import UnknownSetting
 from graphflow.graph.noun import Names, Noun, unknown_in
 from graphflow.settings import DEFAULT_TIMEOUT_SECONDS
@@ -28,6 +29,7 @@ END = "END"
 _WITHOUT_ANNOTATION = re.compile(r"A non-annotated attribute was detected: `(\w+) =")
 
 
+@register_type(name="graphflow.ModuleType")
 class ModuleType(StrEnum):
     """What a module is for. Only FLOW_CONTROL changes how a run goes."""
 

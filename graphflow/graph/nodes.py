@@ -9,15 +9,18 @@ from typing import Annotated, Any, Literal, TypedDict
 from pydantic import AliasChoices, ConfigDict, Field, PlainValidator, SerializeAsAny
 
 from graphflow.bounds import as_read, number_or_share, whole_number
+from graphflow.codec import register_type
 from graphflow.graph.modules import AgentModule, ModuleType
 from graphflow.graph.noun import Names, Noun
 from graphflow.settings import DEFAULT_MAX_CRASHES, DEFAULT_MAX_RETRIES, DEFAULT_MAX_VISITS
 
 #: What is no such number is left as it is: the graph that the node belongs to is refused with all its problems at once.
 Count = Annotated[int, PlainValidator(as_read(whole_number))]
+Source = Annotated[str | Callable[..., Any] | None, PlainValidator(lambda value: value)]
 Share = Annotated[int | float, PlainValidator(as_read(number_or_share))]
 
 
+@register_type(name="graphflow.SnapshotControl")
 class SnapshotControl(StrEnum):
     """When the run's state is kept as a snapshot: each time the node has succeeded or failed, the first time, or not."""
 
@@ -56,7 +59,7 @@ class NodeConfig(Noun):
     #: Where this map node has its items from: a state key or node that holds them, or a generator function (sync or
     #: async) that yields them. A generator's parameters are filled by name; one called `start` is given the number of
     #: elements to leave out, those that were taken before a crash.
-    map_over: str | Callable[..., Any] | None = None
+    map_over: Source = None
     #: Of a map over the results of another map: an item starts as soon as the other map has its result, instead of when
     #: that map is done.
     pipelined: bool = False

@@ -8,10 +8,11 @@ from uuid import uuid4
 
 from pydantic import Field
 
-from graphflow.codec import encode
+from graphflow.codec import encode, register_type
 from graphflow.graph.noun import Noun
 
 
+@register_type(name="graphflow.RunStatus")
 class RunStatus(StrEnum):
     """How far a run is. The four final ones never change."""
 
@@ -35,6 +36,7 @@ FINAL_STATUSES = (RunStatus.COMPLETE, RunStatus.PARTIAL, RunStatus.FAILED, RunSt
 TaskStatus = RunStatus
 
 
+@register_type(name="graphflow.Task")
 class Task(Noun):
     """What somebody wants done. `params` is JSON plus registered types."""
 

@@ -16,6 +16,7 @@ from graphflow.graph.functions import plainness_problem
 from graphflow.graph.modules import END, AgentModule, FunctionModule, ModuleType
 from graphflow.graph.nodes import Node, NodeConfig
 from graphflow.ids import NAME_PATTERN
+from graphflow.planning.annotations import process_problem
 
 #: Names that mean something else in parameters, decisions and expressions.
 RESERVED_NAMES = (
@@ -59,6 +60,12 @@ def _config_problems(config: NodeConfig) -> Iterator[str]:
 
 
 def _map_problems(config: NodeConfig) -> Iterator[str]:
+    source: object = config.map_over
+    if inspect.isgenerator(source) or inspect.isasyncgen(source):
+        yield f"map_over is the generator that {source.__name__}() gave; give it the function, without calling it"
+    elif not (source is None or isinstance(source, str) or callable(source)):
+        kind = type(source).__name__
+        yield f"map_over is a {kind}; name the node or state key that holds the items, or give a generator function"
     if config.map_over is None:
         if config.where is not None:
             yield "where filters the items of a map, but map_over is not set"
@@ -113,3 +120,5 @@ def _module_problems(module: AgentModule) -> Iterator[str]:
         yield f"{called}: a process that yields (an async generator) {NOT_IN_THIS_VERSION}; return the result"
     elif not inspect.iscoroutinefunction(inspect.unwrap(process)):
         yield f"{called}: {kind}.process is a plain function; make it `async def process(self, cache, semaphore)`"
+    elif mistake := process_problem(process, kind):
+        yield f"{called}: {mistake}"

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from graphflow.codec import register_type
 from graphflow.errors import CorruptState
 from graphflow.events import Event
 from graphflow.graph.tasks import RunStatus, Task
@@ -85,6 +86,7 @@ class UnreadableHead:
     error: CorruptState
 
 
+@register_type(name="graphflow.Snapshot")
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A run as it was when a node had succeeded or failed, kept to be forked from."""
@@ -99,6 +101,7 @@ class Snapshot:
     revision: int
 
 
+@register_type(name="graphflow.SignalWait")
 @dataclass(frozen=True, slots=True)
 class SignalWait:
     """What one module run, or one item of a map, waits for from outside."""
@@ -134,6 +137,7 @@ def signal_waits(waits: Iterable[tuple[str, int | None, Wait]]) -> list[SignalWa
     ]
 
 
+@register_type(name="graphflow.MapProgress")
 @dataclass(frozen=True, slots=True)
 class MapProgress:
     """How far a map node is in its latest visit, at one look."""

@@ -450,7 +450,7 @@ def loaded(stored: StoredRun, plan: Plan) -> Run:
     nodes = [node.clone() for node in run.nodes]
     memos: dict[int, Any] = {id(run.nodes): nodes, id(run.task): run.task.model_copy(deep=True)}
     found = copy.deepcopy(run, memos)
-    found.plain, found.evaluated = {}, {}
+    found.seen, found.evaluated = {}, {}
     return found
 
 

@@ -693,11 +693,19 @@ def test_timeout_stays_with_the_visit_through_attempts_and_a_fork(redis_url: str
 
 
 @pytest.mark.parametrize("is_item", [False, True])
-def test_fork_of_a_run_that_failed_by_its_timeout_asks_again(is_item: bool, redis_url: str) -> None:
+@pytest.mark.parametrize("is_told_otherwise", [False, True])
+def test_fork_of_a_run_that_failed_by_its_timeout_asks_again(
+    is_item: bool, is_told_otherwise: bool, redis_url: str
+) -> None:
     agent = agent_on(redis_url)
 
     async def ask(cache):
-        answer = await cache.wait_for_signal("go", timeout=600)
+        try:
+            answer = await cache.wait_for_signal("go", timeout=600)
+        except NoSignal as error:
+            if is_told_otherwise:
+                raise NonRetryableException("nobody cares") from error
+            raise
         if answer == "hm":
             raise AnswerRefused("say more")
         return answer
@@ -715,12 +723,13 @@ def test_fork_of_a_run_that_failed_by_its_timeout_asks_again(is_item: bool, redi
             return await ask(cache)
 
     async def main() -> RunResult:
-        run_id = f"overdue-for-good-{is_item}"
+        run_id = f"overdue-for-good-{is_item}-{is_told_otherwise}"
         await agent.run_task(task(), state={"papers": ["a"]}, run_id=run_id)
         await answered(agent, run_id, "hm", name="go")
         let_patience_end(redis_url, run_id)
         failed = await agent.resume(run_id)
-        assert failed.failures[0].error == "NoSignal: no signal 'go' within timeout=600 s"
+        error = "nobody cares" if is_told_otherwise else "NoSignal: no signal 'go' within timeout=600 s"
+        assert error in failed.failures[0].error
         assert failed.failures[0].attempts == 1, "the next attempt would find the same"
         fork = await agent.fork(run_id)
         assert fork.status is RunStatus.SUSPENDED, fork.error

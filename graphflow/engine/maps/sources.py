@@ -20,7 +20,7 @@ from graphflow.engine.attempt import Attempt, CameTo
 from graphflow.engine.body import raised
 from graphflow.engine.maps.feed import Feed, Filter
 from graphflow.engine.run_view import RunView
-from graphflow.errors import NonRetryableException
+from graphflow.errors import NoItems, NonRetryableException
 from graphflow.executors.executor import Executor
 from graphflow.executors.inline import watch_for_stop
 from graphflow.expressions import Expression
@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 #: Elements, and seconds, after which a thread that runs a sync generator hands over what it has.
 CHUNK_ITEMS = 256
 CHUNK_SECONDS = 0.02
+
+#: Stands for the result of a node that has none: it was skipped, say.
+_NO_RESULT = object()
 
 
 class SourceBody:
@@ -79,7 +82,9 @@ class SourceBody:
                 )
             elements: AsyncGenerator[Any, None] = _records(node, self._view, start)
         elif self._map.generator is None:
-            return ItemsStored(node.index, attempt.visit, await _read_list(node, transaction, keeps))
+            return ItemsStored(
+                node.index, attempt.visit, await _read_list(node, transaction, self._view, keeps)
+            )
         else:
             bindings = self._map.generator.bindings
             arguments = await arguments_of(bindings, transaction, self._semaphore)
@@ -122,18 +127,34 @@ async def _records(node: PlanNode, view: RunView, start: int) -> AsyncGenerator[
                 yield record
 
 
-async def _read_list(node: PlanNode, transaction: Transaction, keeps: Filter) -> list[tuple[ItemNumber, str]]:
+async def _read_list(
+    node: PlanNode, transaction: Transaction, view: RunView, keeps: Filter
+) -> list[tuple[ItemNumber, str]]:
     assert node.map is not None
     name = node.map.source
     if node.map.source_node is not None:
-        source = await transaction.node_result(name, None)
-        if source is None:
+        source = await transaction.node_result(name, _NO_RESULT)
+        if source is _NO_RESULT or (source is None and view.was_reduced_from_nothing(name)):
             source = []
     else:
         source = await transaction.get(name)
     if isinstance(source, str | bytes | dict) or not isinstance(source, Iterable):
-        raise TypeError(f"map_over={name!r} holds {type(source).__name__}, not a list of items")
+        raise NoItems(name, type(source).__name__, _advice(node, source))
     return [(index, encode(item, name)) for index, item in enumerate_items(source) if keeps(item, index)]
+
+
+def _advice(node: PlanNode, source: Any) -> str:
+    """What to do about a source that is no list."""
+    assert node.map is not None
+    if source is None and node.map.source_node is not None:
+        return "did it forget to return? For no items it returns []"
+    if source is None:
+        return "was it forgotten? For no items it is []"
+    if isinstance(source, dict):
+        return "its items would be list(it.items()), its keys list(it)"
+    if isinstance(source, str | bytes):
+        return "split it, or put it into a list if it is one item"
+    return "put it into a list if it is one item"
 
 
 def _filter(node: PlanNode, transaction: Transaction, view: RunView) -> Filter:
