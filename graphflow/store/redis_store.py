@@ -101,7 +101,7 @@ class RedisStore:
             await beside_loop(self._server.start)
         await self._redis.open()
         try:
-            await self._check_schema()
+            await _check_schema(self._redis, self._keys.meta)
             await check_server(self._redis, self._address, self._on_risk)
         except BaseException:
             await self.aclose()
@@ -116,16 +116,6 @@ class RedisStore:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-    async def _check_schema(self) -> None:
-        meta = self._keys.meta
-        found = await self._redis.command(lambda client: client.hget(meta, "schema"), meta)
-        if found is None:
-            await self._redis.command(lambda client: client.hsetnx(meta, "schema", str(SCHEMA)), meta)
-        elif not found.isdecimal():
-            raise CorruptState(meta, f"its schema is {found!r}, no number")
-        elif int(found) > SCHEMA:
-            raise SchemaTooNew(int(found), SCHEMA)
 
     # Creating and taking runs
 
@@ -326,3 +316,13 @@ class RedisStore:
         if answer[0] == "gone":
             raise RunNotFound(run_id, self.masked_url)
         return bool(answer[0] == "ok")
+
+
+async def _check_schema(redis: PatientClient, meta: str) -> None:
+    found = await redis.command(lambda client: client.hget(meta, "schema"), meta)
+    if found is None:
+        await redis.command(lambda client: client.hsetnx(meta, "schema", str(SCHEMA)), meta)
+    elif not found.isdecimal():
+        raise CorruptState(meta, f"its schema is {found!r}, no number")
+    elif int(found) > SCHEMA:
+        raise SchemaTooNew(int(found), SCHEMA)
