@@ -14,8 +14,8 @@ A map for readers, in the order in which the code is best read; docs/architectur
     agent.py             the front door (builder.py builds the graph), result.py what a run came to, cli/ the command
     testing/             for tests of graphs: a store in memory, a clock to turn, every order, crashes, a module alone
 
-The rest is ground: errors, ids, settings, bounds, clock, beside_loop, codec, values, expressions, failpoints. executors/
-holds where bodies run, server/ how a Redis is reached. Data flows one way: graph -> plan -> run (stored) -> attempt -> outcome -> transition
+The rest is ground: errors, ids, settings, bounds, clock, beside_loop, own_loop, interruptions, codec, values, expressions,
+failpoints. executors/ holds where bodies run, server/ how a Redis is reached. Data flows one way: graph -> plan -> run (stored) -> attempt -> outcome -> transition
 -> commit -> events -> people.
 """
 
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from graphflow.graph.modules import END, AgentModule, ModuleConfig, ModuleType
     from graphflow.graph.nodes import Node, NodeConfig, SnapshotControl
     from graphflow.graph.tasks import RunStatus, Task, TaskStatus
-    from graphflow.result import ModuleResult, NodeResult, RunFailure, RunResult
+    from graphflow.result import ModuleResult, NodeResult, RunFailure, RunResult, RunSummary
     from graphflow.run import NodeStatus
     from graphflow.store.cache import RedisCache
     from graphflow.store.contract import MapProgress, SignalWait, Snapshot
@@ -102,7 +102,7 @@ _HOMES = {
     "graphflow.graph.modules": ("END", "AgentModule", "ModuleConfig", "ModuleType"),
     "graphflow.graph.nodes": ("Node", "NodeConfig", "SnapshotControl"),
     "graphflow.graph.tasks": ("RunStatus", "Task", "TaskStatus"),
-    "graphflow.result": ("ModuleResult", "NodeResult", "RunFailure", "RunResult"),
+    "graphflow.result": ("ModuleResult", "NodeResult", "RunFailure", "RunResult", "RunSummary"),
     "graphflow.run": ("NodeStatus",),
     "graphflow.store.contract": ("MapProgress", "SignalWait", "Snapshot"),
 }
@@ -127,6 +127,7 @@ __all__ = [
     "RunStatus",
     "RunResult",
     "RunFailure",
+    "RunSummary",
     "NodeResult",
     "ModuleResult",
     "NodeStatus",

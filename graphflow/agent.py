@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
-from typing import Any, Never, TypeVar
+from datetime import datetime
+from typing import Any, Never
 from uuid import uuid4
 
-from graphflow.bounds import AGENT_BOUNDS, CALL_BOUNDS, checked, checked_stall_seconds
+from graphflow.bounds import AGENT_BOUNDS, CALL_BOUNDS, checked, checked_choice, checked_stall_seconds
 from graphflow.builder import GraphBuilder
 from graphflow.clock import now
 from graphflow.codec import decode, decode_all
@@ -23,18 +22,20 @@ from graphflow.entrance.fork import enter_fork
 from graphflow.entrance.session import Session, Sessions
 from graphflow.entrance.signalling import SignalSent, send_signal
 from graphflow.entrance.sweep import Sweep
-from graphflow.errors import GraphflowError, RunOver
+from graphflow.errors import GraphflowError, RunInterrupted, RunOver
 from graphflow.events import Event, RunFinished
 from graphflow.graph.flow import names_of
 from graphflow.graph.noun import refuse_unknown
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import RunId, check_run_id
+from graphflow.interruptions import draining, handled, stop_driven
 from graphflow.map_results import results_as_completed, results_in_order
 from graphflow.origin import code_of, name_of, refuse_while_loading
+from graphflow.own_loop import in_own_loop, is_in_loop
 from graphflow.planning.compile import compile_plan
 from graphflow.planning.plan import Plan
 from graphflow.requests import cancel_request, message_request
-from graphflow.result import NodeResult, RunResult, run_result
+from graphflow.result import NodeResult, RunResult, RunSummary, run_result, run_summary
 from graphflow.run import Run
 from graphflow.settings import (
     DEFAULT_DRAIN_SECONDS,
@@ -44,12 +45,10 @@ from graphflow.settings import (
 )
 from graphflow.state.names import checked_name, initial_texts
 from graphflow.store.cache import RedisCache
-from graphflow.store.contract import MapProgress, Retention, RunHead, Snapshot, Store
+from graphflow.store.contract import MapProgress, Retention, RunHead, Snapshot, Store, UnreadableHead
 from graphflow.values import value_text
 
 logger = logging.getLogger(__name__)
-
-_Result = TypeVar("_Result")
 
 #: Seconds after which `stream` looks for events that another process committed.
 STREAM_POLL_SECONDS = 0.2
@@ -144,6 +143,9 @@ class Agent(GraphBuilder):
         finished run comes back, an interrupted run is resumed, one that another process drives is waited for.
         InvalidGraph, TaskMismatch, PlanMismatch, UnstorableValue, ValueTooLarge and StoreError are raised before
         anything runs.
+
+        Ctrl-C or SIGTERM lets what runs end and be stored, says how to go on, and raises RunInterrupted; a second one ends
+        the process. That is so in the main thread, unless somebody else has set a handler of the signal.
         """
         return await self._run_task(task, state, run_id, _Watch())
 
@@ -152,10 +154,13 @@ class Agent(GraphBuilder):
     ) -> RunResult:
         """`run_task` for code without an event loop; in one that runs (a notebook) it blocks it until the end."""
 
-        def run() -> RunResult:
-            return asyncio.run(self.run_task(task, state=state, run_id=run_id))
+        def begin() -> Coroutine[Any, Any, RunResult]:
+            return self.run_task(task, state=state, run_id=run_id)
 
-        return _in_thread(run) if _is_in_loop() else run()
+        if not is_in_loop():
+            return asyncio.run(begin())
+        with handled():
+            return in_own_loop(begin, waits_on=stop_driven)
 
     async def resume(self, run_id: str, *, accept_changes: bool = False) -> RunResult:
         """Go on with a run that was interrupted; a finished one's result comes back. RunNotFound.
@@ -187,7 +192,7 @@ class Agent(GraphBuilder):
             async def resume(run_id: RunId) -> RunResult | None:
                 async with setting_aside(session.store, run_id):
                     head = await session.store.head(run_id)
-                if head.agent != self.name or head.status.is_final:
+                if not self._owns(head) or head.status.is_final:
                     return None
                 if head.status is RunStatus.SUSPENDED and not await _has_news(session.store, head.id):
                     return None
@@ -211,6 +216,35 @@ class Agent(GraphBuilder):
             own_id = None if run_id is None else check_run_id(run_id)
             head = await enter_fork(entrance, parent, at, own_id)
             return await self._finish(entrance, head, head.task, _Watch())
+
+    async def runs(
+        self,
+        *,
+        status: RunStatus | str | None = None,
+        since: float | datetime | None = None,
+        limit: int | None = 100,
+    ) -> list[RunSummary]:
+        """The runs of this agent, the one created last first, from any process.
+
+        Of a `status`, if one is given; created at `since` (seconds since 1970, or a datetime) or later; no more than
+        `limit`, None for all. A run that cannot be read is left out, with a warning that names it. InvalidSetting.
+        """
+        wanted = None if status is None else RunStatus(checked_choice("status", status, [*RunStatus]))
+        limit = checked(CALL_BOUNDS, "limit", limit)
+        begin = since.timestamp() if isinstance(since, datetime) else checked(CALL_BOUNDS, "since", since)
+        found: list[RunSummary] = []
+        async with (
+            self._sessions.open() as session,
+            aclosing(session.store.heads((begin or 0.0) * 1000)) as heads,
+        ):
+            async for head in heads:
+                if isinstance(head, UnreadableHead):
+                    logger.warning("run %s is left out: %s", head.id, head.error)
+                elif self._owns(head) and wanted in (None, head.status):
+                    found.append(run_summary(head))
+                    if len(found) == limit:
+                        break
+        return found
 
     async def snapshots(self, run_id: str) -> list[Snapshot]:
         """What can be forked of a run besides its end, the first one first; the last 10 are kept. RunNotFound."""
@@ -350,6 +384,9 @@ class Agent(GraphBuilder):
             head = await entrance.new(task, initial, None if run_id is None else check_run_id(run_id))
             return await self._finish(entrance, head, task, watch)
 
+    def _owns(self, head: RunHead) -> bool:
+        return head.agent == self.name
+
     def _entrance(self, session: Session, plan: Plan) -> Entrance:
         terms = Terms(
             agent=self.name,
@@ -374,7 +411,13 @@ class Agent(GraphBuilder):
         await check_plan(entrance.session.store, entrance.plan, head)
         watch.run_id = head.id
         watch.committed.set()
-        run = await entrance.finish(head, on_commit=watch.committed.set, waits=waits)
+        with draining(head.id, entrance.session.drain) as driven:
+            try:
+                run = await entrance.finish(head, on_commit=watch.committed.set, waits=waits)
+            except RunInterrupted:
+                await driven.raise_if_stopped()
+                raise
+            await driven.raise_if_stopped()
         outcome = await self._result(entrance.session, entrance.plan, run)
         for each in (task, outcome.task):
             each.status, each.result = outcome.status, outcome.result
@@ -389,7 +432,7 @@ class Agent(GraphBuilder):
         }
 
         def read_map(name: str) -> list[Any]:
-            return _in_thread(lambda: asyncio.run(self._map_results(run.id, name)))
+            return in_own_loop(lambda: self._map_results(run.id, name))
 
         return run_result(plan, run, failed_items, read_map)
 
@@ -409,34 +452,6 @@ class _Watch:
 
 def _log_refusal(run_id: RunId, error: GraphflowError) -> None:
     logger.error("run %s is not resumed: %s", run_id, error)
-
-
-def _is_in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _in_thread(function: Callable[[], _Result]) -> _Result:
-    """Call it in a thread of its own, with this context, and wait for it: it may run an event loop there."""
-    context = contextvars.copy_context()
-    outcome: list[_Result] = []
-    errors: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            outcome.append(context.run(function))
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=call, name="graphflow-sync")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return outcome[0]
 
 
 async def _has_news(store: Store, run_id: RunId) -> bool:

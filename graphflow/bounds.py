@@ -134,6 +134,7 @@ CALL_BOUNDS: Mapping[str, Bounds] = {
     "grace_seconds": _duration(),
     "--grace": _duration(),
     "limit": _count(or_none=True),
+    "since": Bounds("a finite number of seconds since 1970", real_number, 0, _LARGEST, or_none=True),
     "at": _count(or_none=True),
     "--at": _count(or_none=True),
     "--count": _count(),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, Never, NoReturn, TypeVar, Unpack, overload
 
 from graphflow.graph.flow import names_of
 from graphflow.graph.functions import function_name
@@ -74,6 +74,8 @@ class GraphBuilder:
 
         `options` are the fields of `NodeConfig`, `timeout` is in seconds per attempt. UnknownSetting.
         """
+        if function is not None and not callable(function):
+            raise TypeError(f"@agent.node takes its options by name, as @agent.node(name={function!r})")
         _refuse_unknown("@agent.node", self.node, options)
 
         def decorate(function: _Function) -> _Function:
@@ -88,10 +90,27 @@ class GraphBuilder:
 
         return decorate if function is None else decorate(function)
 
+    @overload
+    def decide(self, misplaced: Never, /) -> NoReturn: ...
+    @overload
     def decide(
         self,
+        /,
         *,
         to: str | Sequence[str],
+        after: str | Sequence[str] = (),
+        name: str | None = None,
+        start: bool | None = None,
+        snapshot: SnapshotControl | None = None,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        **options: Unpack[NodeOptions],
+    ) -> Callable[[_Function], _Function]: ...
+    def decide(
+        self,
+        misplaced: object = None,
+        /,
+        *,
+        to: str | Sequence[str] | None = None,
         after: str | Sequence[str] = (),
         name: str | None = None,
         start: bool | None = None,
@@ -101,10 +120,12 @@ class GraphBuilder:
     ) -> Callable[[_Function], _Function]:
         """Make a function flow control: it returns a name out of `to`, a list of names, END, or None to fall through.
 
-        END need not be listed; with an empty `to` the function ends the run or falls through. UnknownSetting.
+        END need not be listed; with an empty `to` the function ends the run or falls through. UnknownSetting; TypeError
+        without `to`.
         """
-
         _refuse_unknown("@agent.decide", self.decide, options)
+        if misplaced is not None or to is None:
+            raise TypeError(_what_decide_takes(misplaced))
 
         def decorate(function: _Function) -> _Function:
             module = FunctionModule(
@@ -140,11 +161,24 @@ class GraphBuilder:
         )
 
 
+def _what_decide_takes(misplaced: object) -> str:
+    decides = f" on {function_name(misplaced)!r}" if callable(misplaced) else ""
+    to = repr(misplaced) if isinstance(misplaced, str | list | tuple) else '["left", "right"]'
+    return (
+        f"@agent.decide{decides} lacks to=, the nodes that the function may choose, as @agent.decide(to={to}); "
+        "to=[] if it only ends the run"
+    )
+
+
 def _refuse_unknown(door: str, method: Callable[..., Any], options: NodeOptions) -> None:
     """UnknownSetting for options that are no fields of NodeConfig; the nearest may be a parameter of the method."""
     known = set(settings_of(NodeConfig))
     if not options.keys() <= known:
-        refuse_unknown(door, options, known | (signature(method).parameters.keys() - {"function", "options"}))
+        refuse_unknown(
+            door,
+            options,
+            known | (signature(method).parameters.keys() - {"function", "misplaced", "options"}),
+        )
 
 
 def _config(options: NodeOptions) -> NodeConfig:

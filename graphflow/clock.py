@@ -1,5 +1,8 @@
 """What time is it, and who calls when it has come? Asked here by everybody but event loops, whose timers have a clock of
 their own, so that a test can turn all of it (see `testing/clock.py`).
+
+Who waits in an event loop asks that one, `loop.time()`; whose lease ends in a while, `monotonic`; who waits for another process
+or a thread, `outside`. `now` is for what is stored, and for how long ago that was: it may stand still, or jump.
 """
 
 from __future__ import annotations
@@ -80,9 +83,18 @@ class ThreadAlarm:
             return not self._is_closed
 
 
+def outside() -> float:
+    """Seconds, never set back, whatever a test does to the time: for who waits for another process or a thread.
+
+    Not `time.monotonic`, which libraries that freeze the time replace.
+    """
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
 class _Real:
     time_ns = staticmethod(time.time_ns)
-    monotonic = staticmethod(time.monotonic)
+    # A lease ends by Redis' clock, which nobody freezes.
+    monotonic = staticmethod(outside)
     thread_time = staticmethod(time.thread_time)
     alarm = staticmethod(ThreadAlarm)
 
@@ -99,11 +111,6 @@ def now() -> float:
 def monotonic() -> float:
     """Seconds, never set back."""
     return _source.monotonic()
-
-
-def ticks() -> Callable[[], float]:
-    """What `monotonic` asks, for who asks it twice for each of a million items and is gone before the source changes."""
-    return _source.monotonic
 
 
 def thread_time() -> float:

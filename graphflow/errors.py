@@ -421,9 +421,11 @@ class RunStalled(RunError):
 
 
 class RunInterrupted(RunError):
-    """This process was asked to stop (`Agent.drain`) before the run was over; the run can be resumed."""
+    """This process was asked to stop before the run was over, by `Agent.drain` or by a signal, whose number is `signal`; the
+    run can be resumed."""
 
     def __init__(self, run_id: str) -> None:
+        self.signal: int | None = None
         super().__init__(
             run_id,
             f"run {run_id!r} was interrupted and given back; start it again under this run_id, or type "
@@ -451,6 +453,7 @@ class StoreUnreachable(StoreError):
 
     def __init__(self, url: str, reason: str) -> None:
         self.url = url
+        self.reason = reason
         super().__init__(
             f"cannot reach Redis at {url}: {reason}; start it, or correct --url / GRAPHFLOW_REDIS_URL, "
             "or use --url embedded:// to run without a server of your own"
@@ -462,6 +465,7 @@ class StoreBusy(StoreUnreachable):
 
     def __init__(self, url: str, reason: str) -> None:
         self.url = url
+        self.reason = reason
         remedy = "try again when it has loaded its data or ended its script"
         if reason.startswith("max number of clients"):
             remedy = "raise its maxclients, or end programs that keep connections open"

@@ -8,10 +8,12 @@ from typing import Any
 
 from graphflow.codec import decode, register_type
 from graphflow.graph.tasks import RunStatus, Task
-from graphflow.ids import ItemNumber
+from graphflow.ids import ItemNumber, RunId
 from graphflow.planning.plan import Plan, PlanNode
 from graphflow.rules.explain import asked, explain
 from graphflow.run import Cause, Failure, NodeState, NodeStatus, Run
+from graphflow.server.owner import is_gone, owner_text
+from graphflow.store.contract import RunHead
 
 
 class _Record:
@@ -44,6 +46,56 @@ class RunFailure(_Record):
         place = self.node if self.item is None else f"{self.node} item {self.item}"
         times = f" after {self.attempts} attempts" if self.attempts > 1 else ""
         return f"{place} failed{times}: {self.error}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """A run at one look, without its state and results. Times are seconds since 1970, 0 where there is none."""
+
+    run_id: RunId
+    status: RunStatus
+    #: Of its task.
+    type: str
+    objective: str
+    created: float
+    started: float
+    #: When something of it was last stored.
+    updated: float
+    finished: float
+    #: Nodes that have settled, of all that the graph has.
+    nodes_done: int
+    nodes: int
+    #: For people, as `3/5 nodes, 1 active`; with maps under way and signals that are waited for.
+    progress: str
+    #: Who drives it, as `host:pid`; empty if nobody does, as far as is known.
+    driver: str
+    error: str
+
+
+def run_summary(head: RunHead) -> RunSummary:
+    done, nodes = head.nodes
+    return RunSummary(
+        run_id=head.id,
+        status=head.status,
+        type=head.task.type,
+        objective=head.task.objective,
+        created=head.created / 1000,
+        started=head.started / 1000,
+        updated=head.updated / 1000,
+        finished=head.finished / 1000,
+        nodes_done=done,
+        nodes=nodes,
+        progress=head.progress,
+        driver=driver_of(head),
+        error=head.error,
+    )
+
+
+def driver_of(head: RunHead) -> str:
+    """Who drives it, as `host:pid`; empty if it is over or its owner is known to be gone."""
+    if head.status.is_final or not head.owner or is_gone(head.owner):
+        return ""
+    return owner_text(head.owner)
 
 
 def run_failure(node: str, item: int | None, failure: Failure, attempts: int) -> RunFailure:

@@ -74,7 +74,10 @@ def nothing_stands_still() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def logging_stays_as_it_is() -> Iterator[None]:
     """Commands that are run in this process set levels, as they do for themselves."""
-    loggers = [logging.getLogger(name) for name in ("graphflow", "graphflow.store.checks")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("graphflow", "graphflow.store.checks", "graphflow.store.patient_client")
+    ]
     levels = [logger.level for logger in loggers]
     yield
     for logger, level in zip(loggers, levels, strict=True):

@@ -32,6 +32,8 @@ FLOORS: list[list[str]] = [
         "failpoints",
         "clock",
         "beside_loop",
+        "own_loop",
+        "interruptions",
         "expressions",
         "codec",
         "values",

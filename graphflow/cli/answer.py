@@ -9,7 +9,6 @@ from typing import Any
 
 import typer
 
-from graphflow.cli.drive import owner_text
 from graphflow.cli.exits import Interrupted
 from graphflow.cli.faces import Face
 from graphflow.cli.loading import prefix_of
@@ -20,6 +19,7 @@ from graphflow.cli.stored import Looker, looking_at, store_with_run
 from graphflow.entrance import signalling
 from graphflow.ids import RunId
 from graphflow.server.address import Address
+from graphflow.server.owner import owner_text
 from graphflow.settings import DEFAULT_DRAIN_SECONDS
 from graphflow.state.names import checked_name
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from graphflow.cli.drive import owner_text
 from graphflow.cli.exits import Interrupted
 from graphflow.cli.faces import Face
 from graphflow.cli.loading import prefix_of
@@ -17,6 +16,7 @@ from graphflow.cli.stored import Looker, looking_at, store_with_run
 from graphflow.entrance.cancelling import cancel_undriven
 from graphflow.errors import LeaseHeld, RunOver
 from graphflow.requests import cancel_request
+from graphflow.server.owner import owner_text
 
 if TYPE_CHECKING:
     from graphflow.server.address import Address

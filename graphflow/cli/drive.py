@@ -18,7 +18,7 @@ from graphflow.cli.faces import Face
 from graphflow.cli.signals import Interruptions
 from graphflow.errors import RunInterrupted, RunNotFound, StoreError
 from graphflow.ids import RunId
-from graphflow.server.owner import current_owner
+from graphflow.server.owner import current_owner, owner_text
 
 if TYPE_CHECKING:
     from graphflow.agent import Agent
@@ -102,8 +102,3 @@ def progress_of(head: RunHead) -> str:
     if head.owner and head.owner != current_owner():
         return f"{head.progress}, driven by {owner_text(head.owner)}"
     return head.progress
-
-
-def owner_text(owner: str) -> str:
-    """Host and process of an owner, as `host:pid`."""
-    return owner.rpartition(":")[0]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 
 import typer
 
-from graphflow.cli.drive import owner_text
 from graphflow.cli.faces import FAILURES_SHOWN, Face, value_text
 from graphflow.cli.loading import prefix_of
 from graphflow.cli.redis_lines import lines_for_run
@@ -16,11 +16,10 @@ from graphflow.cli.run import start_logging
 from graphflow.cli.stored import Looker, StoredNode, looking_at, store_with_run
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import RunId
-from graphflow.result import RunFailure
+from graphflow.result import RunFailure, driver_of
 from graphflow.rules.explain import explain
 from graphflow.server.address import Address
-from graphflow.server.owner import is_gone
-from graphflow.store.contract import MapProgress, RunHead, SignalWait
+from graphflow.store.contract import MapProgress, RunHead, SignalWait, UnreadableHead
 from graphflow.store.opening import address_of, is_there
 
 #: Waits for signals that `show` tells in full.
@@ -34,17 +33,11 @@ def list_runs(count: int, *, url: str | None) -> None:
     if not heads:
         face.say(f"no runs in {address.masked}; `graphflow demo` makes a first one")
         return
-    rows = [
-        [
-            head.id,
-            head.status.value,
-            head.progress,
-            _time_text(head.started or head.created),
-            _owner_now(head),
-        ]
-        for head in heads
-    ]
+    rows = [_row_of(head) for head in heads]
     face.table(["RUN", "STATUS", "PROGRESS", "STARTED", "OWNER"], rows)
+    for head in heads:
+        if isinstance(head, UnreadableHead):
+            face.say(f"{head.id}: {head.error}")
 
 
 def list_waiting(count: int, *, url: str | None) -> None:
@@ -79,9 +72,26 @@ def explain_node(reference: str, node: str, agent: str | None, *, url: str | Non
     asyncio.run(_explain(reference, node, store_with_run(reference, url), prefix_of(agent), Face()))
 
 
-async def _recent(address: Address, count: int) -> list[RunHead]:
-    async with looking_at(address) as looker:
-        return await looker.store.recent(count)
+def _row_of(head: RunHead | UnreadableHead) -> list[str]:
+    if isinstance(head, UnreadableHead):
+        return [head.id, "unreadable", "", "", ""]
+    return [
+        head.id,
+        head.status.value,
+        head.progress,
+        _time_text(head.started or head.created),
+        driver_of(head),
+    ]
+
+
+async def _recent(address: Address, count: int) -> list[RunHead | UnreadableHead]:
+    found: list[RunHead | UnreadableHead] = []
+    async with looking_at(address) as looker, aclosing(looker.store.heads()) as heads:
+        async for head in heads:
+            found.append(head)
+            if len(found) == count:
+                break
+    return found
 
 
 async def _waiting(address: Address, count: int) -> list[tuple[RunId, SignalWait]]:
@@ -140,7 +150,7 @@ def _show_head(head: RunHead, face: Face) -> None:
         face.field("held", decision)
     if head.status.is_final:
         return
-    if owner := _owner_now(head):
+    if owner := driver_of(head):
         face.field("owner", owner)
     elif head.status is RunStatus.SUSPENDED:
         face.say(f"it goes on with: graphflow signal {head.id} NAME JSON")
@@ -194,13 +204,6 @@ async def _explain(reference: str, node: str, address: Address, prefix: str | No
             raise typer.BadParameter(f"the graph has no node {node!r}; it has {', '.join(plan.by_name)}")
         run = await looker.store.load(head.id, plan)
     face.say(explain(plan, run, node))
-
-
-def _owner_now(head: RunHead) -> str:
-    """Who drives it, as `host:pid`; empty if it is over or its owner is known to be gone."""
-    if head.status.is_final or not head.owner or is_gone(head.owner):
-        return ""
-    return owner_text(head.owner)
 
 
 def _time_text(ms: float) -> str:

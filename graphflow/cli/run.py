@@ -152,12 +152,13 @@ def same_command(arguments: Sequence[str], run_id: str = "") -> str:
 
 
 def start_logging(*, verbose: bool) -> None:
-    """Messages of INFO and above to stderr, or only graphflow's errors and warnings of what may lose runs."""
+    """Messages of INFO and above to stderr, or only graphflow's errors and warnings of what may lose runs or is waited for."""
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     else:
         logging.getLogger("graphflow").setLevel(logging.ERROR)
-        logging.getLogger("graphflow.store.checks").setLevel(logging.WARNING)
+        for name in ("checks", "patient_client"):
+            logging.getLogger(f"graphflow.store.{name}").setLevel(logging.WARNING)
 
 
 # The outcome

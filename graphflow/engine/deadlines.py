@@ -11,8 +11,6 @@ import contextvars
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from graphflow.clock import ticks
-
 if TYPE_CHECKING:
     from graphflow.engine.attempt import Attempt
 
@@ -24,7 +22,8 @@ class Deadlines:
         self._context = context
         self._overdue = overdue
         self._loop = asyncio.get_running_loop()
-        self._now = ticks()
+        #: The time by which timers fire: no other clock can tell whether one has come.
+        self._now = self._loop.time
         #: Timeout -> attempts with the end of their time, the first to end first.
         self._ends: dict[float, dict[Attempt, float]] = {}
         #: Attempts whose time went on after a wait, and so ends out of order.

@@ -31,6 +31,7 @@ from graphflow.ids import RunId
 from graphflow.planning.differences import described_nodes, differences
 from graphflow.planning.plan import Plan
 from graphflow.run import Run
+from graphflow.server.owner import owner_text
 from graphflow.settings import DEFAULT_DRAIN_SECONDS
 from graphflow.store.contract import HeldRun, RunHead, Store
 
@@ -38,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at a run that another process drives.
 POLL_SECONDS = 0.25
+#: Seconds after which who waits for that says for whom, and then from time to time.
+SILENT_SECONDS = 1.0
+SAY_SECONDS = 10.0
 
 
 async def finish_run(
@@ -54,25 +58,48 @@ async def finish_run(
 
     RunInterrupted if the session is drained before that; unless it `waits`, LeaseHeld if another process drives it.
     """
-    reported = ""
+    waiting = _Waiting(run_id)
     while session.draining is None:
         try:
             held = await take_lease(session.store, run_id, lease_seconds)
         except LeaseHeld as other:
             if not waits:
                 raise
-            if reported != other.owner:
-                reported = other.owner
-                logger.info("run %s is driven by %s; waiting for it", run_id, other.owner)
+            waiting.say(other.owner)
             run = await _wait_for_other(session.store, plan, run_id, other)
         except RunOver:
             run = await _over(session.store, plan, run_id)
         else:
+            waiting = _Waiting(run_id)
             run = await _drive(session, plan, held, stall_seconds, on_commit)
             run = run or await _over(session.store, plan, run_id)
         if run is not None:
             return run
     raise RunInterrupted(run_id)
+
+
+class _Waiting:
+    """Says for whom a call waits, and for how long it has."""
+
+    def __init__(self, run_id: RunId) -> None:
+        self._run_id = run_id
+        self._loop = asyncio.get_running_loop()
+        self._began: float | None = None
+        self._next = SILENT_SECONDS
+
+    def say(self, owner: str) -> None:
+        """If it is time to; to be called at each look."""
+        now = self._loop.time()
+        self._began = now if self._began is None else self._began
+        if now - self._began < self._next:
+            return
+        self._next += SAY_SECONDS
+        logger.info(
+            "run %s is driven by %s; waiting for it, %.0f s so far",
+            self._run_id,
+            owner_text(owner),
+            now - self._began,
+        )
 
 
 async def check_plan(store: Store, plan: Plan, head: RunHead) -> None:

@@ -68,7 +68,7 @@ class Threads:
         self._expected = 0
         #: Calls of which somebody was told what they came to.
         self._told = 0
-        self._next_look: asyncio.TimerHandle | None = None
+        self._next_look: asyncio.Handle | None = None
         _all.add(self)
 
     async def run(
@@ -96,7 +96,7 @@ class Threads:
         self._put += 1
         self._calls.put((function, argument, ended))
         if self._next_look is None:
-            self._look_after(PATIENCE_SECONDS if self._threads else 0)
+            self._look_after(PATIENCE_SECONDS if self._threads else None)
 
     def is_at_work(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether calls of this event loop are under way."""
@@ -111,9 +111,13 @@ class Threads:
 
     # Threads come
 
-    def _look_after(self, seconds: float) -> None:
+    def _look_after(self, seconds: float | None) -> None:
+        """None: at once, also where the loop's clock stands still."""
         self._expected = self._put
-        self._next_look = self._loop.call_later(seconds, self._look, context=self._context)
+        if seconds is None:
+            self._next_look = self._loop.call_soon(self._look, context=self._context)
+        else:
+            self._next_look = self._loop.call_later(seconds, self._look, context=self._context)
 
     def _look(self) -> None:
         """Start a thread for each call that has not begun since the last look: those that are there do not end."""

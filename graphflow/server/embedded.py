@@ -28,6 +28,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from graphflow.clock import outside
 from graphflow.errors import EmbeddedServerError
 from graphflow.server import caretaker
 from graphflow.server.address import ask, ping
@@ -248,15 +249,15 @@ class _Membership:
             lock.close()
 
     def _wait_ready(self, log_start: int | None) -> None:
-        deadline = time.monotonic() + START_SECONDS
+        deadline = outside() + START_SECONDS
         while not _is_up(reply := ping(self._socket, timeout_seconds=1.0)):
             if reply is not None:  # it loads its data, which may take longer
-                deadline = time.monotonic() + START_SECONDS
+                deadline = outside() + START_SECONDS
             elif not self._lives():
                 raise EmbeddedServerError(
                     f"the server in {self.folder} ended as it started{self._log_tail(log_start)}"
                 )
-            elif time.monotonic() > deadline:
+            elif outside() > deadline:
                 raise EmbeddedServerError(
                     f"the server in {self.folder} (process {_read_pid(self.folder)}) runs but does not answer at "
                     f"{self._socket}; end that process and try again{self._log_tail(log_start)}"
@@ -292,9 +293,9 @@ class _Membership:
     def _shut_down(self, *, folder_is_ours: bool) -> None:
         """If the folder was deleted or moved, its server still lives (it holds server.lock), and is reached by a signal."""
         refusal = ask(self._socket, "SHUTDOWN", STOP_SECONDS) if folder_is_ours else _terminate(self._pid)
-        deadline = time.monotonic() + STOP_SECONDS
+        deadline = outside() + STOP_SECONDS
         while refusal is None and self._lives():
-            if time.monotonic() > deadline:
+            if outside() > deadline:
                 refusal = f"it did not end within {STOP_SECONDS:.0f} s"
             time.sleep(_POLL_SECONDS)
         if refusal is not None:

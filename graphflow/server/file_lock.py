@@ -14,6 +14,8 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
+from graphflow.clock import outside
+
 _POLL_SECONDS = 0.01
 
 
@@ -85,9 +87,9 @@ def exclusively(path: Path, *, wait_seconds: float) -> Iterator[None]:
     """Hold the lock at `path` inside the block. Raises TimeoutError if others hold it for `wait_seconds`."""
     lock = FileLock(path)
     try:
-        deadline = time.monotonic() + wait_seconds
+        deadline = outside() + wait_seconds
         while not lock.try_exclusive():
-            if time.monotonic() > deadline:
+            if outside() > deadline:
                 raise TimeoutError(f"another process has held {path} for {wait_seconds:.0f} s")
             time.sleep(_POLL_SECONDS)
         try:

@@ -18,6 +18,11 @@ def current_owner() -> str:
     return _owner_of(os.getpid())
 
 
+def owner_text(owner: str) -> str:
+    """Host and process of an owner, as `host:pid`."""
+    return owner.rpartition(":")[0] or owner
+
+
 def is_gone(owner: str) -> bool:
     """Whether `owner` was a process of this host, as this process sees it, and has ended. False where unknown."""
     try:

@@ -8,7 +8,7 @@ Every method raises `StoreUnreachable`, `StoreFull` or another `StoreError` wher
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -68,6 +68,22 @@ class RunHead:
     #: The run that this one was forked from, and the snapshot of it if it was one.
     parent: str = ""
     snapshot: int | None = None
+    #: When something of it was last stored.
+    updated: float = 0.0
+
+    @property
+    def nodes(self) -> tuple[int, int]:
+        """How many nodes have settled, and how many there are; zeros before anything is known of them."""
+        settled, _, count = self.progress.partition(" nodes")[0].partition("/")
+        return (int(settled), int(count)) if settled.isdecimal() and count.isdecimal() else (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableHead:
+    """A run that is there and whose head cannot be read."""
+
+    id: RunId
+    error: CorruptState
 
 
 @register_type(name="graphflow.Snapshot")
@@ -322,8 +338,12 @@ class Store(Protocol):
     async def open_runs(self) -> list[RunId]:
         """The runs that are not over, the oldest first; some may be over or gone."""
 
+    def heads(self, since: float = 0.0) -> AsyncGenerator[RunHead | UnreadableHead, None]:
+        """Every run, the one created last first, as many as were created at `since` (ms since 1970) or later. One that
+        cannot be read stands in its place."""
+
     async def recent(self, count: int) -> list[RunHead]:
-        """The runs created last, the latest first."""
+        """The runs created last, the latest first. CorruptState if one of them cannot be read."""
 
     async def items(
         self, run_id: RunId, node_name: str, indexes: Sequence[ItemNumber], lender: str | None = None

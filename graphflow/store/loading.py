@@ -65,6 +65,7 @@ def head_from(run_id: RunId, keys: RunKeys, fields: Fields) -> RunHead:
             held=_held(fields),
             parent=fields.get("parent", ""),
             snapshot=int(fields["parent_snapshot"]) if "parent_snapshot" in fields else None,
+            updated=time_from_text(fields.get("updated")) or time_from_text(fields["created"]),
         )
 
     return understood(keys.run, read)

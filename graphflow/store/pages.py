@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphflow.errors import CorruptState
 from graphflow.ids import RunId
+from graphflow.store.contract import RunHead, UnreadableHead
 from graphflow.store.keys import StoreKeys
+from graphflow.store.loading import head_from
 from graphflow.store.patient_client import PatientClient
 
 if TYPE_CHECKING:
@@ -14,6 +18,9 @@ if TYPE_CHECKING:
 
 #: Keys, or entries of an index, that Redis looks at in one step of a scan.
 SCAN_COUNT = 1_000
+#: Heads read at a time: at first, for who wants only the latest ones, and at most.
+FIRST_HEADS = 20
+MAX_HEADS = 500
 
 
 async def pages_of_keys(redis: PatientClient, pattern: str) -> AsyncIterator[list[str]]:
@@ -50,6 +57,52 @@ async def pages_of_index(redis: PatientClient, index: str) -> AsyncIterator[list
 
 def _scan_index(index: str, cursor: int) -> Callable[[Redis], Any]:
     return lambda client: client.zscan(index, cursor, count=SCAN_COUNT)
+
+
+async def read_heads(
+    redis: PatientClient, keys: StoreKeys, since: float
+) -> AsyncGenerator[RunHead | UnreadableHead, None]:
+    """The runs of the index, the latest first: those created at `since` (ms since 1970) or later.
+
+    Runs that come meanwhile move the places of the others: none is told twice.
+    """
+    # The index keeps whole milliseconds.
+    first = math.floor(since)
+    start, page, told = 0, FIRST_HEADS, set[RunId]()
+    while True:
+        entries = await _entries(redis, keys.runs, start, page)
+        ids = [run_id for run_id, created in entries if created >= first and run_id not in told]
+        told.update(ids)
+        hashes = await ask_each(
+            redis, lambda pipe, key: pipe.hgetall(key), [keys.run(each).run for each in ids]
+        )
+        for run_id, fields in zip(ids, hashes, strict=True):
+            # An index entry may be of a run that is gone.
+            if fields is not None and not fields:
+                continue
+            head = _head(run_id, keys, fields)
+            if isinstance(head, UnreadableHead) or head.created >= since:
+                yield head
+        if len(entries) < page or entries[-1][1] < first:
+            return
+        start, page = start + page, min(MAX_HEADS, page * 2)
+
+
+def _head(run_id: RunId, keys: StoreKeys, fields: dict[str, str] | None) -> RunHead | UnreadableHead:
+    run_keys = keys.run(run_id)
+    try:
+        if fields is None:
+            raise CorruptState(run_keys.run, "it is of another type")
+        return head_from(run_id, run_keys, fields)
+    except CorruptState as error:
+        return UnreadableHead(run_id, error)
+
+
+async def _entries(redis: PatientClient, index: str, start: int, count: int) -> list[tuple[RunId, float]]:
+    entries: list[tuple[RunId, float]] = await redis.command(
+        lambda client: client.zrevrange(index, start, start + count - 1, withscores=True), index
+    )
+    return entries
 
 
 async def ask_each(redis: PatientClient, ask: Callable[[Any, str], object], keys: Sequence[str]) -> list[Any]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from graphflow.errors import CorruptState, StoreBusy, StoreError, StoreFull, StoreUnreachable, WritesRefused
@@ -22,11 +23,19 @@ from graphflow.store.scripts import Argument, script
 if TYPE_CHECKING:
     import redis.asyncio
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
+#: Seconds for which a start asks a server that is not there, or does not answer, and may be restarting. With the start of
+#: a command's process it is five.
+START_SECONDS = 4.0
+#: Seconds after which a start says what it waits for.
+SILENT_SECONDS = 1.0
 #: Seconds between the first two times that something is asked; each further wait is twice as long.
 FIRST_WAIT_SECONDS = 0.02
 MAX_WAIT_SECONDS = 1.0
+MAX_START_WAIT_SECONDS = 0.25
 #: Entries of a stream read at a time; at least 2, for the first may be known.
 PAGE_ENTRIES = 501
 #: Fields of a hash in one reply: at first, when nothing is known of their size, and at most.
@@ -51,15 +60,49 @@ class PatientClient:
         self._connected: redis.asyncio.Redis | None = None
         self._waiting: redis.asyncio.Redis | None = None
         self._opening = asyncio.Lock()
+        #: Why connecting has failed, the last time that it did, and what is going to say so.
+        self._trouble = ""
+        self._saying: asyncio.TimerHandle | None = None
         #: The hash of which values were read last, and how many of them fit into one reply.
         self._fitting = ("", FIRST_FIELDS)
 
     async def open(self) -> None:
-        """Connect, with patience only for a server that says that it is busy: one that is not there is told at once."""
-        self._connected = await self._answer(
-            lambda: open_client(self._address, role="run"), passing=(StoreBusy,)
-        )
-        self._process, self._loop = os.getpid(), asyncio.get_running_loop()
+        """Connect. A server that is not there has `START_SECONDS` to come, one that says that it is busy the whole patience.
+
+        After a second a warning says what is waited for, after two if the server is silent.
+        """
+        loop = asyncio.get_running_loop()
+        self._saying = loop.call_later(SILENT_SECONDS, self._say_waiting, loop)
+        try:
+            self._connected = await self._answer(
+                self._connect, patience=self._start_patience, longest_wait=MAX_START_WAIT_SECONDS
+            )
+        finally:
+            self._saying.cancel()
+        self._process, self._loop = os.getpid(), loop
+
+    async def _connect(self) -> redis.asyncio.Redis:
+        try:
+            return await open_client(self._address, role="run")
+        except StoreUnreachable as error:
+            self._trouble = error.reason
+            raise
+
+    def _say_waiting(self, loop: asyncio.AbstractEventLoop, *, reason: str = "") -> None:
+        if self._trouble or reason:
+            logger.warning("waiting for Redis at %s: %s", self._address.masked, self._trouble or reason)
+            return
+        # The second may have gone by while redis-py was imported.
+        say = partial(self._say_waiting, loop, reason="it does not answer")
+        self._saying = loop.call_later(SILENT_SECONDS, say)
+
+    def _start_patience(self, error: Exception) -> float:
+        if isinstance(error, StoreBusy):
+            return self._patience_seconds
+        return min(START_SECONDS, self._patience_seconds) if isinstance(error, StoreUnreachable) else 0.0
+
+    def _patience(self, error: Exception) -> float:
+        return self._patience_seconds if isinstance(error, _PASSING) else 0.0
 
     async def aclose(self) -> None:
         clients = (self._waiting, self._connected)
@@ -155,21 +198,26 @@ class PatientClient:
             await self._waiting.xread({key: after}, count=1, block=block_ms)
 
     async def _answer(
-        self, ask: Callable[[], Awaitable[T]], passing: tuple[type[StoreError], ...] = _PASSING
+        self,
+        ask: Callable[[], Awaitable[T]],
+        *,
+        patience: Callable[[Exception], float] | None = None,
+        longest_wait: float = MAX_WAIT_SECONDS,
     ) -> T:
-        give_up = time.monotonic() + self._patience_seconds
+        """`patience` says for how many seconds in all an error is one that passes."""
+        patience = patience or self._patience
+        loop = self._loop or asyncio.get_running_loop()
+        began = loop.time()
         wait = FIRST_WAIT_SECONDS
         while True:
             try:
                 return await ask()
             except Exception as error:
                 translated = self._translated(error)
-                if not isinstance(translated, passing):
-                    raise translated from error
-                if time.monotonic() + wait > give_up:
+                if loop.time() - began + wait > patience(translated):
                     raise translated from error
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-            wait = min(MAX_WAIT_SECONDS, wait * 2)
+            wait = min(longest_wait, wait * 2)
 
     def _translated(self, error: Exception) -> Exception:
         try:

@@ -8,7 +8,8 @@ of what is stored in `fields.py` and `writes.py`.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from graphflow.beside_loop import beside_loop
@@ -42,6 +43,7 @@ from graphflow.store.contract import (
     RunHead,
     SignalWait,
     Snapshot,
+    UnreadableHead,
 )
 from graphflow.store.effects import read_waits
 from graphflow.store.event_log import read_events
@@ -49,6 +51,7 @@ from graphflow.store.fields import Changes, time_text
 from graphflow.store.held_run import EVENTS_KEPT, RedisHeldRun
 from graphflow.store.keys import StoreKeys
 from graphflow.store.loading import head_from
+from graphflow.store.pages import read_heads
 from graphflow.store.patient_client import PatientClient
 from graphflow.store.progress import look_at_map, read_progress
 from graphflow.store.records import (
@@ -67,8 +70,6 @@ from graphflow.store.upkeep import GRACE_SECONDS, Upkeep
 SCHEMA = 1
 #: Seconds for which a call goes on asking a store that does not answer or takes no writes.
 PATIENCE_SECONDS = 30.0
-#: Runs read at a time.
-PAGE = 500
 #: Milliseconds that one read waits for new events at most.
 MAX_BLOCK_MS = 2_000
 
@@ -266,20 +267,19 @@ class RedisStore:
         ids: list[RunId] = await self._redis.command(lambda client: client.zrange(key, 0, -1), key)
         return ids
 
+    def heads(self, since: float = 0.0) -> AsyncGenerator[RunHead | UnreadableHead, None]:
+        return read_heads(self._redis, self._keys, since)
+
     async def recent(self, count: int) -> list[RunHead]:
         found: list[RunHead] = []
-        start, page = 0, min(count, PAGE)
-        while len(found) < count:
-            ids = await _recent_ids(self._redis, self._keys.runs, start, start + page - 1)
-            keys = [self._keys.run(run_id) for run_id in ids]
-            hashes = await self._redis.hashes([each.run for each in keys])
-            for run_id, each, fields in zip(ids, keys, hashes, strict=True):
-                if fields:
-                    found.append(head_from(run_id, each, fields))
-            if len(ids) < page:
-                break
-            start += page
-        return found[:count]
+        async with aclosing(read_heads(self._redis, self._keys, 0.0)) as heads:
+            async for head in heads:
+                if isinstance(head, UnreadableHead):
+                    raise head.error
+                found.append(head)
+                if len(found) == count:
+                    break
+        return found
 
     async def items(
         self, run_id: RunId, node_name: str, indexes: Sequence[ItemNumber], lender: str | None = None
@@ -326,8 +326,3 @@ class RedisStore:
         if answer[0] == "gone":
             raise RunNotFound(run_id, self.masked_url)
         return bool(answer[0] == "ok")
-
-
-async def _recent_ids(redis: PatientClient, key: str, first: int, last: int) -> list[RunId]:
-    ids: list[RunId] = await redis.command(lambda client: client.zrevrange(key, first, last), key)
-    return ids

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import selectors
-import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from datetime import UTC, datetime
@@ -153,9 +152,9 @@ class TurnedClock:
         return events
 
     def _wait_as_others(self, look: Callable[[float | None], list[Any]], timeout: float | None) -> list[Any]:
-        began = time.monotonic()
+        began = clock.outside()
         events = look(timeout)
-        self._go_on(time.monotonic() - began)
+        self._go_on(clock.outside() - began)
         return events
 
     def move_to(self, seconds: float) -> None:

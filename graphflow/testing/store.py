@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Sequence, Sized
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,6 +47,7 @@ from graphflow.store.contract import (
     RunHead,
     SignalWait,
     Snapshot,
+    UnreadableHead,
     signal_waits,
 )
 from graphflow.testing.crashes import deaths
@@ -137,6 +138,7 @@ class MemoryHeldRun:
         for transition in batch.transitions:
             _store(stored, transition, self.lease.token)
         stored.run.revision = revision
+        stored.head.updated = clock.now()
         del stored.inbox[: self._taken]
         self._taken = 0
         if stored.run.status.is_final:
@@ -211,6 +213,7 @@ class MemoryStore:
         head = RunHead(
             run.id, run.status, run.task, plan.hash, agent, code, 0, clock.now(), 0, 0, "", "", "", ()
         )
+        head.updated = head.created
         head.parent, head.snapshot = content.parent, content.snapshot
         records = {index: _from_content(each) for index, each in content.records.items()}
         self.runs[run.id] = StoredRun(copy.deepcopy(content.run), plan, head, records)
@@ -289,6 +292,12 @@ class MemoryStore:
 
     async def open_runs(self) -> list[RunId]:
         return [run_id for run_id, stored in self.runs.items() if not stored.run.status.is_final]
+
+    async def heads(self, since: float = 0.0) -> AsyncGenerator[RunHead | UnreadableHead, None]:
+        for run_id in [*reversed(self.runs)]:
+            head = await self.head(run_id)
+            if head.created >= since:
+                yield head
 
     async def recent(self, count: int) -> list[RunHead]:
         return [await self.head(run_id) for run_id in [*reversed(self.runs)][:count]]

@@ -167,6 +167,32 @@ def test_decision_starts_what_it_names_and_skips_the_rest(agent: Agent) -> None:
     assert outcome.node_results["large"].status is NodeStatus.SKIPPED
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda agent, choose: agent.decide(choose),
+        lambda agent, choose: agent.decide()(choose),
+        lambda agent, choose: agent.decide(after="a")(choose),
+        lambda agent, choose: agent.decide(to=None)(choose),
+        lambda agent, choose: agent.decide("left")(choose),
+    ],
+    ids=["no parentheses", "empty parentheses", "only after=", "to=None", "a name in the place of to="],
+)
+def test_decision_that_does_not_say_where_it_leads_is_told_what_is_missing(agent: Agent, write: Any) -> None:
+    def choose():
+        return "left"
+
+    with pytest.raises(
+        TypeError, match=r"lacks to=, the nodes that the function may choose, as @agent.decide\(to="
+    ):
+        write(agent, choose)
+
+
+def test_name_of_a_node_that_is_not_given_by_name_is_told_how(agent: Agent) -> None:
+    with pytest.raises(TypeError, match=r"@agent.node\(name='fetch'\)"):
+        agent.node("fetch")  # type: ignore[call-overload]
+
+
 def test_decision_for_a_list_starts_all_of_them(agent: Agent) -> None:
     @agent.decide(to=["a", "b", "c"])
     def pick() -> list[str]:

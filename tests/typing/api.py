@@ -29,6 +29,7 @@ from graphflow import (
     RunInterrupted,
     RunResult,
     RunStatus,
+    RunSummary,
     SignalWait,
     Snapshot,
     SnapshotControl,
@@ -171,6 +172,7 @@ async def use() -> None:
     assert_type(await agent.recover(limit=10), list[RunResult])
     assert_type(await agent.fork("nightly", 3, run_id="nightly-again"), RunResult)
     assert_type(await agent.snapshots("nightly"), list[Snapshot])
+    assert_type(await agent.runs(status="failed", since=0, limit=None), list[RunSummary])
     progress = await agent.progress("nightly")
     assert_type(progress, dict[str, MapProgress])
     assert_type(progress["triple"].total, int | None)

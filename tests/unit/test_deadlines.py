@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
+import time
 from typing import cast
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.deadlines import Deadlines
 from graphflow.testing import TurnedClock
+from tests.helpers import SOON_SECONDS
 from tests.unit.scene import turned
 
 
@@ -95,3 +98,26 @@ def test_nobody_is_overdue_once_all_is_closed() -> None:
         assert overdue == []
 
     turned(main)
+
+
+class LoopFromZero(asyncio.SelectorEventLoop):
+    """Its clock is its own, as that of a loop may be."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        super().__init__()
+
+    def time(self) -> float:
+        return time.monotonic() - self._began
+
+
+def test_time_is_up_by_the_clock_of_the_loop() -> None:
+    async def main() -> bool:
+        up = asyncio.Event()
+        deadlines = Deadlines(contextvars.copy_context(), lambda attempt: up.set())
+        deadlines.start(timed(0.1), 0.1)
+        async with asyncio.timeout(SOON_SECONDS):
+            return await up.wait()
+
+    with asyncio.Runner(loop_factory=LoopFromZero) as runner:
+        assert runner.run(main())

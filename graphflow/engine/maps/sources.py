@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import time
 from collections.abc import AsyncGenerator, Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from graphflow.clock import outside
 from graphflow.codec import encode
 from graphflow.engine.arguments import arguments_of
 from graphflow.engine.attempt import Attempt, CameTo
@@ -220,11 +220,11 @@ async def _from_threads(
 
 def _next_chunk(generator: Generator[Any, None, None]) -> _Chunk:
     chunk = _Chunk([])
-    end = time.monotonic() + CHUNK_SECONDS
+    end = outside() + CHUNK_SECONDS
     try:
         for element in generator:
             chunk.elements.append(element)
-            if len(chunk.elements) >= CHUNK_ITEMS or time.monotonic() >= end:
+            if len(chunk.elements) >= CHUNK_ITEMS or outside() >= end:
                 return chunk
     except BaseException as error:
         chunk.error = error
