@@ -18,6 +18,8 @@ from graphflow import (
     RunFailure,
     RunResult,
     RunStatus,
+    SignalSent,
+    SignalWait,
     Snapshot,
     SnapshotControl,
     Task,
@@ -36,6 +38,7 @@ VALUES: list[Any] = [
     NodeResult("reader", NodeStatus.FAILED, None, [MODULE], "no", 1, 2, 3.5, 4.5),
     MapProgress(total=3, done=1, stragglers=((2, 1.5),)),
     Snapshot(1, ("reader",), 2.5, 7),
+    SignalSent("go", (SignalWait("reader", None, "go", question="may it?"),)),
 ]
 
 
