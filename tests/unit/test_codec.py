@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 from collections import Counter, OrderedDict, defaultdict, namedtuple
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum, StrEnum
@@ -13,8 +14,7 @@ import pytest
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, RootModel, SecretBytes, SecretStr
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from graphflow import codec
-from graphflow.codec import MAX_DEPTH, decode, decode_all, decode_plain, encode, register_type
+from graphflow.codec import MAX_DEPTH, decode, decode_all, decode_plain, encode, register_type, table
 from graphflow.errors import CorruptState, InvalidName, UnknownType, UnstorableValue
 
 
@@ -59,9 +59,13 @@ WHEN = datetime(2026, 11, 20, 8, 30, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "_by_name", dict(codec._by_name))
-    monkeypatch.setattr(codec, "_writers", dict(codec._writers))
+def own_registry() -> Iterator[None]:
+    """What a test registers is forgotten after it."""
+    before = [(known, dict(known)) for known in (table.by_name, table.writers)]
+    yield
+    for known, content in before:
+        known.clear()
+        known.update(content)
 
 
 def nested(levels: int, innermost: Any = 1) -> Any:

@@ -1,0 +1,20 @@
+"""How does a value become the text that Redis holds, and how does it come back?
+
+As JSON, plus types that were registered by name. What JSON has is stored as it is; everything else is an object with
+the key `$type`, readable with redis-cli:
+
+    {"$type":"Report","title":"Tides","pages":[1,2]}             a model or dataclass, its fields inline
+    {"$type":"datetime","value":"2026-11-20T08:30:00+00:00"}     a scalar, a collection or an Enum member
+    {"$type":"dict","value":{"$type":"mine"}}                    a user's own dict that has the key $type
+
+A tag is looked up among the registered names and never imported, so stored text cannot choose code to run. Equal
+values of equal types give equal text: dicts keep their order, sets are sorted by the text of their members.
+"""
+
+from __future__ import annotations
+
+from graphflow.codec.reading import decode, decode_all, decode_plain
+from graphflow.codec.registered import register_type
+from graphflow.codec.writing import MAX_DEPTH, MAX_INT_DIGITS, encode
+
+__all__ = ["MAX_DEPTH", "MAX_INT_DIGITS", "decode", "decode_all", "decode_plain", "encode", "register_type"]
