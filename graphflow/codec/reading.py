@@ -8,16 +8,18 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from graphflow.codec.table import TAG, by_name
-from graphflow.errors import CorruptState, UnknownType
+from graphflow.codec.table import EXTRA, INSTANCE_MARKS, TAG, Unfitting, by_name
+from graphflow.errors import ChangedType, CorruptState, UnknownType
+
+_NESTED = frozenset({list, dict})
 
 
 def decode(text: str, key: str = "value") -> Any:
-    """Return a fresh Python value with registered types rebuilt: models through validation, dataclasses through
-    their constructor.
+    """Return a fresh Python value as it was written. Instances of registered types get the fields that they had: no
+    validator and no constructor is run.
 
-    Raises `UnknownType` for a tag that nothing is registered under, `CorruptState` for text that `encode` did not
-    write or that the registered type no longer accepts.
+    Raises `UnknownType` for a tag that nothing is registered under, `ChangedType` if the class has lost or gained
+    fields so that they do not fit, `CorruptState` for text that `encode` did not write.
     """
     data = _parsed(text, key)
     return _rebuilt(data, key) if TAG in text else data
@@ -50,7 +52,7 @@ def _parsed(text: str, key: str) -> Any:
 
 def _rebuilt(data: Any, key: str) -> Any:
     if type(data) is list:
-        return [_rebuilt(member, key) for member in data]
+        return [_rebuilt(member, key) if type(member) in _NESTED else member for member in data]
     if type(data) is not dict:
         return data
     if TAG not in data:
@@ -61,16 +63,21 @@ def _rebuilt(data: Any, key: str) -> Any:
     stored = by_name.get(name) if isinstance(name, str) else None
     if stored is None:
         raise UnknownType(key, str(name))
-    single = stored.is_single_value
-    content = _rebuilt(_content(name, data, key), key) if single else _rebuilt_members(data, key)
+    if stored.is_single_value:
+        _content(name, data, key)
+    members = _rebuilt_members(data, key)
     try:
-        return stored.read(content)
+        return stored.read(members)
+    except Unfitting as exc:
+        raise ChangedType(key, name, str(exc)) from exc
     except Exception as exc:
         raise CorruptState(key, f"{name} does not accept what is stored ({_brief(exc)})") from exc
 
 
 def _rebuilt_members(data: Any, key: str) -> dict[str, Any]:
-    return {name: _rebuilt(member, key) for name, member in data.items()}
+    return {
+        name: _rebuilt(member, key) if type(member) in _NESTED else member for name, member in data.items()
+    }
 
 
 def _plain(data: Any, key: str) -> Any:
@@ -85,7 +92,11 @@ def _plain(data: Any, key: str) -> Any:
     stored = by_name.get(name) if isinstance(name, str) else None
     # Of a type that is not registered here, an object with nothing but `value` is taken for an Enum member.
     is_single_value = data.keys() == {"value"} if stored is None else stored.is_single_value
-    return _plain(_content(name, data, key), key) if is_single_value else _plain(data, key)
+    if is_single_value:
+        return _plain(_content(name, data, key), key)
+    fields = {place: _plain(member, key) for place, member in data.items() if place not in INSTANCE_MARKS}
+    extra = _plain(data.get(EXTRA), key)
+    return fields | extra if isinstance(extra, dict) else fields
 
 
 def _content(name: str, data: dict[str, Any], key: str) -> Any:

@@ -6,19 +6,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-#: The key of an object that says of which type it is.
+#: The key of an object that says of which type it is. What else an object has beside its value or its fields is under
+#: keys that begin with `$` as well.
 TAG = "$type"
+
+#: Fields of a model that nobody has set: a list of names, left out if all are set.
+UNSET = "$unset"
+#: Fields that an instance does not have: a list of names, left out if it has all.
+MISSING = "$missing"
+#: What an instance has beside its fields, such as private attributes: an object.
+ATTRIBUTES = "$attributes"
+#: Extra fields of a model, if one of them has the name of a field or begins with `$`; otherwise they are inline.
+EXTRA = "$extra"
+INSTANCE_MARKS = frozenset({UNSET, MISSING, ATTRIBUTES, EXTRA})
 
 
 @dataclass(frozen=True, slots=True)
 class StoredType:
-    """A class under its name. `write` makes tagged JSON data; `read` takes the fields, or the single value."""
+    """A class under its name. `write` makes a tagged object of a value, `read` a value of the members of such an
+    object, which are rebuilt already; the object is one `value`, or the fields of an instance."""
 
     name: str
     cls: type
     write: Callable[[Any, int], Any]
-    read: Callable[[Any], Any]
+    read: Callable[[dict[str, Any]], Any]
     is_single_value: bool
+
+
+class Unfitting(Exception):
+    """What is stored was right once, and no longer fits the class, or this machine. Its text says why, and what to do."""
 
 
 #: Built-in and registered types by the name in stored text.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterable
-from enum import Enum
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import Secret, SecretBytes, SecretStr
 from pydantic_core import PydanticSerializationError, to_json
 
+from graphflow.codec.refusals import Refused
 from graphflow.codec.table import TAG, writers
 from graphflow.errors import UnstorableValue
 
@@ -21,17 +21,26 @@ MAX_INT_DIGITS = 4000
 
 
 def encode(value: Any, key: str = "value") -> str:
-    """Return `value` as compact JSON text. Raises `UnstorableValue` with `key`, type and path of what JSON has not.
-
-    Subclasses of str, int, float, list and dict that are neither Enums nor registered are stored as those.
+    """Return `value` as compact JSON text. Raises `UnstorableValue` with `key`, type and path of what would not come
+    back as it is: of what JSON has not and nobody has registered, subclasses of str, int, float, list and dict included.
     """
     if _is_plain(value):
         try:
             return to_json(value).decode()
         except PydanticSerializationError:
             pass  # a lone surrogate; the careful way finds where
+    return to_json(tagged_data(value, key)).decode()
+
+
+def json_data(value: Any, key: str) -> Any:
+    """`value` as JSON data with tags; plain JSON is handed back as it is, not copied. UnstorableValue."""
+    return value if _is_plain(value) else tagged_data(value, key)
+
+
+def tagged_data(value: Any, key: str) -> Any:
+    """`value` as JSON data with tags, looked at all over. UnstorableValue."""
     try:
-        return to_json(_tagged(value, 0)).decode()
+        return _tagged(value, 0)
     except Refused as refused:
         raise UnstorableValue(key, refused.type_name, refused.shortened_path(), refused.reason) from None
 
@@ -74,51 +83,53 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
     return True
 
 
-class Refused(Exception):
-    """A value cannot be stored; on its way up it collects the path to itself."""
-
-    def __init__(self, value: Any, reason: str | None = None) -> None:
-        self.type_name = type(value).__name__
-        self.path = ""
-        self.reason = reason
-
-    def shortened_path(self) -> str:
-        return self.path if len(self.path) <= 200 else f"{self.path[:199]}…"
-
-
 def _tagged(value: Any, depth: int) -> Any:
     """`value` as JSON data with tags. `depth` counts the lists, dicts and objects around it."""
-    if depth > MAX_DEPTH:
-        raise Refused(value, f"it is nested deeper than {MAX_DEPTH} levels, or contains itself")
-    write = writers.get(type(value)) or _writer_of_unregistered(value)
+    write = writers.get(type(value))
+    if write is None or depth > MAX_DEPTH:
+        raise _refusal(value, depth)
     return write(value, depth)
 
 
-def tagged_members(members: Iterable[tuple[Any, Any]], depth: int, step: str = "[{!r}]") -> list[Any]:
-    """The second of each pair as JSON data; the first is its place, shown as `step` in the path of a refusal."""
-    tagged = []
-    place = None
+def _refusal(value: Any, depth: int) -> Refused:
+    if depth > MAX_DEPTH:
+        return Refused(value, f"it is nested deeper than {MAX_DEPTH} levels, or contains itself")
+    return Refused(value)
+
+
+def tagged_members(members: Iterable[Any], depth: int, step: str = "[{!r}]") -> list[Any]:
+    """Each as JSON data; its place among them is shown as `step` in the path of a refusal."""
+    tagged: list[Any] = []
+    depth += 1
     try:
-        for place, member in members:  # noqa: B007 - a refusal names the place
-            tagged.append(_tagged(member, depth + 1))
+        for member in members:
+            write = writers.get(type(member))
+            if write is None or depth > MAX_DEPTH:
+                raise _refusal(member, depth)
+            tagged.append(write(member, depth))
     except Refused as refused:
-        refused.path = step.format(place) + refused.path
+        refused.path = step.format(len(tagged)) + refused.path
         raise
     return tagged
 
 
-def _writer_of_unregistered(value: Any) -> Callable[[Any, int], Any]:
-    name = type(value).__name__
-    if isinstance(value, (Secret, SecretStr, SecretBytes)):
-        raise Refused(value, f"a {name} is secret, and state is readable; store a reference to it")
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        raise Refused(value, f"{name} is a namedtuple; store tuple(value) or value._asdict()")
-    if isinstance(value, Enum):
-        raise Refused(value, f"the Enum {name} is not registered; register_type({name}), or store its value")
-    for base in (str, int, float, list, dict):
-        if isinstance(value, base):
-            return writers[base]
-    raise Refused(value)
+def tagged_fields(
+    fields: Mapping[str, Any], depth: int, step: str = ".{}", into: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The same of the values of a dict, into that of an object if one is given; their names are the places."""
+    tagged = {} if into is None else into
+    depth += 1
+    name = None
+    try:
+        for name, member in fields.items():
+            write = writers.get(type(member))
+            if write is None or depth > MAX_DEPTH:
+                raise _refusal(member, depth)
+            tagged[name] = write(member, depth)
+    except Refused as refused:
+        refused.path = step.format(name) + refused.path
+        raise
+    return tagged
 
 
 def _write_as_is(value: Any, _depth: int) -> Any:
@@ -130,34 +141,39 @@ def _write_str(value: str, _depth: int) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise Refused(value, "the text holds a lone surrogate, which UTF-8 has not") from None
-    return str.__str__(value)
+    return value
 
 
 def _write_int(value: int, _depth: int) -> int:
     if not _INT_FLOOR < value < _INT_LIMIT:
         raise Refused(value, f"an integer of more than {MAX_INT_DIGITS:,} digits; store it as bytes")
-    return int.__index__(value)
+    return value
 
 
 def _write_float(value: float, _depth: int) -> float:
     if not math.isfinite(value):
         raise Refused(value, "NaN and Infinity are not JSON; store None or a text instead")
-    return float.__float__(value)
+    return value
 
 
 def _write_list(value: list[Any], depth: int) -> list[Any]:
-    return tagged_members(enumerate(value), depth)
+    return tagged_members(value, depth)
 
 
-def _write_dict(value: dict[Any, Any], depth: int) -> dict[str, Any]:
+def write_dict(value: dict[Any, Any], depth: int) -> dict[str, Any]:
+    """The members of any dict, tagged as one where it has the key of tags itself."""
     for name in value:
-        if not isinstance(name, str) or isinstance(name, Enum):
-            raise Refused(
-                name, f"a dict key is of type {type(name).__name__}; JSON keys are text: convert it"
-            )
-    names = [_write_str(name, depth) for name in value]
-    data = dict(zip(names, tagged_members(value.items(), depth), strict=True))
+        if type(name) is not str:
+            kind = type(name).__name__
+            raise Refused(name, f"a dict key is of type {kind}; JSON keys are text: convert it")
+        _write_str(name, depth)
+    data = tagged_fields(value, depth, "[{!r}]")
     return tagged_value("dict", data) if TAG in data else data
+
+
+def place_in_set(data: Any) -> str:
+    """The text by which members of a set are sorted: the same whichever library writes them."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
 
 def tagged_value(name: str, value: Any) -> dict[str, Any]:
@@ -171,5 +187,5 @@ writers |= {
     int: _write_int,
     float: _write_float,
     list: _write_list,
-    dict: _write_dict,
+    dict: write_dict,
 }

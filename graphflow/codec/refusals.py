@@ -1,0 +1,112 @@
+"""Why is a value not stored, and what can be stored in its place? Each advice can be followed as it is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+import types
+from collections import deque
+from collections.abc import Awaitable, Iterator, KeysView, ValuesView
+from collections.abc import Set as AbstractSet
+from datetime import date, datetime, time, timedelta, tzinfo
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
+
+#: Base class -> what to store of a value of it, or of a subclass. The first that fits counts.
+_INSTEAD: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (str, "str(value)"),
+    (int, "int(value)"),
+    (float, "float(value)"),
+    (list, "list(value)"),
+    (dict, "dict(value)"),
+    (tuple, "tuple(value)"),
+    (set, "set(value)"),
+    (frozenset, "frozenset(value)"),
+    ((bytes, bytearray, memoryview), "bytes(value)"),
+    (datetime, "datetime.fromisoformat(value.isoformat())"),
+    (date, "date.fromisoformat(value.isoformat())"),
+    (time, "time.fromisoformat(value.isoformat())"),
+    (timedelta, "timedelta(value.days, value.seconds, value.microseconds)"),
+    (Decimal, "Decimal(value)"),
+    (UUID, "UUID(int=value.int)"),
+    (complex, "[value.real, value.imag]"),
+    (Fraction, "[value.numerator, value.denominator]"),
+    (PurePath, "str(value)"),
+    (tzinfo, "str(value)"),
+    (re.Pattern, "value.pattern"),
+    (types.MappingProxyType, "dict(value)"),
+    ((range, deque, KeysView, ValuesView, AbstractSet), "list(value)"),
+    (BaseException, "repr(value)"),
+)
+
+_SECRETS = (Secret, SecretStr, SecretBytes)
+_LIVE = (
+    Awaitable,
+    io.IOBase,
+    types.ModuleType,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+)
+
+
+class Refused(Exception):
+    """A value cannot be stored; on its way up it collects the path to itself."""
+
+    def __init__(self, value: Any, reason: str | None = None) -> None:
+        self.type_name = type(value).__name__
+        self.path = ""
+        self.reason = reason or _reason(value)
+
+    def shortened_path(self) -> str:
+        return self.path if len(self.path) <= 200 else f"{self.path[:199]}…"
+
+
+def is_registrable(cls: type) -> bool:
+    """Whether `register_type` takes classes of this kind."""
+    return issubclass(cls, Enum | BaseModel) or dataclasses.is_dataclass(cls)
+
+
+def is_secret(cls: type) -> bool:
+    return issubclass(cls, _SECRETS)
+
+
+def _reason(value: Any) -> str:
+    cls = type(value)
+    name = cls.__name__
+    if is_secret(cls):
+        return f"a {name} is secret, and state is readable; store a reference to it"
+    if isinstance(value, Enum):
+        return f"the Enum {name} is not registered; register_type({name}), or store its value"
+    if is_registrable(cls):
+        return f"a value of type {name} is neither JSON nor registered; register_type({name})"
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return f"{name} is a namedtuple; store tuple(value) or value._asdict()"
+    instead = instead_of(cls)
+    if instead is not None:
+        return f"a value of type {name} would not come back as one; store {instead}"
+    if callable(value) or isinstance(value, _LIVE):
+        return f"a {name} lives in this process only; store what it is made from"
+    return (
+        f"a value of type {name} is neither JSON nor registered; convert it, or make {name} a dataclass or pydantic "
+        "model and register that"
+    )
+
+
+def instead_of(cls: type) -> str | None:
+    """What to store of a `value` of this class, as Python; None if nothing is known."""
+    if cls.__module__.partition(".")[0] == "numpy":
+        return "value.tolist()" if cls.__name__ in {"ndarray", "matrix"} else "value.item()"
+    for base, instead in _INSTEAD:
+        if issubclass(cls, base):
+            return instead
+    if issubclass(cls, Iterator):
+        return "list(value)"
+    return None
