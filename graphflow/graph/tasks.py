@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from graphflow.codec import encode
+from graphflow.codec.canonical import identity
 
 
 class RunStatus(StrEnum):
@@ -49,8 +49,9 @@ class Task(BaseModel):
     result: Any = None
 
     def difference(self, other: Task) -> str | None:
-        """In one phrase, why `other` asks for something else; None if it asks for the same. Ids do not count."""
+        """In one phrase, why `other` asks for something else; None if it asks for the same. Ids do not count,
+        nor does the order of a dict."""
         for field in ("type", "objective", "params"):
-            if encode(getattr(self, field), field) != encode(getattr(other, field), field):
+            if identity(getattr(self, field), field) != identity(getattr(other, field), field):
                 return f"{field} differ" if field == "params" else f"{field} differs"
         return None
