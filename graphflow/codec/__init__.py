@@ -7,8 +7,12 @@ the key `$type`, readable with redis-cli:
     {"$type":"datetime","value":"2026-11-20T08:30:00+00:00"}     a scalar, a collection or an Enum member
     {"$type":"dict","value":{"$type":"mine"}}                    a user's own dict that has the key $type
 
-A tag is looked up among the registered names and never imported, so stored text cannot choose code to run. Equal
-values of equal types give equal text: dicts keep their order, sets are sorted by the text of their members.
+What a value has besides is under further keys that begin with `$`, where it has it (`built_in.py`, `instances.py`). A value
+comes back equal and of the same type, or is refused when it is written (`refusals.py`). A tag is looked up among the
+registered names and never imported, so stored text cannot choose code to run.
+
+Dicts keep their order, sets are sorted by the text of their members. How numbers are written is up to a library; who asks
+whether two values are the same asks `canonical.py`.
 """
 
 from __future__ import annotations

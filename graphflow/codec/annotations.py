@@ -43,6 +43,11 @@ def classes_in(annotation: Any) -> Iterator[type]:
             yield leaf
 
 
+def is_only(cls: type, annotation: Any, default: Any) -> bool:
+    """Whether a field can hold nothing but an instance of this class."""
+    return _resolved(annotation) is cls and type(default) not in writers
+
+
 def problem_with(annotation: Any, default: Any) -> str | None:
     """Why no value of it can be stored; None if one might be."""
     if type(default) in writers:

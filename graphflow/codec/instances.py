@@ -43,6 +43,9 @@ def check_layout(cls: type) -> None:
         raise TypeError(
             f"{cls.__name__} is a {base.__name__}, too, whose content is no field; make that a field"
         )
+    if issubclass(cls, BaseModel) and (slots := _slots(cls) - _slots(BaseModel)):
+        slot = min(slots)
+        raise TypeError(f"{cls.__name__}.{slot} cannot be stored: it is a slot; make it a private attribute")
 
 
 # Models
@@ -104,6 +107,10 @@ def model_reader(cls: type[BaseModel], name: str) -> Callable[[dict[str, Any]], 
         if takes_extra:
             inline = {place: data.pop(place) for place in list(data) if place not in all_fields}
             extra = inline | marks.get(EXTRA, {})
+        elif EXTRA in marks:
+            raise Unfitting(
+                "the class takes no extra fields any more, and what they hold would be lost; let it do so"
+            )
         missing = marks.get(MISSING, ())
         were_set = {*data, *missing, *(extra or ())} if missing or extra else set(data)
         if unset:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel
 
-from graphflow.codec.annotations import annotations_of, classes_in, problem_with
+from graphflow.codec.annotations import annotations_of, classes_in, is_only, problem_with
 from graphflow.codec.built_in import BUILT_IN
 from graphflow.codec.instances import (
     check_layout,
@@ -72,8 +72,17 @@ def _collect(cls: type, name: str, found: dict[type, StoredType], holder: str) -
         if problem := problem_with(annotation, default):
             raise TypeError(f"{cls.__name__}.{field} cannot be stored: {problem}")
         for inner in classes_in(annotation):
-            if inner not in found and inner not in writers:
-                _collect(inner, inner.__name__, found, f"{cls.__name__}.{field}")
+            if inner in found or inner in writers:
+                continue
+            along = dict(found)
+            try:
+                _collect(inner, inner.__name__, along, f"{cls.__name__}.{field}")
+            except TypeError as error:
+                # A field that may hold something else does; what it may not hold is refused when it does.
+                if is_only(inner, annotation, default):
+                    raise TypeError(f"{cls.__name__}.{field} cannot be stored: {error}") from error
+            else:
+                found.update(along)
 
 
 def _stored_type(cls: type, name: str) -> StoredType:

@@ -19,7 +19,6 @@ from pydantic import (
     AliasPath,
     BaseModel,
     ConfigDict,
-    EmailStr,
     Field,
     HttpUrl,
     PrivateAttr,
@@ -439,12 +438,10 @@ def test_a_field_of_which_a_value_might_be_stored_is_no_reason_to_refuse() -> No
         maybe: Opaque | None = None
         by_default: Opaque = None  # type: ignore[assignment]
         shape: Shape
-        mail: Annotated[str, "EmailStr"] = ""
         url: HttpUrl | None = None
         named: Annotated[Opaque, AfterValidator(lambda value: "name")] = None  # type: ignore[assignment]
         left_out: Opaque = Field(default_factory=Opaque, exclude=True)
 
-    assert EmailStr is not None
     register_type(Circle)
     assert after_hops(Open(shape=Circle(1))).shape == Circle(1)
 
@@ -456,6 +453,30 @@ def test_a_class_that_holds_more_than_its_attributes_is_refused() -> None:
 
     with pytest.raises(TypeError, match="Rows is a dict, too, whose content is no field"):
         register_type(Rows)
+
+
+def test_a_slot_of_a_model_is_refused_by_its_name() -> None:
+    class Slotted(BaseModel):
+        __slots__ = ("beside",)
+        size: int
+
+    with pytest.raises(
+        TypeError, match=r"Slotted\.beside cannot be stored: it is a slot; make it a private attribute"
+    ):
+        register_type(Slotted)
+
+
+def test_a_type_that_cannot_be_stored_is_no_matter_in_a_field_that_may_hold_something_else() -> None:
+    inner = dataclasses.make_dataclass("Inner", [("lock", threading.Event)])
+    only: Any = dataclasses.make_dataclass("Only", [("inner", inner)])
+    either: Any = dataclasses.make_dataclass("Either", [("inner", inner | None)])
+
+    with pytest.raises(TypeError, match=r"Only\.inner cannot be stored: Inner\.lock cannot be stored"):
+        register_type(only)
+    register_type(either)
+    assert after_hops(either(None)) == either(None)
+    with pytest.raises(UnstorableValue, match=r"register_type\(Inner\)"):
+        encode(either(inner(threading.Event())))
 
 
 def test_an_enum_whose_member_would_not_be_found_again_is_refused_by_its_name() -> None:
@@ -574,6 +595,14 @@ def test_a_member_that_an_enum_has_lost_is_told_by_the_name_of_the_enum() -> Non
 
     with pytest.raises(ChangedType, match="cannot read 'k' as Mood: it has no member with the value"):
         decode('{"$type":"Mood","value":"dire"}', "k")
+
+
+def test_extra_fields_that_the_class_no_longer_takes_are_refused() -> None:
+    register_type(Part)
+
+    for text in ('{"$type":"Part","size":1,"$extra":{"size":2}}', '{"$type":"Part","size":1,"more":2}'):
+        with pytest.raises(ChangedType, match="would be lost"):
+            decode(text, "k")
 
 
 # Text of earlier versions
