@@ -12,7 +12,6 @@ from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from enum import Enum
-from fractions import Fraction
 from pathlib import PurePath
 from typing import Any
 from uuid import UUID
@@ -37,7 +36,6 @@ _INSTEAD: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (Decimal, "Decimal(value)"),
     (UUID, "UUID(int=value.int)"),
     (complex, "[value.real, value.imag]"),
-    (Fraction, "[value.numerator, value.denominator]"),
     (PurePath, "str(value)"),
     (tzinfo, "str(value)"),
     (re.Pattern, "value.pattern"),
@@ -104,6 +102,8 @@ def instead_of(cls: type) -> str | None:
     """What to store of a `value` of this class, as Python; None if nothing is known."""
     if cls.__module__.partition(".")[0] == "numpy":
         return "value.tolist()" if cls.__name__ in {"ndarray", "matrix"} else "value.item()"
+    if (cls.__module__, cls.__name__) == ("fractions", "Fraction"):
+        return "[value.numerator, value.denominator]"
     for base, instead in _INSTEAD:
         if issubclass(cls, base):
             return instead
