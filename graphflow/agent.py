@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 from uuid import uuid4
 
 from graphflow.bounds import AGENT_BOUNDS, CALL_BOUNDS, checked, checked_stall_seconds
@@ -22,6 +22,8 @@ from graphflow.entrance.session import Session, Sessions
 from graphflow.entrance.sweep import Sweep
 from graphflow.errors import GraphflowError, RunOver
 from graphflow.events import Event, RunFinished
+from graphflow.graph.flow import names_of
+from graphflow.graph.noun import refuse_unknown
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import RunId, check_run_id
 from graphflow.map_results import results_as_completed, results_in_order
@@ -77,7 +79,9 @@ class Agent(GraphBuilder):
         stall_seconds: float | None = None,
         keep_complete_seconds: float = KEEP_COMPLETE_SECONDS,
         keep_other_seconds: float = KEEP_OTHER_SECONDS,
+        **unknown: Never,
     ) -> None:
+        refuse_unknown("Agent", unknown, Agent.__init__.__kwdefaults__ or ())
         super().__init__()
         self.cache = cache if cache is not None else RedisCache()
         self.max_concurrent_tasks: int | None = checked(
@@ -109,7 +113,7 @@ class Agent(GraphBuilder):
 
     # Running
 
-    def compile(self, state_keys: Sequence[str] = ()) -> Plan:
+    def compile(self, state_keys: str | Sequence[str] = ()) -> Plan:
         """The graph as a plan. InvalidGraph lists everything that is wrong with it; InvalidSetting."""
         # They may have been set since the agent was made.
         checked(AGENT_BOUNDS, "lease_seconds", self.lease_seconds)
@@ -117,7 +121,7 @@ class Agent(GraphBuilder):
         plan = compile_plan(
             self._nodes,
             name=self.name,
-            state_keys=state_keys,
+            state_keys=names_of(state_keys),
             max_concurrent_tasks=self.max_concurrent_tasks,
             max_total_iterations=self.max_total_iterations,
             deadline=self.deadline,

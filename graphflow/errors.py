@@ -2,6 +2,7 @@
 
 GraphflowError
 ├── InvalidGraph            the graph cannot be compiled; every problem in one error
+│   └── UnknownSetting      a keyword that a node, module, task or agent does not have; also a TypeError
 ├── RunsOnImport            code that is loaded for its agent runs it at once
 ├── InvalidName             a run, node, type or prefix has a name that cannot be used
 ├── InvalidSetting          a number that a setting cannot be
@@ -78,6 +79,14 @@ class InvalidGraph(GraphflowError):
         super().__init__(
             f"the graph has {count}:\n" + "\n".join(f"  - {problem}" for problem in self.problems)
         )
+
+
+class UnknownSetting(InvalidGraph, TypeError):
+    """A node, module, decision, task or agent was given settings that it does not have: a sentence for each in `problems`."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(problems)
+        self.args = ("\n".join(self.problems),)
 
 
 class RunsOnImport(GraphflowError):

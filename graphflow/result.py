@@ -11,7 +11,7 @@ from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import ItemNumber
 from graphflow.planning.plan import Plan, PlanNode
 from graphflow.rules.explain import explain
-from graphflow.run import Failure, NodeState, NodeStatus, Run
+from graphflow.run import Cause, Failure, NodeState, NodeStatus, Run
 
 
 class _Record:
@@ -36,11 +36,17 @@ class RunFailure(_Record):
     attempts: int
     #: Truncated text of the traceback, without the engine's frames.
     traceback: str = ""
+    #: The exceptions behind it, each before those behind itself: members of a group, causes, contexts.
+    causes: tuple[Cause, ...] = ()
 
     def __str__(self) -> str:
         place = self.node if self.item is None else f"{self.node} item {self.item}"
         times = f" after {self.attempts} attempts" if self.attempts > 1 else ""
         return f"{place} failed{times}: {self.error}"
+
+
+def run_failure(node: str, item: int | None, failure: Failure, attempts: int) -> RunFailure:
+    return RunFailure(node, item, failure.summary, attempts, failure.traceback, failure.causes)
 
 
 @dataclass(frozen=True)
@@ -226,10 +232,9 @@ def _failures(
     for node in plan.nodes:
         state = run.nodes[node.index]
         for item, failure, attempts in failed_items.get(node.name, []):
-            found.append(RunFailure(node.name, item, failure.summary, attempts, failure.traceback))
+            found.append(run_failure(node.name, item, failure, attempts))
         if state.status is NodeStatus.FAILED and state.failure is not None:
-            failure = state.failure
-            found.append(RunFailure(node.name, None, failure.summary, state.attempts, failure.traceback))
+            found.append(run_failure(node.name, None, state.failure, state.attempts))
     return found
 
 

@@ -39,6 +39,36 @@ ACTIVE_STATUSES = (NodeStatus.RUNNING, NodeStatus.READY, NodeStatus.WAITING)
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """An exception behind a failure, as plain data."""
+
+    #: What it is to the exception above it: a "member" of that group, the "cause" that was named with `raise ... from`,
+    #: the "context" that was being handled. "ending": what a body raised when its time was up.
+    relation: str
+    type: str
+    #: What it says, with its notes.
+    message: str
+    #: How far it is below the failure, 1 directly: it belongs to the next one before it that is less deep.
+    depth: int = 1
+    #: Truncated text of the traceback, without the engine's frames.
+    traceback: str = ""
+
+    @property
+    def summary(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What handlers and programs are told of it, as JSON data."""
+        return {
+            "relation": self.relation,
+            "type": self.type,
+            "message": self.message,
+            "depth": self.depth,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why a module run failed, as plain data."""
 
@@ -47,10 +77,24 @@ class Failure:
     #: Truncated text of the traceback; empty where there is none.
     traceback: str = ""
     retryable: bool = True
+    #: The exceptions behind it, each before those behind itself.
+    causes: tuple[Cause, ...] = ()
 
     @property
     def summary(self) -> str:
-        return f"{self.type}: {self.message}" if self.message else self.type
+        """Type and message; of a group with its first member that is none, which says more than how many there are."""
+        text = f"{self.type}: {self.message}" if self.message else self.type
+        first = self._first_member
+        return text if first is None else f"{text}, first {first.summary}"
+
+    @property
+    def _first_member(self) -> Cause | None:
+        found: Cause | None = None
+        for cause in self.causes:
+            if cause.relation != "member" or cause.depth != (found.depth if found else 0) + 1:
+                break
+            found = cause
+        return found
 
 
 @dataclass(slots=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import io
 import re
 import types
 from collections import deque
-from collections.abc import Awaitable, Iterator, KeysView, ValuesView
+from collections.abc import Iterator, KeysView, ValuesView
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
@@ -46,7 +47,6 @@ _INSTEAD: tuple[tuple[type | tuple[type, ...], str], ...] = (
 
 _SECRETS = (Secret, SecretStr, SecretBytes)
 _LIVE = (
-    Awaitable,
     io.IOBase,
     types.ModuleType,
     types.FunctionType,
@@ -87,6 +87,10 @@ def _reason(value: Any) -> str:
         return f"a value of type {name} is neither JSON nor registered; register_type({name})"
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return f"{name} is a namedtuple; store tuple(value) or value._asdict()"
+    if inspect.isawaitable(value):
+        return f"a {name} is still to be awaited; store what it gives"
+    if inspect.isgenerator(value) or inspect.isasyncgen(value):
+        return f"a {name} can be gone through once; store a list of what it yields"
     instead = instead_of(cls)
     if instead is not None:
         return f"a value of type {name} would not come back as one; store {instead}"

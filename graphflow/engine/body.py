@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable
 from typing import Any
 
 from graphflow.engine.arguments import arguments_of
 from graphflow.engine.attempt import Attempt, CameTo
-from graphflow.engine.returned import Reading, Returned, failure_from, timed_out
+from graphflow.engine.failures import failure_from
+from graphflow.engine.returned import Reading, Returned, timed_out
 from graphflow.executors.executor import Executor
 from graphflow.executors.inline import watch_for_stop
 from graphflow.graph.modules import FunctionModule
@@ -63,6 +65,9 @@ class ModuleBody:
             if self._module.bindings is None:
                 return await self._module.module.process(transaction, self._semaphore)
             return await self._read_and_call(attempt, transaction)
+        except BaseException:
+            attempt.raised_in_time = not attempt.is_overdue
+            raise
         finally:
             if (calls := transaction.steps_under_way) is not None:
                 await _steps_over(attempt, calls)
@@ -73,7 +78,9 @@ class ModuleBody:
         arguments = await arguments_of(self._module.bindings or (), transaction, self._semaphore)
         if self._module.is_async:
             return await module.function(**arguments)
-        return await self._executor.in_thread(module.function, arguments, attempt.work_begins())
+        value = await self._executor.in_thread(module.function, arguments, attempt.work_begins())
+        # It may have called an async function, as a wrapper does.
+        return await value if inspect.isawaitable(value) else value
 
     def came_to(self, attempt: Attempt, value: Any) -> CameTo:
         if (awaited := _awaited(attempt)) is not None:
@@ -103,8 +110,9 @@ def reading_of(node: PlanNode, module: ModuleNumber) -> Reading:
 
 def raised(attempt: Attempt, error: BaseException) -> Returned:
     """What an attempt came to, since its body has raised."""
-    if attempt.is_overdue and isinstance(error, asyncio.CancelledError):
-        return timed_out(attempt.timeout)
+    if attempt.is_overdue and not attempt.raised_in_time:
+        # Whatever it has made of its cancellation, as a client's error.
+        return timed_out(attempt.timeout, error)
     return Returned(failure=failure_from(error))
 
 

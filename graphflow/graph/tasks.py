@@ -6,9 +6,10 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from graphflow.codec.canonical import identity
+from graphflow.graph.noun import Noun
 
 
 class RunStatus(StrEnum):
@@ -34,10 +35,8 @@ FINAL_STATUSES = (RunStatus.COMPLETE, RunStatus.PARTIAL, RunStatus.FAILED, RunSt
 TaskStatus = RunStatus
 
 
-class Task(BaseModel):
+class Task(Noun):
     """What somebody wants done. `params` is JSON plus registered types."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: str
     objective: str = ""

@@ -6,16 +6,23 @@ dependency. What nothing fills is a problem when the graph is compiled: a typo m
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 from graphflow.expressions import Expression
-from graphflow.graph.functions import FunctionShape, Parameter, function_name, inspect_function
+from graphflow.graph.functions import (
+    FunctionShape,
+    Parameter,
+    function_name,
+    inspect_function,
+    plainness_problem,
+    wraps_async,
+)
 from graphflow.graph.modules import FunctionModule
+from graphflow.ids import nearest
 from graphflow.planning.plan import REQUIRED, Binding, PlanGenerator, PlanMap, PlanModule, Source
-from graphflow.planning.sketch import Sketch, SketchNode, nearest, parsed
+from graphflow.planning.sketch import Sketch, SketchNode, parsed
 
 #: Parameters with a meaning of their own, in every node.
 GIVEN = {"task": Source.TASK, "cache": Source.CACHE, "semaphore": Source.SEMAPHORE}
@@ -38,7 +45,9 @@ def _bound(sketch: Sketch, node: SketchNode, module: PlanModule) -> PlanModule:
     shape = inspect_function(module.module.function)
     for problem in shape.problems:
         sketch.refuse(node, f"function {shape.name!r} {problem}")
-    if not shape.is_async and any(parameter.name == "cache" for parameter in shape.parameters):
+    if not wraps_async(module.module.function) and any(
+        parameter.name == "cache" for parameter in shape.parameters
+    ):
         sketch.refuse(
             node, f"function {shape.name!r} asks for 'cache', which it would have to await; make it async def"
         )
@@ -125,10 +134,8 @@ def _map(sketch: Sketch, node: SketchNode, source: str | Callable[..., Any]) -> 
 def _source(sketch: Sketch, node: SketchNode, source: str | Callable[..., Any]) -> PlanMap | None:
     config = node.node.node_config
     where: str | Expression | Callable[[Any], bool] | None = config.where
-    if inspect.iscoroutinefunction(where):
-        sketch.refuse(
-            node, "where is async, but it is called without await; make it a plain function of the item"
-        )
+    if callable(where) and (problem := plainness_problem(where)):
+        sketch.refuse(node, f"where {problem} of the item")
     if isinstance(where, str):
         where = parsed(sketch, node, "where", where, extra=("item", "index"))
     assert not isinstance(where, str)

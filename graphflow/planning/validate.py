@@ -12,6 +12,7 @@ from graphflow.bounds import MODULE_BOUNDS, NODE_BOUNDS, problems
 from graphflow.executors.table import EXECUTORS
 from graphflow.expressions import EXPRESSION_WORDS
 from graphflow.graph.flow import FlowControlModule
+from graphflow.graph.functions import plainness_problem
 from graphflow.graph.modules import END, AgentModule, FunctionModule, ModuleType
 from graphflow.graph.nodes import Node, NodeConfig
 from graphflow.ids import NAME_PATTERN
@@ -66,8 +67,8 @@ def _map_problems(config: NodeConfig) -> Iterator[str]:
                 yield f"{setting} is for the items of a map, but map_over is not set"
     if config.min_success is not None and config.on_item_error == "fail":
         yield "min_success counts items that may fail, but on_item_error='fail' lets none; drop one of the two"
-    if config.reduce is not None and inspect.iscoroutinefunction(config.reduce):
-        yield "reduce is async, but it is called without await; make it a plain function of two results"
+    if config.reduce is not None and (problem := plainness_problem(config.reduce)):
+        yield f"reduce {problem} of two results"
 
 
 def _shape_problems(node: Node) -> Iterator[str]:

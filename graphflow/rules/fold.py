@@ -8,6 +8,8 @@ something that settled after it was last considered, so the mask `fresh` of thes
 
 from __future__ import annotations
 
+from typing import Any
+
 from graphflow import events
 from graphflow.codec import decode_plain, encode
 from graphflow.errors import EvaluationError
@@ -24,6 +26,12 @@ from graphflow.run import Failure, Message, ModuleState, NodeState, NodeStatus, 
 
 #: State key that lists the failures that were handed to an on_error node.
 ERRORS_KEY = "errors"
+
+
+def failure_entry(node: str, item: int | None, failure: Failure, attempts: int) -> dict[str, Any]:
+    """What handlers and the error mailbox are told of something that has failed for good."""
+    entry = {"node": node, "item": item, "error": failure.summary, "attempts": attempts}
+    return entry | {"causes": [cause.told for cause in failure.causes]} if failure.causes else entry
 
 
 class Fold:
@@ -132,7 +140,7 @@ class Fold:
     ) -> None:
         text = self.draft.text(ERRORS_KEY)
         known = decode_plain(text, ERRORS_KEY) if text else []
-        entry = {"node": node.name, "item": item, "error": failure.summary, "attempts": state.attempts}
+        entry = failure_entry(node.name, item, failure, state.attempts)
         self.draft.write(
             {ERRORS_KEY: encode([*(known if isinstance(known, list) else []), entry], ERRORS_KEY)}
         )
@@ -144,7 +152,7 @@ class Fold:
         if self.plan.error_mailbox is None:
             return
         name = self.plan.nodes[index].name
-        entry = {"node": name, "item": item, "error": failure.summary, "attempts": attempts}
+        entry = failure_entry(name, item, failure, attempts)
         place = Place(index, self.draft.node(index).visits, FIRST_MODULE, item)
         text = message_text(f"{place.text(name)}:error", name, encode(entry))
         send(self.draft, [Message(self.plan.error_mailbox, text)])

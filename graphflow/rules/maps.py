@@ -7,6 +7,7 @@ its end and each item has a record.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import compress
 from operator import itemgetter
 
@@ -140,7 +141,7 @@ def take_items(fold: Fold, outcome: ItemOutcomes) -> None:
         index, failure, _ = outcome.failed[0]
         fold.transition.stopped |= node.bit
         _fail_map(
-            fold, node, Failure(failure.type, f"item {index}: {failure.message}", failure.traceback), index
+            fold, node, replace(failure, message=f"item {index}: {failure.message}", retryable=True), index
         )
     elif outcome.reduce_failure is not None:
         fold.transition.stopped |= node.bit
@@ -172,7 +173,8 @@ def _end_map(
     if node.map.min_success is None:
         _fail_map(fold, node, Failure("AllItemsFailed", f"all {failed} items failed{last}"))
     else:
-        message = f"{failed} of {total} items failed, but min_success={node.map.min_success:g}{last}"
+        there = f"{failed} of {total} items failed" if failed else f"there are {total} items in all"
+        message = f"{there}, but min_success={node.map.min_success:g}{last}"
         _fail_map(fold, node, Failure("TooFewSucceeded", message))
 
 

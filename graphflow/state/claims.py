@@ -15,6 +15,7 @@ from pydantic_core import from_json, to_json
 from graphflow.codec import decode, decode_plain, encode
 from graphflow.errors import StateError, WrongType
 from graphflow.expressions import Expression, parse_expression
+from graphflow.graph.functions import truth
 from graphflow.values import described
 
 #: Equalities of fields, an expression over `item` and `index`, or a function of the item.
@@ -133,7 +134,7 @@ class _List:
         if isinstance(where, Mapping):
             wanted = decode_plain(encode(dict(where), "where"))
             return lambda index: _has_fields(self._plain(index), wanted)
-        return lambda index: bool(where(decode(self.item_text(index))))
+        return lambda index: truth(where(decode(self.item_text(index))), "where of claim()")
 
     def _condition_test(self, text: str) -> Callable[[int], bool]:
         condition = _condition(text)

@@ -9,6 +9,7 @@ from typing import Any
 
 from graphflow.codec import decode, encode
 from graphflow.errors import WaitsInVain
+from graphflow.graph.flow import names_of
 from graphflow.graph.tasks import Task
 from graphflow.ids import FIRST_MODULE, ItemNumber, NodeNumber, enumerate_items
 from graphflow.run import Message, Place, message_text
@@ -62,7 +63,7 @@ async def module_cache(
     task: Task | None = None,
     results: Mapping[str, Any] | None = None,
     messages: Mapping[str, Sequence[Any]] | None = None,
-    input_mailboxes: Sequence[str] = (),
+    input_mailboxes: str | Sequence[str] = (),
     signals: Mapping[str, Any] | None = None,
     steps: Mapping[str, Any] | None = None,
     item: Any = None,
@@ -87,7 +88,7 @@ async def module_cache(
     view.remembered_steps = {name: value_text(name, value) for name, value in (steps or {}).items()}
     for mailbox, values in (messages or {}).items():
         view.put(checked_name("mailbox", mailbox), values)
-    cache = ModuleCache(view, input_mailboxes)
+    cache = ModuleCache(view, names_of(input_mailboxes))
     if item is not None or index is not None:
         cache.set_item(ItemNumber(index or 0), encode(item, "item"))
     try:

@@ -19,10 +19,12 @@ from graphflow.errors import TaskMismatch
 from tests.acceptance.support import agent_on, client, keys_of_run, task
 
 
+@register_type(name="values.Size")
 class Size(StrEnum):
     SMALL = "small"
 
 
+@register_type(name="values.Part")
 class Part(BaseModel):
     cents: int
     note: str = ""

@@ -202,3 +202,13 @@ def use_without_a_loop() -> None:
         assert_type(error.risks, tuple[str, ...])
     except StoreError:
         pass
+
+
+def misspell() -> None:
+    Agent(nmae="numbers")  # type: ignore[arg-type]
+    Task(type="numbers", parms={})  # type: ignore[call-arg]
+    Node(name="numbers", dependency=["a"])  # type: ignore[call-arg]
+    NodeConfig(retries=3)  # type: ignore[call-arg]
+    ModuleConfig(timout=3)  # type: ignore[call-arg]
+    agent.node(retries=3)  # type: ignore[call-overload]
+    agent.node(dependencies="a", inputs="b", outputs=["c"])

@@ -31,6 +31,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from graphflow.codec import decode, decode_plain, encode, register_type, table
+from graphflow.codec.built_in import BUILT_IN
 from graphflow.errors import ChangedType, InvalidName, UnstorableValue
 
 T = TypeVar("T")
@@ -38,8 +39,10 @@ T = TypeVar("T")
 
 @pytest.fixture(autouse=True)
 def own_registry() -> Iterator[None]:
-    """What a test registers is forgotten after it."""
+    """What a test registers is forgotten after it, and it knows of nothing that others have registered."""
     before = [(known, dict(known)) for known in (table.by_name, table.writers)]
+    for name in table.by_name.keys() - BUILT_IN.keys():
+        table.writers.pop(table.by_name.pop(name).cls, None)
     yield
     for known, content in before:
         known.clear()

@@ -107,9 +107,10 @@ def test_deleted_key_is_gone() -> None:
     asyncio.run(main())
 
 
-def test_messages_are_taken_the_oldest_first_and_from_the_boxes_of_the_module() -> None:
+@pytest.mark.parametrize("boxes", [["in"], "in"])
+def test_messages_are_taken_the_oldest_first_and_from_the_boxes_of_the_module(boxes: str | list[str]) -> None:
     async def main() -> None:
-        async with module_cache(messages={"in": [1, 2]}, input_mailboxes=["in"]) as cache:
+        async with module_cache(messages={"in": [1, 2]}, input_mailboxes=boxes) as cache:
             assert await cache.get_message() == 1
             assert await cache.get_message("in") == 2
             with pytest.raises(NoMessage):

@@ -20,9 +20,11 @@ from graphflow.engine.attempt import Attempt, CameTo
 from graphflow.engine.body import raised
 from graphflow.engine.maps.feed import Feed, Filter
 from graphflow.engine.run_view import RunView
+from graphflow.errors import NonRetryableException
 from graphflow.executors.executor import Executor
 from graphflow.executors.inline import watch_for_stop
 from graphflow.expressions import Expression
+from graphflow.graph.functions import drop, function_name, truth
 from graphflow.ids import FIRST_MODULE, ItemNumber, enumerate_items
 from graphflow.inputs import ItemsStored
 from graphflow.planning.plan import PlanGenerator, PlanNode
@@ -139,7 +141,7 @@ def _filter(node: PlanNode, transaction: Transaction, view: RunView) -> Filter:
     if where is None:
         return lambda item, index: True
     if not isinstance(where, Expression):
-        return lambda item, index: bool(where(item))
+        return lambda item, index: truth(where(item), "where")
     for name in where.names:
         transaction.note_read(name)
         if view.is_node(name):
@@ -159,7 +161,15 @@ def _elements(
     if generator.seeks:
         arguments["start"] = start
     elements: Any = generator.function(**arguments)
-    return elements if generator.is_async else _from_threads(elements, executor)
+    if isinstance(elements, AsyncGenerator):
+        return elements
+    if isinstance(elements, Generator):
+        return _from_threads(elements, executor)
+    drop(elements)
+    raise NonRetryableException(
+        f"map_over: {function_name(generator.function)!r} returned a {type(elements).__name__}, not a generator; let it "
+        "yield the items, or return a generator"
+    )
 
 
 @dataclass(slots=True)
