@@ -10,7 +10,7 @@ from graphflow.codec import decode
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import ItemNumber
 from graphflow.planning.plan import Plan, PlanNode
-from graphflow.rules.explain import explain
+from graphflow.rules.explain import asked, explain
 from graphflow.run import Cause, Failure, NodeState, NodeStatus, Run
 
 
@@ -255,7 +255,7 @@ def _what_it_waits_for(plan: Plan, run: Run) -> str:
     item = "" if place.item is None else f" item {place.item}"
     others = f" ({len(run.waits) - 1} more wait)" if len(run.waits) > 1 else ""
     return (
-        f"{node}{item} waits for the signal {wait.signal!r}{others}; send it with: graphflow signal {run.id} "
+        f"{node}{item} waits for the signal {wait.signal!r}{asked(wait)}{others}; send it with: graphflow signal {run.id} "
         f"{wait.signal} JSON, or await agent.signal({run.id!r}, {wait.signal!r}, value) and agent.resume({run.id!r})"
     )
 

@@ -25,6 +25,7 @@ from graphflow.errors import (
     InvalidGraph,
     InvalidName,
     InvalidSetting,
+    InvalidSignal,
     PlanMismatch,
     RunComplete,
     RunNotFound,
@@ -144,6 +145,7 @@ def exit_code(error: GraphflowError) -> int:
             | InvalidGraph()
             | InvalidName()
             | InvalidSetting()
+            | InvalidSignal()
             | TaskMismatch()
             | PlanMismatch()
             | RunComplete()

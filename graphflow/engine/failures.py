@@ -17,7 +17,14 @@ from pathlib import Path
 import graphflow
 from graphflow import errors
 from graphflow.engine.interrupts import is_of_signal
-from graphflow.errors import InvalidName, InvalidSetting, MissingKey, NonRetryableException, StateError
+from graphflow.errors import (
+    AnswerRefused,
+    InvalidName,
+    InvalidSetting,
+    MissingKey,
+    NonRetryableException,
+    StateError,
+)
 from graphflow.run import Cause, Failure
 
 #: Characters of a traceback and of a message that are kept.
@@ -34,6 +41,9 @@ CAUSE_TRACEBACK_CHARACTERS = 1_000
 #: What another attempt cannot help: the module asked for that, or used its cache in a way that cannot be.
 _FINAL = (NonRetryableException, StateError, InvalidName, InvalidSetting)
 
+#: What is said besides of an AnswerRefused that is a failure.
+_NOTHING_TO_REFUSE = "it refused no answer: raise it in the module run that wait_for_signal has given one"
+
 _PACKAGE = f"{Path(graphflow.__file__).parent}{os.sep}"
 
 
@@ -43,9 +53,12 @@ def failure_from(error: BaseException) -> Failure:
     Raised again if a signal has ended the process by it: then nothing has failed.
     """
     end_with_process(error)
+    message = message_of(error)
+    if isinstance(error, AnswerRefused):
+        message = f"{message} ({_NOTHING_TO_REFUSE})"
     return Failure(
         type(error).__name__,
-        _message(error),
+        message,
         _traceback_text(error, TRACEBACK_CHARACTERS),
         retryable=not _is_final(error),
         causes=tuple(_causes(error)),
@@ -126,10 +139,10 @@ def _members(error: BaseException) -> tuple[BaseException, ...]:
 
 def _cause(relation: str, error: BaseException, depth: int) -> Cause:
     text = _traceback_text(error, CAUSE_TRACEBACK_CHARACTERS)
-    return Cause(relation, type(error).__name__, _message(error), depth, text)
+    return Cause(relation, type(error).__name__, message_of(error), depth, text)
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """What it says, and its notes, each on lines of its own."""
     return "\n".join(filter(None, [shortened(_text(error)), *_notes(error)]))
 

@@ -79,7 +79,7 @@ class Fold:
             self.decide_by_flow(node)
             return
         self.transition.active |= node.bit
-        self.transition.iterations += 1
+        self.transition.iterations += node.is_counted
         state.status = NodeStatus.READY
         state.modules = [ModuleState() for _ in node.modules]
         for place, module in enumerate_modules(state.modules if node.config.parallel else state.modules[:1]):
@@ -102,7 +102,7 @@ class Fold:
         limit = node.config.max_visits
         if limit and self.draft.node(node.index).visits >= limit:
             self.limit(f"node {node.name!r} reached max_visits={limit}")
-        elif not node.is_pure_flow and self.transition.iterations >= self.plan.max_total_iterations:
+        elif node.is_counted and self.transition.iterations >= self.plan.max_total_iterations:
             self.limit(f"the run reached max_total_iterations={self.plan.max_total_iterations}")
         return self._is_limited
 

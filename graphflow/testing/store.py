@@ -45,7 +45,9 @@ from graphflow.store.contract import (
     Retention,
     RunContent,
     RunHead,
+    SignalWait,
     Snapshot,
+    signal_waits,
 )
 from graphflow.testing.crashes import deaths
 from graphflow.transition import MapChange, Transition
@@ -362,6 +364,17 @@ class MemoryStore:
             return False
         stored.inbox.append(request)
         return True
+
+    async def waits(self, run_id: RunId, signal: str | None = None) -> list[SignalWait]:
+        stored = self.runs.get(run_id)
+        if stored is None:
+            return []
+        names = [node.name for node in stored.plan.nodes]
+        return signal_waits(
+            (names[place.node], place.item, wait)
+            for place, wait in stored.run.waits.items()
+            if signal in (None, wait.signal)
+        )
 
     async def waiting_requests(self, run_id: RunId) -> int:
         stored = self.runs.get(run_id)

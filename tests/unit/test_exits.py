@@ -35,6 +35,7 @@ CODES = {
     errors.UnknownSetting: 2,
     errors.InvalidName: 2,
     errors.InvalidSetting: 2,
+    errors.InvalidSignal: 2,
     errors.TaskMismatch: 2,
     errors.PlanMismatch: 2,
     errors.RunComplete: 2,

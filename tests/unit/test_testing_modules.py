@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from graphflow import AgentModule, Task
+from graphflow import AgentModule, AnswerRefused, NoSignal, Task
 from graphflow.errors import (
     MissingKey,
     NoMessage,
@@ -73,6 +73,29 @@ def test_signal_that_is_not_there_ends_the_module_run_without_a_commit() -> None
         assert cache.awaited_signal == "approve"
         assert (cache.state, cache.sent) == ({"amount": 7}, [])
         assert cache.steps == [("charge", "receipt 7")], "a step is remembered whatever becomes of the run"
+
+    asyncio.run(main())
+
+
+def test_answer_that_is_refused_ends_the_module_run_and_says_why() -> None:
+    async def main() -> None:
+        async with module_cache(state={"a": 1}, signals={"approve": "Bob"}) as cache:
+            await cache.set("a", 2)
+            raise AnswerRefused(f"not {await cache.wait_for_signal('approve')}")
+
+        assert (cache.awaited_signal, cache.refused) == ("approve", "not Bob")
+        assert cache.state == {"a": 1}
+
+    asyncio.run(main())
+
+
+def test_signal_that_is_overdue_raises() -> None:
+    async def main() -> None:
+        async with module_cache(overdue=["approve"]) as cache:
+            with pytest.raises(NoSignal, match="'approve' within timeout=5 s"):
+                await cache.wait_for_signal("approve", timeout=5)
+
+        assert cache.awaited_signal is None
 
     asyncio.run(main())
 
