@@ -13,6 +13,7 @@ GraphflowError
 │   ├── MissingKey          a key that is read is not in the state; also a KeyError
 │   ├── UnstorableValue     not JSON and not a registered type
 │   ├── UnknownType         a stored value is of a type that this process has not registered
+│   │   └── ChangedType     its class is there, and has no longer the fields that it had
 │   ├── ValueTooLarge       over max_value_bytes
 │   ├── TransactionTooLarge over max_transaction_bytes
 │   ├── WrongType           append to what is no list, increment of what is no number
@@ -190,6 +191,15 @@ class UnknownType(StateError):
             f"cannot read {key!r}: no type is registered as {type_name!r} in this process; "
             "import the module that calls register_type for it before reading"
         )
+
+
+class ChangedType(UnknownType):
+    """The stored value of `key` is of a registered type that has changed since, so that it would not come back whole."""
+
+    def __init__(self, key: str, type_name: str, detail: str) -> None:
+        self.key = key
+        self.type_name = type_name
+        StateError.__init__(self, f"cannot read {key!r} as {type_name}: {detail}")
 
 
 class ValueTooLarge(StateError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -53,6 +53,9 @@ class Steps:
         if storing is not None:
             return await asyncio.shield(storing)
         return self._drive.run.steps.get(place, {}).get(field)
+
+    def fields(self, place: Place) -> Collection[str]:
+        return self._drive.run.steps.get(place, {}).keys()
 
     async def remember(self, place: Place, field: str, text: str) -> str:
         """Store it; goes on if the caller is cancelled meanwhile. What stands there: the first that was stored."""

@@ -11,8 +11,8 @@ from collections.abc import Collection
 from enum import Enum
 from typing import Any
 
-from graphflow.codec import TAG, encode, is_built_in, rebuilt, registered_type, stored_data
-from graphflow.errors import CorruptState, UnknownType
+from graphflow.codec import TAG, encode, fields_of, is_built_in, rebuilt, registered_type, stored_data
+from graphflow.errors import ChangedType, CorruptState, UnknownType
 from graphflow.expressions.members import member_or_value
 
 _COLLECTIONS: dict[type, type] = {tuple: tuple, set: set, frozenset: frozenset}
@@ -44,7 +44,7 @@ def _seen(data: Any, key: str) -> Any:
         return _seen_single(cls, data, key)
     if cls is None and data.keys() == {TAG, "value"}:
         return _seen(data["value"], key)
-    return _seen_members({place: member for place, member in data.items() if place != TAG}, key)
+    return _seen_members(fields_of(data), key)
 
 
 def _seen_members(data: dict[str, Any], key: str) -> dict[str, Any]:
@@ -74,6 +74,6 @@ def _seen_member(data: dict[str, Any], key: str) -> Any:
     value = _seen(data["value"], key)
     try:
         member = rebuilt(data, key)
-    except (CorruptState, UnknownType):
+    except (ChangedType, CorruptState, UnknownType):
         return value  # of a member that the Enum has no more
     return member_or_value(member, value)

@@ -8,7 +8,8 @@ from uuid import uuid4
 
 from pydantic import Field
 
-from graphflow.codec import encode, register_type
+from graphflow.codec import register_type
+from graphflow.codec.canonical import identity
 from graphflow.graph.noun import Noun
 
 
@@ -50,8 +51,9 @@ class Task(Noun):
     result: Any = None
 
     def difference(self, other: Task) -> str | None:
-        """In one phrase, why `other` asks for something else; None if it asks for the same. Ids do not count."""
+        """In one phrase, why `other` asks for something else; None if it asks for the same. Ids do not count,
+        nor does the order of a dict."""
         for field in ("type", "objective", "params"):
-            if encode(getattr(self, field), field) != encode(getattr(other, field), field):
+            if identity(getattr(self, field), field) != identity(getattr(other, field), field):
                 return f"{field} differ" if field == "params" else f"{field} differs"
         return None

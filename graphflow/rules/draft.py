@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from graphflow.codec import encode, is_plain
+from graphflow.codec.canonical import is_same_text
 from graphflow.events import Event, NodeEvent
 from graphflow.expressions import MISSING, Expression, seen, seen_value
 from graphflow.ids import ItemNumber, NodeNumber
@@ -70,13 +71,13 @@ class Draft:
     # State
 
     def write(self, writes: Mapping[str, str | None]) -> None:
-        """Set keys to texts; None deletes. A set to the text that the run holds is no change."""
+        """Set keys to texts; None deletes. A set to the value that the run holds is no change."""
         changed = self.transition.state
         for key, text in writes.items():
-            if self.run.state.get(key) != text:
-                changed[key] = text
-            else:
+            if is_same_text(self.run.state.get(key), text):
                 changed.pop(key, None)
+            else:
+                changed[key] = text
 
     def text(self, key: str) -> str | None:
         changed = self.transition.state

@@ -1,19 +1,23 @@
 """What a module run does besides reading and writing state: steps, messages, signals.
 
 What it did is found again when the module run is repeated or resumed: under its place, the name, what the call depends
-on, and how many equal calls came before it in this module run.
+on, and how many equal calls came before it in this module run. What a call depends on is a digest, which says its form; what
+was remembered under one of an earlier form is found, too, so that nothing is paid twice for an upgrade.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from graphflow.codec import decode, encode
+from pydantic_core import from_json
+
+from graphflow.codec import decode
+from graphflow.codec.canonical import EXPONENTS, digest_of_data, earlier_digest, earlier_text, is_earlier
+from graphflow.codec.writing import json_data
 from graphflow.errors import CorruptState, NoMessage, NoSignal, StateError, UnknownType, UnstorableValue
 from graphflow.failpoints import failpoint
 from graphflow.run import Message, message_text, overdue_field
@@ -23,9 +27,6 @@ from graphflow.state.view import Messages, Owner, Steps
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-
-#: Hex digits of a digest: more than chance can bring together.
-DIGEST_LENGTH = 32
 
 
 class Suspended(BaseException):
@@ -69,6 +70,7 @@ class Effects:
     __slots__ = (
         "_answered",
         "_counts",
+        "_has_earlier",
         "_messages",
         "_owner",
         "_published",
@@ -85,6 +87,8 @@ class Effects:
         self._messages = messages
         self._counts: dict[str, int] = {}
         self._published = 0
+        #: Whether something is remembered under a digest of an earlier form; None if nobody has looked yet.
+        self._has_earlier: bool | None = None
         #: Messages that leave with the commit.
         self.outgoing: list[Message] = []
         #: (mailbox, text) of messages that are reserved for this module run.
@@ -111,14 +115,32 @@ class Effects:
         encoded: Callable[[Any], str],
     ) -> Any:
         """The function's result, remembered or new. `encoded` makes the text of a value and may refuse it."""
-        field = self._numbered(f"step:{_digest(_dependence(name, function, args, key))}", name)
+        data = _dependence(name, function, args, key)
+        field = self._numbered(f"step:{digest_of_data(data)}", name)
         text = await self._steps.remembered(self._owner.place, field)
+        if text is None and self._remembers_earlier():
+            text = await self._remembered_earlier(data, name)
         if text is None:
             with self.calls.one():
                 result = await self._steps.call(self._owner, function, *args)
                 text = await self._steps.remember(self._owner.place, field, encoded(result))
                 failpoint("step.after_store")
         return decode(text, name)
+
+    async def _remembered_earlier(self, data: Any, name: str) -> str | None:
+        """What the call came to under a digest of the form before. How many calls came before it is counted there, too:
+        they are those that were not found under one of today's form."""
+        found = None
+        for digest in _earlier_dependences(data):
+            text = await self._steps.remembered(self._owner.place, self._numbered(f"step:{digest}", name))
+            found = text if found is None else found
+        return found
+
+    def _remembers_earlier(self) -> bool:
+        if self._has_earlier is None:
+            fields = self._steps.fields(self._owner.place)
+            self._has_earlier = any(is_earlier(_digest_in(field)) for field in fields)
+        return self._has_earlier
 
     def _numbered(self, kind: str, name: str) -> str:
         """The field of this call: how many equal ones came before it is part of it."""
@@ -131,11 +153,25 @@ class Effects:
     def publish(self, mailbox: str, text: str) -> None:
         """Buffer a message with the value `text`."""
         number, self._published = self._published, self._published + 1
-        digest = _digest(f"{mailbox}\n{text}")
+        data = {"mailbox": mailbox, "value": from_json(text)}
+        digest = digest_of_data(data)
         place = self._owner.place
         field = f"sent:{number}:{digest}"
-        message = message_text(f"{self._owner.place_text}:{number}:{digest[:8]}", self._owner.name, text)
+        if self._remembers_earlier():
+            field = self._sent_earlier(number, data) or field
+        message_id = f"{self._owner.place_text}:{number}:{digest.rpartition(':')[2][:8]}"
+        message = message_text(message_id, self._owner.name, text)
         self.outgoing.append(Message(mailbox, message, place, field))
+
+    def _sent_earlier(self, number: int, data: Any) -> str | None:
+        """The field under which it is remembered, by a digest of the form before, that this message has left."""
+        known = self._steps.fields(self._owner.place)
+        for exponent in EXPONENTS:
+            text = earlier_text(data["value"], exponent)
+            field = f"sent:{number}:{earlier_digest(data['mailbox'] + chr(10) + text)}"
+            if field in known:
+                return field
+        return None
 
     async def next_message(self, mailboxes: Sequence[str], timeout: float | None) -> Any:
         """The value of the oldest free message of the first of these mailboxes that has one. NoMessage."""
@@ -190,36 +226,57 @@ class Effects:
             self._messages.mailboxes.release(mailbox, text)
 
 
-def _digest(text: str) -> str:
-    return sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+def _digest_in(field: str) -> str:
+    """That of a step's field, `step:DIGEST:NUMBER:NAME`, or of a message's, `sent:NUMBER:DIGEST`; it may have a form."""
+    kind, _, rest = field.partition(":")
+    return rest.partition(":")[0] if kind == "step" else rest.partition(":")[2] if kind == "sent" else ""
 
 
-def _dependence(name: str, function: Callable[..., Any], args: Sequence[Any], key: Any) -> str:
-    """What the result of a call depends on, as text. StateError if that cannot be told from outside."""
+def _dependence(name: str, function: Callable[..., Any], args: Sequence[Any], key: Any) -> dict[str, Any]:
+    """What the result of a call depends on, as JSON data. StateError if that cannot be told from outside."""
     if key is not None:
-        return "key " + encode(key, f"key of step {name}")
+        return {"key": json_data(key, f"key of step {name}")}
     try:
-        return "arguments " + encode([*_hidden_arguments(name, function), *args], f"arguments of step {name}")
+        owners, hidden = _hidden_arguments(name, function)
+        return {"self": owners, "arguments": hidden + json_data(list(args), f"arguments of step {name}")}
     except UnstorableValue as error:
         raise StateError(
             f"step {name!r}: {error}; or pass key=, a value that stands for everything that the result depends on"
         ) from error
 
 
-def _hidden_arguments(name: str, function: Callable[..., Any]) -> list[Any]:
-    """What a function carries with it besides its arguments. A method's object is among them if it can be stored."""
+def _earlier_dependences(data: dict[str, Any]) -> Iterator[str]:
+    """The digests that the form before may have made of it, each once."""
+    seen = set()
+    for exponent in EXPONENTS:
+        if "key" in data:
+            text = f"key {earlier_text(data['key'], exponent)}"
+        else:
+            owners = [earlier_text(earlier_text(owner, exponent), exponent) for owner in data["self"]]
+            arguments = [earlier_text(argument, exponent) for argument in data["arguments"]]
+            text = f"arguments [{','.join(owners + arguments)}]"
+        if text not in seen:
+            seen.add(text)
+            yield earlier_digest(text)
+
+
+def _hidden_arguments(name: str, function: Callable[..., Any]) -> tuple[list[Any], list[Any]]:
+    """What a function carries with it besides its arguments, as JSON data: the objects whose method it is, those that can be
+    stored, and arguments that are bound to it."""
+    what = f"arguments of step {name}"
     if isinstance(function, functools.partial):
-        inner = _hidden_arguments(name, function.func)
-        return [*inner, *function.args, dict(function.keywords)]
+        owners, inner = _hidden_arguments(name, function.func)
+        return owners, [*inner, *json_data([*function.args, dict(function.keywords)], what)]
     if inspect.ismethod(function):
+        owners, inner = _hidden_arguments(name, function.__func__)
         try:
-            return [encode(function.__self__), *_hidden_arguments(name, function.__func__)]
+            return [json_data(function.__self__, what), *owners], inner
         except UnstorableValue:
-            return _hidden_arguments(name, function.__func__)
+            return owners, inner
     if getattr(function, "__closure__", None):
         raise StateError(
             f"step {name!r}: {getattr(function, '__qualname__', 'the function')} uses variables of the function around "
             "it, which cannot be seen from outside; pass them as arguments, or pass key=, a value that stands for "
             "everything that the result depends on"
         )
-    return []
+    return [], []

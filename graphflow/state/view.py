@@ -84,6 +84,9 @@ class Steps(Protocol):
     async def remembered(self, place: Place, field: str) -> str | None:
         """What is remembered in this field for this place."""
 
+    def fields(self, place: Place) -> Collection[str]:
+        """Those that hold something for this place."""
+
     async def remember(self, place: Place, field: str, text: str) -> str:
         """Store it at once; returns what stands there, which is the first that was stored."""
 

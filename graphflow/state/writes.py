@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from graphflow.codec.canonical import is_same_text
 from graphflow.errors import TransactionTooLarge, ValueTooLarge
 from graphflow.state.footprint import KEY_SET
 from graphflow.state.operations import OPERATIONS
@@ -87,7 +88,7 @@ class Writes:
         for key in self._keys():
             stored = view.text(key)
             text = self.applied_to(view, key, stored)
-            if text == stored:
+            if is_same_text(text, stored):
                 continue
             texts[key] = text
             if text is not None:

@@ -21,7 +21,8 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:run:{ID}:inbox            LIST    requests from outside
     gf:run:{ID}:steps            HASH    NODE:VISIT:MODULE:ITEM:CALL -> result; ITEM is - if there is none. CALL is
                                          step:DIGEST:NUMBER:NAME, signal:NUMBER:NAME (its answer), sent:NUMBER:DIGEST,
-                                         wait:NUMBER:NAME (its beginning), timeout:NUMBER:NAME (nobody answered)
+                                         wait:NUMBER:NAME (its beginning), timeout:NUMBER:NAME (nobody answered);
+                                         DIGEST is 2: and 32 hex digits, the 2 being its form; without it of the first
     gf:run:{ID}:waits            HASH    NODE:VISIT:MODULE:ITEM -> signal since field question schema deadline refused: who waits
                                          for a signal
     gf:run:{ID}:signals          HASH    signal -> values that came before anybody waited for them

@@ -212,14 +212,17 @@ class _View:
 
     async def remembered(self, place: Place, field: str) -> str | None:
         kind, rest = field.split(":", 1)
-        name = rest.split(":", 2)[-1] if kind == "step" else rest.split(":", 1)[-1]
+        name = rest.split(":", 3)[-1] if kind == "step" else rest.split(":", 1)[-1]
         if kind == "timeout":
             return "true" if name in self.overdue else None
         given = self.answers if kind == "signal" else self.remembered_steps
         return self._fields.get(field, given.get(name))
 
+    def fields(self, place: Place) -> Collection[str]:
+        return ()
+
     async def remember(self, place: Place, field: str, text: str) -> str:
-        self.called.append((field.split(":", 3)[-1], text))
+        self.called.append((field.split(":", 4)[-1], text))
         return self._fields.setdefault(field, text)
 
     async def call(self, owner: object, function: Callable[..., Any], *args: Any) -> Any:

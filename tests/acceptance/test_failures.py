@@ -349,7 +349,7 @@ def test_result_that_a_reduce_cannot_be_given_fails_the_node(agent: Agent) -> No
     outcome = agent.run_task_sync(task(), state={"items": [1, 2, 3]})
 
     assert (outcome.status, outcome.failures[0].node) == (RunStatus.FAILED, "paint")
-    assert outcome.failures[0].error.startswith("CorruptState: ")
+    assert outcome.failures[0].error.startswith("ChangedType: ")
 
 
 def test_generator_that_raises_as_it_is_closed_does_not_end_the_run(agent: Agent) -> None:

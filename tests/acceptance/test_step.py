@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -318,3 +319,79 @@ def test_a_step_of_a_module_run_that_ran_out_of_time_is_remembered(redis_url: st
     assert outcome.result == "answer to why"
     assert len(runs) == 2
     assert calls == ["why"]
+
+
+# Digests of earlier versions
+
+
+def earlier_digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:32]
+
+
+@pytest.mark.parametrize("exponent", ["1e16", "1e+16"])
+def test_a_step_of_a_run_that_was_suspended_before_an_upgrade_is_not_paid_again(
+    redis_url: str, exponent: str
+) -> None:
+    agent = agent_on(redis_url)
+    run_id = f"before-{len(exponent)}"
+
+    class Asker:
+        def ask(self, *args: Any) -> str:
+            calls.append(args)
+            return f"answer {len(calls)}"
+
+    @agent.node
+    async def think(cache):
+        answers = [await cache.step("ask", Asker().ask, {"b": 1e16, "a": 1}) for _ in range(2)]
+        answers.append(await cache.step("ask", Asker().ask, "other", key=(1e16,)))
+        await cache.publish_to_mailbox("box", {"b": 1e16, "a": 1})
+        answers.append(await cache.get_message("box"))
+        await cache.wait_for_signal("go")
+        return answers
+
+    first = agent.run_task_sync(task(), run_id=run_id)
+    assert first.status is RunStatus.SUSPENDED, first.error
+    (steps,) = [key for key in keys_of_run(redis_url, run_id) if key.endswith(":steps")]
+    new = sha256(b'{"arguments":[{"a":1,"b":1e+16}],"self":[]}').hexdigest()[:32]
+    keyed = sha256(b'{"key":{"$type":"tuple","value":[1e+16]}}').hexdigest()[:32]
+    sent = sha256(b'{"mailbox":"box","value":{"a":1,"b":1e+16}}').hexdigest()[:32]
+    old = earlier_digest(f'arguments [{{"b":{exponent},"a":1}}]')
+    renamed = {
+        f"step:2:{new}": f"step:{old}",
+        f"step:2:{keyed}": "step:" + earlier_digest(f'key {{"$type":"tuple","value":[{exponent}]}}'),
+        f"sent:0:2:{sent}": "sent:0:" + earlier_digest(f'box\n{{"b":{exponent},"a":1}}'),
+    }
+    with client(redis_url) as redis:
+        fields = redis.hgetall(steps)
+        for place in renamed:
+            assert any(place in field for field in fields), (place, fields)
+        for field, text in fields.items():
+            for place, digest in renamed.items():
+                if place in field:
+                    redis.hdel(steps, field)
+                    redis.hset(steps, field.replace(place, digest), text)
+
+    async def answered() -> Any:
+        await agent.signal(run_id, "go", 1)
+        return await agent.resume(run_id)
+
+    outcome = asyncio.run(answered())
+
+    assert outcome.status is RunStatus.COMPLETE, outcome.error
+    assert outcome["think"][:3] == ["answer 1", "answer 2", "answer 3"]
+    assert len(calls) == 3
+
+
+def test_arguments_in_another_order_are_the_same_call(redis_url: str) -> None:
+    agent = agent_on(redis_url)
+
+    @agent.node(max_retries=2)
+    async def think(cache):
+        options = {"a": 1, "b": 2} if not calls else {"b": 2, "a": 1}
+        answer = await cache.step("ask", ask, options)
+        if len(calls) == 1 and options == {"a": 1, "b": 2} and list(options) == ["a", "b"]:
+            raise ValueError("after the answer")
+        return answer
+
+    assert agent.run_task_sync(task()).status is RunStatus.COMPLETE
+    assert len(calls) == 1

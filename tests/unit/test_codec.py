@@ -1,21 +1,27 @@
 import dataclasses
 import json
 import math
-from collections import Counter, OrderedDict, defaultdict, namedtuple
-from datetime import UTC, date, datetime, time, timedelta, timezone
+import re
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum, StrEnum
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pydantic
 import pytest
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, RootModel, SecretBytes, SecretStr
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from graphflow import codec
-from graphflow.codec import MAX_DEPTH, decode, decode_all, decode_plain, encode, register_type
-from graphflow.errors import CorruptState, InvalidName, UnknownType, UnstorableValue
+from graphflow.codec import MAX_DEPTH, decode, decode_all, decode_plain, encode, register_type, table
+from graphflow.codec.built_in import BUILT_IN
+from graphflow.errors import ChangedType, CorruptState, InvalidName, UnknownType, UnstorableValue
 
 
 class Color(Enum):
@@ -59,9 +65,15 @@ WHEN = datetime(2026, 11, 20, 8, 30, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "_by_name", dict(codec._by_name))
-    monkeypatch.setattr(codec, "_writers", dict(codec._writers))
+def own_registry() -> Iterator[None]:
+    """What a test registers is forgotten after it, and it knows of nothing that others have registered."""
+    before = [(known, dict(known)) for known in (table.by_name, table.writers)]
+    for name in table.by_name.keys() - BUILT_IN.keys():
+        table.writers.pop(table.by_name.pop(name).cls, None)
+    yield
+    for known, content in before:
+        known.clear()
+        known.update(content)
 
 
 def nested(levels: int, innermost: Any = 1) -> Any:
@@ -128,17 +140,106 @@ def test_each_decode_gives_a_fresh_value() -> None:
 @pytest.mark.parametrize(
     ("value", "stored"),
     [
-        (defaultdict(list, {"a": [1]}), '{"a":[1]}'),
-        (OrderedDict(b=1, a=2), '{"b":1,"a":2}'),
-        (Counter("aab"), '{"a":2,"b":1}'),
-        (type("Text", (str,), {})("hello"), '"hello"'),
-        ([type("Count", (int,), {})(7)], "[7]"),
-        ({type("Key", (str,), {})("k"): type("Share", (float,), {})(0.5)}, '{"k":0.5}'),
+        (Counter("aab"), '{"$type":"Counter","value":{"a":2,"b":1}}'),
+        (OrderedDict(b=1, a=2), '{"$type":"OrderedDict","value":{"b":1,"a":2}}'),
+        (
+            defaultdict(list, {"a": [1]}),
+            '{"$type":"defaultdict","value":{"a":[1]},"$factory":"list"}',
+        ),
+        (
+            defaultdict(None, {"$type": 1}),
+            '{"$type":"defaultdict","value":{"$type":"dict","value":{"$type":1}}}',
+        ),
     ],
+    ids=type_name,
 )
-def test_subclasses_of_json_types_are_stored_as_these(value: Any, stored: str) -> None:
+def test_dicts_of_the_standard_library_come_back_as_what_they_are(value: Any, stored: str) -> None:
+    back = decode(encode(value))
+
     assert encode(value) == stored
-    assert decode(stored) == value
+    assert type(back) is type(value)
+    assert back == value
+    assert list(back) == list(value)
+    assert getattr(back, "default_factory", None) is getattr(value, "default_factory", None)
+    assert decode_plain(stored) == dict(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        type("Text", (str,), {})("hello"),
+        type("Count", (int,), {})(7),
+        type("Share", (float,), {})(0.5),
+        type("Rows", (list,), {})([1]),
+        type("Fields", (dict,), {})(a=1),
+        Pair(1, 2),
+        type("Some", (set,), {})([1]),
+        type("Fixed", (frozenset,), {})([1]),
+        type("Raw", (bytes,), {})(b"x"),
+        bytearray(b"x"),
+        memoryview(b"x"),
+        type("Later", (datetime,), {})(2026, 1, 1),
+        type("Day", (date,), {})(2026, 1, 1),
+        type("Hour", (time,), {})(8),
+        type("Span", (timedelta,), {})(1),
+        type("Money", (Decimal,), {})("1.50"),
+        type("Id", (UUID,), {})(int=1),
+        1 + 2j,
+        Fraction(1, 3),
+        PurePosixPath("/a"),
+        Path("/a"),
+        ZoneInfo("Europe/Berlin"),
+        re.compile("a+"),
+        MappingProxyType({"a": 1}),
+        range(3),
+        deque([1]),
+        {"a": 1}.keys(),
+        {"a": 1}.values(),
+        {"a": 1}.items(),
+        iter([1]),
+        ValueError("x"),
+        Color.RED,
+        Mood.GOOD,
+        Level.LOW,
+        defaultdict(lambda: 1, {"a": 1}),
+    ],
+    ids=type_name,
+)
+def test_what_would_not_come_back_as_it_is_is_refused_with_advice_that_can_be_followed(value: Any) -> None:
+    with pytest.raises(UnstorableValue) as refusal:
+        encode([value], "k")
+    said = str(refusal.value)
+    assert type_name(value) in said or "defaultdict" in said
+    advice = re.search(r".*store (?:tuple\(value\) or )?(.*)$", said)
+    assert advice is not None
+    instead = advice[1].replace("its value", "value.value")
+    names = {
+        "datetime": datetime,
+        "date": date,
+        "time": time,
+        "timedelta": timedelta,
+        "Decimal": Decimal,
+        "UUID": UUID,
+    }
+
+    followed = eval(instead, {**names, "value": value})
+
+    assert same(decode(encode(followed)), followed)
+
+
+def test_scalars_of_arrays_are_refused_with_the_advice_to_take_the_item(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    like_numpy = type("float64", (float,), {"__module__": "numpy", "item": lambda self: float(self)})(0.5)
+
+    with pytest.raises(
+        UnstorableValue, match=r"a value of type float64 would not come back as one; store value\.item"
+    ):
+        encode(like_numpy)
+
+
+def same(left: Any, right: Any) -> bool:
+    return type(left) is type(right) and bool(left == right)
 
 
 # What is refused
@@ -148,10 +249,15 @@ class Opaque:
     pass
 
 
+class Zone(tzinfo):
+    def utcoffset(self, when: datetime | None) -> timedelta:
+        return timedelta(hours=1)
+
+
 @pytest.mark.parametrize(
     ("value", "type_name", "path", "says"),
     [
-        ({"a": [1, Opaque()]}, "Opaque", "['a'][1]", "register_type(Opaque)"),
+        ({"a": [1, Opaque()]}, "Opaque", "['a'][1]", "make Opaque a dataclass or pydantic model"),
         ([float("nan")], "float", "[0]", "NaN and Infinity are not JSON"),
         (float("-inf"), "float", "", "NaN and Infinity are not JSON"),
         ({"n": Decimal("sNaN")}, "Decimal", "['n']", "NaN and Infinity are not JSON"),
@@ -170,12 +276,11 @@ class Opaque:
         ({"key": SecretStr("hunter2")}, "SecretStr", "['key']", "secret"),
         (SecretBytes(b"hunter2"), "SecretBytes", "", "secret"),
         (pydantic.Secret[int](5), "Secret", "", "secret"),
-        ({"s": {Opaque}}, "type", "['s']{…}", "neither JSON nor registered"),
-        (bytearray(b"x"), "bytearray", "", "convert it"),
-        (range(3), "range", "", "convert it"),
-        (lambda: None, "function", "", "a function is no value"),
-        (type("Later", (datetime,), {})(2026, 1, 1), "Later", "", "convert it"),
-        (timedelta(days=200_000_000, microseconds=1), "timedelta", "", "centuries"),
+        ({"s": {Opaque}}, "type", "['s']{…}", "lives in this process only"),
+        ({type("Key", (str,), {})("k"): 1}, "Key", "", "a dict key is of type Key"),
+        (lambda: None, "function", "", "was it meant to be called"),
+        (WHEN.replace(tzinfo=Zone()), "datetime", "", "its time zone is a Zone"),
+        (time(8, tzinfo=Zone()), "time", "", "its time zone is a Zone"),
     ],
     ids=type_name,
 )
@@ -249,6 +354,57 @@ def test_an_offset_from_utc_is_kept() -> None:
     assert decode(encode(WHEN.replace(tzinfo=None))).tzinfo is None
 
 
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        (
+            datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=BERLIN),
+            '{"$type":"datetime","value":"2026-10-25T02:30:00+01:00","$zone":"Europe/Berlin","$fold":1}',
+        ),
+        (
+            datetime(2026, 10, 25, 2, 30, fold=1),
+            '{"$type":"datetime","value":"2026-10-25T02:30:00","$fold":1}',
+        ),
+        (datetime(1800, 1, 1, tzinfo=BERLIN), None),
+        (time(8, 30, tzinfo=BERLIN), '{"$type":"time","value":"08:30:00","$zone":"Europe/Berlin"}'),
+        (time(8, 30, tzinfo=timezone(timedelta(hours=5))), '{"$type":"time","value":"08:30:00+05:00"}'),
+        (time(2, 30, fold=1), '{"$type":"time","value":"02:30:00","$fold":1}'),
+        (
+            WHEN.astimezone(timezone(timedelta(hours=1), "CET")),
+            '{"$type":"datetime","value":"2026-11-20T09:30:00+01:00","$tzname":"CET"}',
+        ),
+        (WHEN.astimezone(ZoneInfo("UTC")), None),
+        (timedelta.max, '{"$type":"timedelta","value":86400000000000.0,"$exact":[999999999,86399,999999]}'),
+        (timedelta.min, None),
+        (timedelta(days=200_000_000, microseconds=1), None),
+    ],
+    ids=repr,
+)
+def test_zones_fold_and_long_times_come_back(value: Any, stored: str | None) -> None:
+    back = value
+    for _ in range(5):
+        back = decode(encode(back))
+
+    assert stored is None or encode(value) == stored
+    assert (type(back), back) == (type(value), value)
+    zone, zone_back = getattr(value, "tzinfo", None), getattr(back, "tzinfo", None)
+    assert type(zone_back) is type(zone)
+    assert (zone_back == zone) or zone_back is zone
+    assert getattr(back, "fold", 0) == getattr(value, "fold", 0)
+    if zone is not None:
+        assert back.tzname() == value.tzname()
+
+
+def test_a_zone_that_this_machine_does_not_know_is_told_by_name() -> None:
+    with pytest.raises(
+        ChangedType, match=r"cannot read 'k' as datetime: .* no time zone 'Mars/Base'; pip install tzdata"
+    ):
+        decode('{"$type":"datetime","value":"2026-10-25T02:30:00+01:00","$zone":"Mars/Base"}', "k")
+
+
 def test_equal_sets_give_equal_text_whatever_their_order_in_memory() -> None:
     # 8 collides with 0 in a small table, so that insertion order shows.
     forwards, backwards = {0, 8}, {8, 0}
@@ -310,22 +466,6 @@ def test_a_registered_model_is_stored_with_its_fields_inline_and_comes_back() ->
     }
 
 
-def test_an_unregistered_model_inside_a_registered_one_is_named_with_its_path() -> None:
-    register_type(Report)
-
-    with pytest.raises(UnstorableValue, match=r"'r' at \.sources\[0\]: .* register_type\(Source\)"):
-        encode(Report(title="x", sources=[Source(url="a")]), "r")
-
-
-def test_a_secret_inside_a_model_is_refused() -> None:
-    @register_type
-    class Login(BaseModel):
-        password: SecretStr
-
-    with pytest.raises(UnstorableValue, match=r"at \.password: a SecretStr is secret"):
-        encode(Login(password=SecretStr("hunter2")))
-
-
 def test_models_with_aliases_extras_and_excluded_fields_come_back() -> None:
     @register_type
     class Aliased(BaseModel):
@@ -342,15 +482,6 @@ def test_models_with_aliases_extras_and_excluded_fields_come_back() -> None:
     assert decode(encode(value)).client is None
 
 
-def test_an_extra_field_called_type_is_refused() -> None:
-    @register_type
-    class Loose(BaseModel):
-        model_config = ConfigDict(extra="allow")
-
-    with pytest.raises(UnstorableValue, match=r"extra field called \$type"):
-        encode(Loose.model_validate({"$type": "x"}))
-
-
 def test_root_models_and_generic_models_come_back() -> None:
     register_type(RootModel[list[int]])
 
@@ -362,26 +493,6 @@ def test_a_frozen_slotted_dataclass_comes_back() -> None:
 
     assert encode(Point(1)) == '{"$type":"Point","x":1,"y":0.0}'
     assert decode(encode({"at": [Point(1, 2.5)]})) == {"at": [Point(1, 2.5)]}
-
-
-def test_a_dataclass_comes_back_exactly_whatever_its_post_init_does() -> None:
-    @register_type
-    @dataclasses.dataclass
-    class Doubling:
-        x: int
-        total: int = dataclasses.field(init=False, default=0)
-
-        def __post_init__(self) -> None:
-            self.x *= 2
-            self.handle = Opaque()
-
-    value = Doubling(2)
-    value.total = 9
-
-    back = decode(encode(value))
-
-    assert (back.x, back.total) == (4, 9)
-    assert isinstance(back.handle, Opaque)
 
 
 def test_a_pydantic_dataclass_with_an_alias_comes_back() -> None:
@@ -452,19 +563,7 @@ def test_names_of_built_in_types_are_taken(name: str) -> None:
         register_type(Source, name=name)
 
 
-def test_classes_that_cannot_be_rebuilt_are_refused_when_registered() -> None:
-    @dataclasses.dataclass
-    class NeedsMore:
-        x: int
-        seed: dataclasses.InitVar[int]
-
-    class Deep(BaseModel):
-        x: int = Field(validation_alias=AliasPath("a", 0))
-
-    with pytest.raises(TypeError, match="NeedsMore needs 'seed', which is no field"):
-        register_type(NeedsMore)
-    with pytest.raises(TypeError, match=r"Deep\.x is read from inside another input"):
-        register_type(Deep)
+def test_other_classes_are_refused_when_registered() -> None:
     with pytest.raises(TypeError, match="Opaque is no pydantic model, dataclass"):
         register_type(Opaque)
 
@@ -507,8 +606,7 @@ def test_a_registered_model_with_the_one_field_value_stays_a_dict_for_expression
         '{"$type":"set","value":"abc"}',
         '{"$type":"set","value":[[1]]}',
         '{"$type":"dict","value":[1]}',
-        '{"$type":"Point","z":1}',
-        '{"$type":"Mood","value":"dire"}',
+        '{"$type":"Point","x":1,"$attributes":1}',
     ],
 )
 def test_text_that_encode_did_not_write_is_corrupt_state(text: str) -> None:
@@ -517,15 +615,6 @@ def test_text_that_encode_did_not_write_is_corrupt_state(text: str) -> None:
 
     with pytest.raises(CorruptState, match="'k'"):
         decode(text, "k")
-
-
-def test_a_model_that_no_longer_accepts_its_data_says_where_without_the_payload() -> None:
-    register_type(Source)
-
-    with pytest.raises(CorruptState, match=r"Source does not accept .*fetched: Input should be") as error:
-        decode('{"$type":"Source","url":"hunter2","fetched":"hunter2"}', "k")
-
-    assert "hunter2" not in str(error.value)
 
 
 def test_texts_decoded_together_are_what_they_are_alone():

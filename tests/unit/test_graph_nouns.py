@@ -268,6 +268,16 @@ def test_statuses_are_lower_case_strings_and_four_are_final():
     assert f"{RunStatus.WAITING}" == "waiting"
 
 
+def test_task_is_the_same_with_params_in_another_order():
+    task = Task(type="numbers", params={"a": 1, "b": {"c": [1e16], "d": {"x", "y"}}})
+
+    assert task.difference(Task(type="numbers", params={"b": {"d": {"y", "x"}, "c": [1e16]}, "a": 1})) is None
+    assert (
+        task.difference(Task(type="numbers", params={"a": 1, "b": {"c": (1e16,), "d": {"x", "y"}}}))
+        == "params differ"
+    )
+
+
 def test_task_difference_ignores_ids():
     task = Task(type="numbers", objective="double", params={"n": 1})
 

@@ -234,6 +234,28 @@ async def test_writers_that_do_not_read_never_conflict() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("stored", "value", "changes"),
+    [
+        ("[1e16]", [1e16], False),
+        ("[1e+16]", [1e16], False),
+        ("[1e+16]", [1e17], True),
+        ('{"a":1,"b":2}', {"b": 2, "a": 1}, True),
+        ('{"$type":"set","value":["a","b"]}', {"b", "a"}, False),
+    ],
+)
+def test_a_set_to_the_value_that_is_stored_is_no_change_however_its_text_is_written(
+    stored: str, value: Any, changes: bool
+) -> None:
+    state = MemoryState(a=0)
+    state.texts["a"] = stored
+    cache = Transaction(state)
+
+    asyncio.run(cache.set("a", value))
+
+    assert ("a" in cache.resolve(state)) is changes
+
+
 @runs_async
 async def test_keys_reads_the_set_of_keys_and_not_their_values() -> None:
     state = MemoryState(b=1, a=1)
