@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from graphflow.agent import Agent
     from graphflow.codec import register_type
     from graphflow.errors import (
+        AgentMismatch,
         GraphflowError,
         InvalidGraph,
         LeaseHeld,
@@ -67,6 +68,7 @@ _HOMES = {
     "graphflow.store.cache": ("RedisCache",),
     "graphflow.codec": ("register_type",),
     "graphflow.errors": (
+        "AgentMismatch",
         "GraphflowError",
         "InvalidGraph",
         "LeaseHeld",
@@ -142,6 +144,7 @@ __all__ = [
     "SnapshotNotFound",
     "MapNotFound",
     "TaskMismatch",
+    "AgentMismatch",
     "PlanMismatch",
     "LeaseHeld",
     # with its state

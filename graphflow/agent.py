@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -20,12 +21,12 @@ from graphflow.entrance.entering import Entrance, Terms
 from graphflow.entrance.fork import enter_fork
 from graphflow.entrance.session import Session, Sessions
 from graphflow.entrance.sweep import Sweep
-from graphflow.errors import GraphflowError, RunOver
+from graphflow.errors import AgentMismatch, GraphflowError, RunOver
 from graphflow.events import Event, RunFinished
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import RunId, check_run_id
 from graphflow.map_results import results_as_completed, results_in_order
-from graphflow.origin import code_of, name_of, refuse_while_loading
+from graphflow.origin import Identity, Owner, name_of, refuse_while_loading
 from graphflow.planning.compile import compile_plan
 from graphflow.planning.plan import Plan
 from graphflow.requests import cancel_request, message_request, signal_request
@@ -133,7 +134,7 @@ class Agent(GraphBuilder):
 
         `state` holds initial values by state key. With a `run_id` of your own the call is idempotent: the result of a
         finished run comes back, an interrupted run is resumed, one that another process drives is waited for.
-        InvalidGraph, TaskMismatch, PlanMismatch, UnstorableValue, ValueTooLarge and StoreError are raised before
+        InvalidGraph, AgentMismatch, TaskMismatch, PlanMismatch, UnstorableValue, ValueTooLarge and StoreError are raised before
         anything runs.
         """
         return await self._run_task(task, state, run_id, _Watch())
@@ -151,12 +152,15 @@ class Agent(GraphBuilder):
     async def resume(self, run_id: str, *, accept_changes: bool = False) -> RunResult:
         """Go on with a run that was interrupted; a finished one's result comes back. RunNotFound.
 
-        PlanMismatch if it was started with another graph. With `accept_changes` it goes on with this one: nodes keep what
-        they came to by their names, new ones run if what they depend on did. PlanMismatch says what stands against that,
-        as an active node that is gone; LeaseHeld, that a process still drives the run with the other graph.
+        PlanMismatch if it was started with another graph, AgentMismatch if it is another agent's. With `accept_changes`
+        it goes on with this one: nodes keep what they came to by their names, new ones run if what they depend on did.
+        PlanMismatch says what stands against that, as an active node that is gone; LeaseHeld, that a process still
+        drives the run with the other graph.
         """
         async with self._sessions.open() as session:
             head = await session.store.head(check_run_id(run_id))
+            if not accept_changes:
+                _check_owner(self._identity(), head)
             entrance = await self._entrance_of(session, head)
             if accept_changes:
                 head = await entrance.accept_changes(head)
@@ -168,17 +172,22 @@ class Agent(GraphBuilder):
         """Resume every run of this agent that nobody drives, or the `limit` oldest; what they came to. Suspended runs to
         which no signal was sent are left alone.
 
-        A run is of this agent if it was started by one of the same name. `refused` is called for each that cannot be
+        A run is of this agent if it was started by one of the same name in the same variable of the same module, however
+        that was loaded; of agents that are no variables of a module only names are compared. `refused` is called for each that cannot be
         resumed, as after a change of the graph (PlanMismatch); unless given, that is logged as an error.
         """
         limit = checked(CALL_BOUNDS, "limit", limit)
         refused = refused or _log_refusal
+        identity, strangers = self._identity(), _Strangers()
         async with self._sessions.open() as session:
 
             async def resume(run_id: RunId) -> RunResult | None:
                 async with setting_aside(session.store, run_id):
                     head = await session.store.head(run_id)
                 if head.agent != self.name or head.status.is_final:
+                    return None
+                if identity.owner_of(head.agent, head.code) is not Owner.OURS:
+                    strangers.note(identity, head)
                     return None
                 if head.status is RunStatus.SUSPENDED and not await session.store.waiting_requests(run_id):
                     return None
@@ -342,10 +351,15 @@ class Agent(GraphBuilder):
             head = await entrance.new(task, initial, None if run_id is None else check_run_id(run_id))
             return await self._finish(entrance, head, task, watch)
 
+    def _identity(self) -> Identity:
+        return Identity(self, self.name, self._own_name is not None, self._file, self.cache.address)
+
     def _entrance(self, session: Session, plan: Plan) -> Entrance:
+        identity = self._identity()
         terms = Terms(
             agent=self.name,
-            find_code=lambda: code_of(self, self._file, self.cache.address),
+            find_code=lambda: identity.code,
+            check_owner=partial(_check_owner, identity),
             kept=self.retention,
             lease_seconds=self.lease_seconds,
             stall_seconds=self.stall_seconds,
@@ -397,6 +411,38 @@ class _Watch:
     def __init__(self) -> None:
         self.run_id: RunId | None = None
         self.committed = asyncio.Event()
+
+
+class _Strangers:
+    """Runs of other agents that have the name of this one."""
+
+    def __init__(self) -> None:
+        self._codes: set[str] = set()
+
+    def note(self, identity: Identity, head: RunHead) -> None:
+        """Say once where such an agent is, unless this process has it: it may be this one, before it was moved."""
+        if head.code in self._codes or identity.is_loaded(head.code):
+            return
+        self._codes.add(head.code)
+        logger.warning(
+            "run %s is left alone: it belongs to another agent named %s, at %s; if that is this one, which has moved, "
+            "go on with resume(run_id, accept_changes=True); if not, give each a name of its own by Agent(name=...)",
+            head.id,
+            head.agent,
+            head.code,
+        )
+
+
+def _check_owner(identity: Identity, head: RunHead) -> None:
+    """AgentMismatch if the run is another agent's."""
+    if identity.owner_of(head.agent, head.code) is Owner.ANOTHERS:
+        raise AgentMismatch(
+            head.id, _described(head.agent, head.code), _described(identity.name, identity.code)
+        )
+
+
+def _described(name: str, code: str) -> str:
+    return f"{name} ({code})" if code else name
 
 
 def _log_refusal(run_id: RunId, error: GraphflowError) -> None:

@@ -21,6 +21,7 @@ import typer
 
 from graphflow.cli.words import escaped, printable
 from graphflow.errors import (
+    AgentMismatch,
     GraphflowError,
     InvalidAddress,
     InvalidGraph,
@@ -146,6 +147,7 @@ def exit_code(error: GraphflowError) -> int:
             | InvalidName()
             | InvalidSetting()
             | TaskMismatch()
+            | AgentMismatch()
             | PlanMismatch()
             | RunComplete()
             | RunOver()

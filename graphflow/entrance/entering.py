@@ -33,6 +33,8 @@ class Terms:
     agent: str
     #: Says where the agent is; see `origin.py`.
     find_code: Callable[[], str]
+    #: AgentMismatch if the run is another agent's.
+    check_owner: Callable[[RunHead], None]
     kept: Retention
     lease_seconds: float
     stall_seconds: float
@@ -51,7 +53,7 @@ class Entrance:
     async def new(self, task: Task, initial: Mapping[str, str], own_id: RunId | None) -> RunHead:
         """The run of this task: a new one with these state texts, or that of the given id if it is for the same task.
 
-        TaskMismatch.
+        AgentMismatch, TaskMismatch.
         """
         while True:
             wanted = own_id or self.new_id(task)
@@ -66,6 +68,7 @@ class Entrance:
                     "run %s started; run_task(..., run_id=%r) resumes it if it is interrupted", wanted, wanted
                 )
             head = await self.session.store.head(wanted)
+            self.terms.check_owner(head)
             if difference := head.task.difference(task):
                 raise TaskMismatch(wanted, difference)
             return head

@@ -35,6 +35,7 @@ CODES = {
     errors.InvalidName: 2,
     errors.InvalidSetting: 2,
     errors.TaskMismatch: 2,
+    errors.AgentMismatch: 2,
     errors.PlanMismatch: 2,
     errors.RunComplete: 2,
     errors.RunOver: 2,
