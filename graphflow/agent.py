@@ -132,7 +132,7 @@ class Agent(GraphBuilder):
     ) -> RunResult:
         """Run the task and return what it came to.
 
-        `state` holds initial values by state key. With a `run_id` of your own the call is idempotent: the result of a
+        `state` holds initial values by state key, which belong to the task. With a `run_id` of your own the call is idempotent: the result of a
         finished run comes back, an interrupted run is resumed, one that another process drives is waited for.
         InvalidGraph, AgentMismatch, TaskMismatch, PlanMismatch, UnstorableValue, ValueTooLarge and StoreError are raised before
         anything runs.

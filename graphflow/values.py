@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 from graphflow.codec import decode, encode
@@ -16,6 +17,11 @@ def value_text(key: str, value: Any) -> str:
     if len(text) > MAX_VALUE_BYTES // 4 and (size := size_of(text)) > MAX_VALUE_BYTES:
         raise ValueTooLarge(key, type(value).__name__, size, MAX_VALUE_BYTES)
     return text
+
+
+def value_digest(text: str) -> str:
+    """Of a stored text: two are equal if the texts are the same value. 16 hex digits."""
+    return sha256(text.encode()).hexdigest()[:16]
 
 
 def size_of(text: str) -> int:

@@ -25,6 +25,7 @@ from graphflow.store.snapshots import StoredSnapshot, read_snapshots
 from graphflow.store.write_list import WriteList
 from graphflow.store.writes import SETTLED
 from graphflow.transition import Transition
+from graphflow.values import value_digest
 
 if TYPE_CHECKING:
     from graphflow.store.patient_client import PatientClient
@@ -202,15 +203,19 @@ def creation(content: RunContent, plan: Plan, keys: RunKeys, origin: Changes) ->
         fields["mailboxes"] = mailboxes_text(list(run.mailboxes))
     if content.parent:
         fields["parent"] = content.parent
+    else:
+        fields["initial"] = str(len(run.state))
     if content.snapshot is not None:
         fields["parent_snapshot"] = str(content.snapshot)
     writes = WriteList(keys.run)
     writes.set_fields(keys.run, fields)
     for key in (keys.plan, keys.state, keys.revisions, keys.nodes, keys.events, keys.inbox, keys.lease):
         writes.put("UNLINK", key)
-    for key in (keys.steps, keys.waits, keys.signals):
+    for key in (keys.initial, keys.steps, keys.waits, keys.signals):
         writes.put("UNLINK", key)
     writes.put("SET", keys.plan, [plan.json])
+    if not content.parent:
+        writes.set_fields(keys.initial, {key: value_digest(text) for key, text in run.state.items()})
     writes.set_fields(keys.state, dict(run.state))
     writes.set_fields(keys.revisions, {key: str(number) for key, number in run.revisions.items() if number})
     writes.set_fields(keys.nodes, {node.name: run.nodes[node.index].status.value for node in plan.nodes})

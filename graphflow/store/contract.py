@@ -67,6 +67,9 @@ class RunHead:
     #: The run that this one was forked from, and the snapshot of it if it was one.
     parent: str = ""
     snapshot: int | None = None
+    #: Digests of the state that it was started with, by key (see `values.value_digest`); None if they are not known, as of
+    #: forks and in lists.
+    initial: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

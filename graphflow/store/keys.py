@@ -7,10 +7,11 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:runs                      ZSET    run id by creation (ms since 1970); a hint, the run itself decides
     gf:runs:open                 ZSET    the same for runs that are not over; a hint, too
     gf:run:{ID}                  HASH    agent code task status revision op plan_hash created started updated finished
-                                         owner progress error limit held iterations keys_revision leases posted snapshots mailboxes
+                                         owner progress error limit held iterations keys_revision initial leases posted snapshots mailboxes
                                          parent parent_snapshot
                                          expires keep_complete keep_other quarantined
     gf:run:{ID}:plan             STRING  the compiled graph as JSON
+    gf:run:{ID}:initial          HASH    state key -> digest of the value that the run was started with
     gf:run:{ID}:state            HASH    state key -> JSON value
     gf:run:{ID}:revisions        HASH    state key -> revision of its last change; initial state that never changed has none
     gf:run:{ID}:nodes            HASH    node -> pending ready running waiting succeeded failed skipped
@@ -36,7 +37,7 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:run:{ID}:snapshot:NUMBER:state :revisions :nodes :node:NODE :map:MAP :steps :waits :signals :mailbox:NAME
                                          as the run's own were
 
-What needs a word: `revision` counts outcomes, `op` names the last commit, `leases` counts how often the run was taken,
+What needs a word: `initial` counts the keys that it was started with; a fork has none. `revision` counts outcomes, `op` names the last commit, `leases` counts how often the run was taken,
 `posted` holds the last requests' operation ids, `snapshots` the numbers of those kept; `parent` is the run that this one
 was forked from. Of a run that is over, `expires` is when its keys end (ms since 1970, Redis' clock); `keep_complete` and
 `keep_other` are seconds. `quarantined` says why it could not be read. In a node, `last` is how it settled before its
@@ -86,6 +87,7 @@ class RunKeys:
     __slots__ = (
         "events",
         "inbox",
+        "initial",
         "lease",
         "nodes",
         "plan",
@@ -100,6 +102,7 @@ class RunKeys:
     def __init__(self, run: str) -> None:
         self.run = run
         self.plan = f"{run}:plan"
+        self.initial = f"{run}:initial"
         self.state = f"{run}:state"
         self.revisions = f"{run}:revisions"
         self.nodes = f"{run}:nodes"
@@ -112,7 +115,16 @@ class RunKeys:
 
     def others(self, nodes: Iterable[str], maps: Iterable[str], mailboxes: Iterable[str] = ()) -> list[str]:
         """Every key but the run's hash that a run of these nodes may have."""
-        keys = [self.plan, self.state, self.revisions, self.nodes, self.events, self.inbox, self.lease]
+        keys = [
+            self.plan,
+            self.initial,
+            self.state,
+            self.revisions,
+            self.nodes,
+            self.events,
+            self.inbox,
+            self.lease,
+        ]
         keys += (self.steps, self.waits, self.signals, *map(self.mailbox, mailboxes))
         keys += map(self.node, nodes)
         for name in maps:

@@ -46,7 +46,7 @@ class StoredRun:
     maps: dict[int, Fields]
 
 
-def head_from(run_id: RunId, keys: RunKeys, fields: Fields) -> RunHead:
+def head_from(run_id: RunId, keys: RunKeys, fields: Fields, initial: Fields | None = None) -> RunHead:
     def read() -> RunHead:
         return RunHead(
             id=run_id,
@@ -65,6 +65,7 @@ def head_from(run_id: RunId, keys: RunKeys, fields: Fields) -> RunHead:
             held=_held(fields),
             parent=fields.get("parent", ""),
             snapshot=int(fields["parent_snapshot"]) if "parent_snapshot" in fields else None,
+            initial=dict(initial) if initial is not None and "initial" in fields else None,
         )
 
     return understood(keys.run, read)

@@ -242,10 +242,10 @@ class RedisStore:
 
     async def head(self, run_id: RunId) -> RunHead:
         keys = self._keys.run(run_id)
-        (fields,) = await self._redis.hashes([keys.run])
+        fields, initial = await self._redis.hashes([keys.run, keys.initial])
         if not fields:
             raise RunNotFound(run_id, self.masked_url)
-        return head_from(run_id, keys, fields)
+        return head_from(run_id, keys, fields, initial)
 
     async def graph(self, run_id: RunId) -> dict[str, dict[str, Any]]:
         return await read_graph(self._redis, self._keys.run(run_id))

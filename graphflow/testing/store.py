@@ -49,6 +49,7 @@ from graphflow.store.contract import (
 )
 from graphflow.testing.crashes import deaths
 from graphflow.transition import MapChange, Transition
+from graphflow.values import value_digest
 
 
 @dataclass(slots=True)
@@ -210,6 +211,8 @@ class MemoryStore:
             run.id, run.status, run.task, plan.hash, agent, code, 0, clock.now(), 0, 0, "", "", "", ()
         )
         head.parent, head.snapshot = content.parent, content.snapshot
+        if not content.parent:
+            head.initial = {key: value_digest(text) for key, text in content.run.state.items()}
         records = {index: _from_content(each) for index, each in content.records.items()}
         self.runs[run.id] = StoredRun(copy.deepcopy(content.run), plan, head, records)
         failpoint("create.after_reply")

@@ -173,7 +173,7 @@ def test_every_key_of_the_run_is_found_and_no_other(running: RunningRun) -> None
     found = running.types("--scan --pattern 'gf:run:{ID}*'").splitlines()
 
     run = f"gf:run:{{{running.run_id}}}"
-    parts = ["", ":plan", ":state", ":revisions", ":nodes", ":events", ":lease", ":map:double"]
+    parts = ["", ":plan", ":initial", ":state", ":revisions", ":nodes", ":events", ":lease", ":map:double"]
     records = [":map:double:in", ":map:double:out", ":map:double:failed"]
     # A node has a key from its first change on: `report` has none yet.
     nodes = [":node:count", ":node:double"]
