@@ -35,7 +35,6 @@ from graphflow.run import Run
 from graphflow.settings import (
     DEFAULT_DRAIN_SECONDS,
     DEFAULT_LEASE_SECONDS,
-    DEFAULT_MAX_CONCURRENT_TASKS,
     KEEP_COMPLETE_SECONDS,
     KEEP_OTHER_SECONDS,
 )
@@ -55,11 +54,12 @@ STREAM_POLL_SECONDS = 0.2
 class Agent(GraphBuilder):
     """A graph of nodes over one store. One agent runs many tasks at once: nothing about a run lives on it.
 
-    `max_concurrent_tasks` module runs at a time and `max_total_iterations` node runs (default 100 + 10 per node) limit
-    each run, `deadline` its seconds from start to end. With `auto_snapshot` every node that does not say otherwise keeps
-    a snapshot of the run when it has succeeded or failed; the last 10 of a run are kept. `lease_seconds` is how long a
-    run stays with a process that does not answer before another may take it over (0.05 to 3,600); `stall_seconds`, by
-    default 30 or as long as a lease, how long a run may stand still before its driving is broken off. A complete run is kept in the store
+    `max_concurrent_tasks` module runs at a time (default 100, or as many as a node's `max_concurrency` asks for) and
+    `max_total_iterations` node runs (default 100 + 10 per node) limit each run, `deadline` its seconds from start to end.
+    With `auto_snapshot` every node that does not say otherwise keeps a snapshot of the run when it has succeeded or failed;
+    the last 10 of a run are kept. `lease_seconds` is how long a run stays with a process that does not answer before
+    another may take it over (0.05 to 3,600); `stall_seconds`, by default 30 or as long as a lease, how long a run may stand
+    still before its driving is broken off. A complete run is kept in the store
     for `keep_complete_seconds` (7 days) after its end, any other for `keep_other_seconds` (30 days); 0 keeps it for
     ever.
     """
@@ -69,7 +69,7 @@ class Agent(GraphBuilder):
         *,
         cache: RedisCache | None = None,
         name: str | None = None,
-        max_concurrent_tasks: int = DEFAULT_MAX_CONCURRENT_TASKS,
+        max_concurrent_tasks: int | None = None,
         max_total_iterations: int | None = None,
         deadline: float | None = None,
         auto_snapshot: bool = False,
@@ -81,7 +81,9 @@ class Agent(GraphBuilder):
     ) -> None:
         super().__init__()
         self.cache = cache if cache is not None else RedisCache()
-        self.max_concurrent_tasks: int = checked(AGENT_BOUNDS, "max_concurrent_tasks", max_concurrent_tasks)
+        self.max_concurrent_tasks: int | None = checked(
+            AGENT_BOUNDS, "max_concurrent_tasks", max_concurrent_tasks
+        )
         self.max_total_iterations: int | None = checked(
             AGENT_BOUNDS, "max_total_iterations", max_total_iterations
         )

@@ -10,8 +10,7 @@ import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from numbers import Real
+from numbers import Number
 from typing import Any
 
 from graphflow.errors import InvalidSetting
@@ -56,10 +55,11 @@ def whole_number(value: object) -> int | None:
 
 def real_number(value: object) -> float | None:
     """As a float, infinite if it is beyond all floats; None for what is no number."""
-    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+    # Decimal is registered as a Number only, and takes a millisecond to import.
+    if isinstance(value, bool | complex) or not isinstance(value, Number):
         return None
     try:
-        return float(value)
+        return float(value)  # type: ignore[arg-type]
     except OverflowError:
         return math.inf
     except ValueError:
@@ -101,7 +101,7 @@ def _kept() -> Bounds:
 
 #: By their names, as an agent's arguments and attributes.
 AGENT_BOUNDS: Mapping[str, Bounds] = {
-    "max_concurrent_tasks": _count(),
+    "max_concurrent_tasks": _count(or_none=True),
     "max_total_iterations": _count(or_none=True),
     "deadline": _duration(or_none=True),
     "lease_seconds": Bounds("a finite number of seconds from 0.05 to 3,600", real_number, 0.05, 3600),

@@ -39,7 +39,8 @@ GraphflowError
 │   │   └── StoreBusy       it is there, and does not serve at present
 │   ├── StoreFull
 │   ├── WritesRefused       read-only, or its disk or its replicas fail
-│   ├── AccessDenied        wrong password, or no right to a command
+│   ├── AccessDenied        wrong user or password
+│   │   └── MissingRight    the user may not run a command, or not on a key
 │   ├── ClusterMember       it has a part of the keys only
 │   ├── StoreWentBack       it lost what it had acknowledged
 │   ├── CorruptState        a key has the wrong type or unreadable content
@@ -471,14 +472,40 @@ class WritesRefused(StoreError):
 
 
 class AccessDenied(StoreError):
-    """Redis refuses this user or password, or does not let the user run a command."""
+    """Redis refuses this user or password."""
 
     def __init__(self, url: str, reason: str) -> None:
         self.url = url
         super().__init__(
-            f"Redis at {url} denies access: {reason}; correct the user and password in --url / GRAPHFLOW_REDIS_URL, "
-            "or give the user the right"
+            f"Redis at {url} denies access: {reason}; correct the user and password in --url / GRAPHFLOW_REDIS_URL"
         )
+
+
+class MissingRight(AccessDenied):
+    """Redis does not let this user run a command, or not on a key. `right` is what ACL SETUSER takes: `+COMMAND ...`, `~gf:*`,
+    or `alldbs`; empty where the server does not say which."""
+
+    def __init__(self, url: str, reason: str, right: str | None = None) -> None:
+        self.url = url
+        self.right = _missing_right(reason) if right is None else right
+        wanted = f"the right {self.right}" if self.right else "the rights it lacks"
+        place = " (your prefix in the place of gf)" if self.right.startswith("~") else ""
+        StoreError.__init__(
+            self,
+            f"Redis at {url} denies access: {reason}; give the user {wanted}{place}: the lines ACL SETUSER in "
+            'docs/redis.md, "Rights", have all that are needed',
+        )
+
+
+def _missing_right(reason: str) -> str:
+    _, named, command = reason.partition("run the '")
+    if named:
+        name = command.partition("'")[0]
+        # Redis 6.2 does not say which of their subcommands; the right to all would be too much.
+        return "" if name in ("client", "config", "acl") else f"+{name}"
+    if "database" in reason:
+        return "alldbs"
+    return "~gf:*" if "key" in reason else ""
 
 
 class ClusterMember(StoreError):

@@ -6,9 +6,12 @@ outcome that caused it, `at` its time in ms since 1970.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any
+
+from graphflow.ids import ItemNumber, item_range
 
 
 @dataclass(slots=True, kw_only=True)
@@ -220,7 +223,7 @@ def _text(value: object) -> str:
     return f"{value:.0f}" if type(value) is float and value > 1e9 else str(value)
 
 
-def index_ranges(indexes: list[int]) -> str:
+def index_ranges(indexes: Iterable[int]) -> str:
     """Indexes as short text: `0-2 5` for 0, 1, 2, 5."""
     parts: list[str] = []
     ordered = sorted(indexes)
@@ -235,10 +238,10 @@ def index_ranges(indexes: list[int]) -> str:
     return " ".join(parts)
 
 
-def indexes_of(ranges: str) -> list[int]:
+def indexes_of(ranges: str) -> list[ItemNumber]:
     """The indexes that `index_ranges` wrote. ValueError."""
-    found: list[int] = []
+    found: list[ItemNumber] = []
     for part in ranges.split():
         first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
+        found += item_range(int(first), int(last or first) + 1)
     return found

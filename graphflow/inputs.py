@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from graphflow.graph.tasks import RunStatus
+from graphflow.ids import ItemNumber, ModuleNumber, NodeNumber
 from graphflow.run import Failure, Message, Place
 
 
@@ -21,24 +22,24 @@ class Begin:
 class Started:
     """An attempt was admitted to a slot."""
 
-    node: int
-    module: int
+    node: NodeNumber
+    module: ModuleNumber
 
 
 @dataclass(frozen=True, slots=True)
 class RetryDue:
     """A waiting module's back-off is over."""
 
-    node: int
-    module: int
+    node: NodeNumber
+    module: ModuleNumber
 
 
 @dataclass(slots=True)
 class Outcome:
     """What a module run came to: a result or a failure, with its writes."""
 
-    node: int
-    module: int
+    node: NodeNumber
+    module: ModuleNumber
     visit: int
     result: str | None = None
     failure: Failure | None = None
@@ -55,9 +56,9 @@ class Outcome:
 class ItemsStored:
     """A map node's source was read, or a page of it: these are its items, as (index, text)."""
 
-    node: int
+    node: NodeNumber
     visit: int
-    items: list[tuple[int, str]]
+    items: list[tuple[ItemNumber, str]]
     failure: Failure | None = None
     #: Elements taken from the source before this page, and with it (0: as far as the items go).
     start: int = 0
@@ -80,18 +81,18 @@ class Pace:
     active: int = 0
     median_seconds: float | None = None
     #: (index, seconds) of items that took far longer than the others, the slowest first.
-    stragglers: Sequence[tuple[int, float]] = ()
+    stragglers: Sequence[tuple[ItemNumber, float]] = ()
 
 
 @dataclass(slots=True)
 class ItemOutcomes:
     """Items of a map that are finished, in one batch."""
 
-    node: int
+    node: NodeNumber
     visit: int
-    done: list[tuple[int, str]] = field(default_factory=list)
+    done: list[tuple[ItemNumber, str]] = field(default_factory=list)
     #: (index, failure, attempts)
-    failed: list[tuple[int, Failure, int]] = field(default_factory=list)
+    failed: list[tuple[ItemNumber, Failure, int]] = field(default_factory=list)
     retried: int = 0
     writes: dict[str, str | None] = field(default_factory=dict)
     sent: Sequence[Message] = ()

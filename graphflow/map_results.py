@@ -24,7 +24,7 @@ from graphflow.events import (
     RunFinished,
     indexes_of,
 )
-from graphflow.ids import RunId
+from graphflow.ids import ItemNumber, RunId, item_range
 from graphflow.planning.describe import is_map
 from graphflow.store.contract import MapLook, Store
 
@@ -36,7 +36,7 @@ POLL_SECONDS = 0.2
 _BEGINNING = "0"
 
 #: Index of the item, and its result as JSON text.
-Record = tuple[int, str]
+Record = tuple[ItemNumber, str]
 
 
 async def results_in_order(store: Store, run_id: RunId, node: str) -> AsyncGenerator[Record, None]:
@@ -99,7 +99,7 @@ class _Visit:
 
     async def of_page(self, events: Sequence[Event]) -> AsyncIterator[Record]:
         """The results that these events tell of, up to the one that settles the visit."""
-        waiting: list[int] = []
+        waiting: list[ItemNumber] = []
         for event in events:
             if self._is_gap(event):
                 self.knows_beginning = True
@@ -131,7 +131,7 @@ class _Visit:
             for record in await self._fetch(page):
                 yield record
 
-    async def _fetch(self, indexes: Sequence[int]) -> list[Record]:
+    async def _fetch(self, indexes: Sequence[ItemNumber]) -> list[Record]:
         """Of these, what is there and was not handed out; it counts as handed out."""
         wanted = [index for index in dict.fromkeys(indexes) if index not in self._handed_out]
         if not wanted or self.is_replaced:
@@ -166,20 +166,20 @@ class _IndexSet:
     def __init__(self) -> None:
         self._bits = bytearray()
 
-    def __contains__(self, index: int) -> bool:
+    def __contains__(self, index: ItemNumber) -> bool:
         place = index >> 3
         return place < len(self._bits) and bool(self._bits[place] >> (index & 7) & 1)
 
-    def add(self, index: int) -> None:
+    def add(self, index: ItemNumber) -> None:
         place = index >> 3
         if place >= len(self._bits):
             self._bits.extend(bytes(place + 1 - len(self._bits)))
         self._bits[place] |= 1 << (index & 7)
 
-    def missing(self, end: int) -> Iterator[int]:
+    def missing(self, end: int) -> Iterator[ItemNumber]:
         """The indexes below `end` that are not in it, in order; those that come in meanwhile may be left out."""
         for start in range(0, end, 8):
             place = start >> 3
             if place < len(self._bits) and self._bits[place] == 0xFF:
                 continue
-            yield from (index for index in range(start, min(start + 8, end)) if index not in self)
+            yield from (index for index in item_range(start, min(start + 8, end)) if index not in self)

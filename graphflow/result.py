@@ -8,6 +8,7 @@ from typing import Any
 
 from graphflow.codec import decode
 from graphflow.graph.tasks import RunStatus, Task
+from graphflow.ids import ItemNumber
 from graphflow.planning.plan import Plan, PlanNode
 from graphflow.rules.explain import explain
 from graphflow.run import Failure, NodeState, NodeStatus, Run
@@ -145,7 +146,7 @@ class RunResult:
 def run_result(
     plan: Plan,
     run: Run,
-    failed_items: Mapping[str, list[tuple[int, Failure, int]]],
+    failed_items: Mapping[str, list[tuple[ItemNumber, Failure, int]]],
     read_map: Callable[[str], list[Any]],
 ) -> RunResult:
     """The result of a run that is over."""
@@ -219,7 +220,7 @@ def _node_result(node: PlanNode, state: NodeState, read_map: Callable[[str], lis
 
 
 def _failures(
-    plan: Plan, run: Run, failed_items: Mapping[str, list[tuple[int, Failure, int]]]
+    plan: Plan, run: Run, failed_items: Mapping[str, list[tuple[ItemNumber, Failure, int]]]
 ) -> list[RunFailure]:
     found: list[RunFailure] = []
     for node in plan.nodes:

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from graphflow.graph.tasks import RunStatus, Task
 
 if TYPE_CHECKING:
-    from graphflow.ids import RunId
+    from graphflow.ids import ItemNumber, ModuleNumber, NodeNumber, RunId
 
 
 class NodeStatus(StrEnum):
@@ -146,11 +146,11 @@ class Place(NamedTuple):
     """A module of a node's visit, or one item of a map's: what is remembered of its runs, and what it waits for, has
     this address. Another visit is another place."""
 
-    node: int
+    node: NodeNumber
     visit: int
-    module: int
+    module: ModuleNumber
     #: Index of a map's item; None for a module run.
-    item: int | None = None
+    item: ItemNumber | None = None
 
     def text(self, node_name: str) -> str:
         """As stored: `NODE:VISIT:MODULE:ITEM`, with `-` for no item."""
@@ -195,9 +195,9 @@ class MapState:
     done: int = 0
     failed: int = 0
     retried: int = 0
-    unfinished: set[int] = field(default_factory=set)
+    unfinished: set[ItemNumber] = field(default_factory=set)
     #: Index -> deaths of the process in which the item may have been in flight.
-    crashes: dict[int, int] = field(default_factory=dict)
+    crashes: dict[ItemNumber, int] = field(default_factory=dict)
     #: Elements taken from the source so far, those that `where` has left out included.
     span: int = 0
     #: The source has not come to its end.
@@ -229,9 +229,9 @@ class Run:
     revisions: dict[str, int] = field(default_factory=dict)
     #: Revision of the last change of the set of keys.
     keys_revision: int = 0
-    maps: dict[int, MapState] = field(default_factory=dict)
+    maps: dict[NodeNumber, MapState] = field(default_factory=dict)
     #: Texts of the results of maps that an expression reads.
-    map_results: dict[int, str] = field(default_factory=dict)
+    map_results: dict[NodeNumber, str] = field(default_factory=dict)
     #: What is remembered of unfinished module runs: place -> field -> JSON text. Results of steps are entered by the
     #: scheduler when they are stored, between two commits; the rest changes as everything else does.
     steps: dict[Place, dict[str, str]] = field(default_factory=dict)
@@ -262,7 +262,7 @@ class Run:
     #: Whether conditions hold: expression text -> (texts that it read, answer). A memo, no state.
     evaluated: dict[str, tuple[tuple[str | None, ...], bool]] = field(default_factory=dict)
 
-    def opened_map(self, index: int, visit: int) -> MapState | None:
+    def opened_map(self, index: NodeNumber, visit: int) -> MapState | None:
         """The map whose items are those of this visit of its node; None while they are not there."""
         state = self.maps.get(index)
         return state if state is not None and state.visit == visit else None

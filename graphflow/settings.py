@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from graphflow.errors import InvalidName
 
-#: Module runs at a time, per run (`Agent.max_concurrent_tasks`).
+#: Module runs at a time, per run, unless a node asks for more (`Agent.max_concurrent_tasks`).
 DEFAULT_MAX_CONCURRENT_TASKS = 100
 
 #: Seconds one attempt of a module may take, waiting for a slot not counted (`ModuleConfig.timeout`).
@@ -105,6 +105,11 @@ def load_settings(
         redis_url=redis_url or environ.get("GRAPHFLOW_REDIS_URL") or None,
         prefix=prefix or environ.get("GRAPHFLOW_PREFIX") or "gf",
     )
+
+
+def default_max_concurrent_tasks(asked: Iterable[int | None]) -> int:
+    """Module runs at a time of a run whose nodes ask for so many each (`NodeConfig.max_concurrency`)."""
+    return max((DEFAULT_MAX_CONCURRENT_TASKS, *(count or 0 for count in asked)))
 
 
 def default_max_total_iterations(node_count: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from graphflow.events import Event
 from graphflow.graph.tasks import RunStatus
+from graphflow.ids import ItemNumber, ModuleNumber, NodeNumber
 from graphflow.inputs import Pace
 from graphflow.run import Failure, Message, NodeState, Place, Wait
 
@@ -17,21 +18,21 @@ class MapChange:
 
     visit: int
     #: Items of a new visit; the records of the one before are dropped.
-    opened: list[tuple[int, str]] | None = None
+    opened: list[tuple[ItemNumber, str]] | None = None
     #: Items that a visit under way gets besides.
-    added: list[tuple[int, str]] = field(default_factory=list)
+    added: list[tuple[ItemNumber, str]] = field(default_factory=list)
     #: With a page of the source: the elements taken from it so far, and whether there may be more. 0 and None leave
     #: these as they are.
     span: int = 0
     has_more: bool | None = None
     borrowed: int = 0
-    done: list[tuple[int, str]] = field(default_factory=list)
-    failed: list[tuple[int, Failure, int]] = field(default_factory=list)
+    done: list[tuple[ItemNumber, str]] = field(default_factory=list)
+    failed: list[tuple[ItemNumber, Failure, int]] = field(default_factory=list)
     retried: int = 0
     results: str | None = None
     pace: Pace | None = None
     #: Index -> crashes, the whole of it; None leaves it as it is.
-    crashes: dict[int, int] | None = None
+    crashes: dict[ItemNumber, int] | None = None
 
     @property
     def taken(self) -> int:
@@ -49,9 +50,9 @@ class Transition:
     active: int
     fresh: int
     iterations: int
-    nodes: dict[int, NodeState] = field(default_factory=dict)
+    nodes: dict[NodeNumber, NodeState] = field(default_factory=dict)
     state: dict[str, str | None] = field(default_factory=dict)
-    maps: dict[int, MapChange] = field(default_factory=dict)
+    maps: dict[NodeNumber, MapChange] = field(default_factory=dict)
     #: What is remembered besides; None forgets all of a place.
     steps: dict[Place, dict[str, str] | None] = field(default_factory=dict)
     #: Who waits for a signal now; None for who does not any more.
@@ -62,11 +63,11 @@ class Transition:
     taken: list[tuple[str, str]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     #: (node, module) that may run now.
-    ready: list[tuple[int, int]] = field(default_factory=list)
+    ready: list[tuple[NodeNumber, ModuleNumber]] = field(default_factory=list)
     #: Items of maps that may run again, since what they waited for is there.
     items_ready: list[Place] = field(default_factory=list)
     #: (node, module, ms since 1970) of retries that wait for their time.
-    delayed: list[tuple[int, int, float]] = field(default_factory=list)
+    delayed: list[tuple[NodeNumber, ModuleNumber, float]] = field(default_factory=list)
     #: Bit mask of nodes whose attempts under way are to be cancelled.
     stopped: int = 0
     status: RunStatus | None = None

@@ -5,19 +5,21 @@ Servers are not emptied between tests: each test uses run ids and names of its o
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import os
 import signal
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from graphflow import failpoints
-from tests.servers import RealServer
+from tests.servers import ALL_ENGINES, Engine, RealServer
 
 #: Eager tasks came with Python 3.12: below there is nothing to test.
 collect_ignore = [] if sys.version_info >= (3, 12) else ["acceptance/test_eager_tasks.py"]
@@ -80,17 +82,21 @@ def logging_stays_as_it_is() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[RealServer]:
-    """A current server on a unix socket."""
-    with RealServer("current") as server:
+def servers() -> Iterator[Callable[[Engine], RealServer]]:
+    """A server of each engine on a unix socket, started when it is first asked for."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def server(engine: Engine) -> RealServer:
+            return stack.enter_context(RealServer(engine))
+
         yield server
 
 
 @pytest.fixture(scope="session")
-def redis62_server() -> Iterator[RealServer]:
-    """The oldest supported server, Redis 6.2, on a unix socket."""
-    with RealServer("6.2") as server:
-        yield server
+def redis_server(servers: Callable[[Engine], RealServer]) -> RealServer:
+    """A current server on a unix socket."""
+    return servers("current")
 
 
 @pytest.fixture(scope="session")
@@ -98,11 +104,13 @@ def redis_url(redis_server: RealServer) -> str:
     return redis_server.url
 
 
-@pytest.fixture(params=["current", pytest.param("6.2", marks=pytest.mark.redis62), "memory"])
-def any_redis_url(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=[*ALL_ENGINES, "memory"])
+def any_redis_url(request: pytest.FixtureRequest, servers: Callable[[Engine], RealServer]) -> str:
     """A store of every kind that contracts must hold for; each test runs once per kind."""
-    if request.param == "memory":
-        return f"memory://{uuid.uuid4().hex}"
-    fixture = "redis_server" if request.param == "current" else "redis62_server"
-    server: RealServer = request.getfixturevalue(fixture)
-    return server.url
+    return f"memory://{uuid.uuid4().hex}" if request.param == "memory" else servers(request.param).url
+
+
+@pytest.fixture(params=ALL_ENGINES)
+def any_server(request: pytest.FixtureRequest, servers: Callable[[Engine], RealServer]) -> RealServer:
+    """A server of each engine, shared by tests that leave its settings as they were."""
+    return servers(request.param)

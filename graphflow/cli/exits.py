@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import logging
 import os
 import sys
 import traceback
@@ -36,8 +35,6 @@ from graphflow.errors import (
     TaskMismatch,
     UnstorableValue,
 )
-
-logger = logging.getLogger(__name__)
 
 #: What click raises for wrong usage. Typer brings click along under a name of its own, or not, by its version.
 UsageException = typer.BadParameter.__mro__[2]
@@ -87,8 +84,10 @@ def _end_by(error: BaseException) -> int:
         error.message = _without_logins(error.message)  # type: ignore[attr-defined]
         error.show()  # type: ignore[attr-defined]
         return error.exit_code  # type: ignore[attr-defined, no-any-return]
+    import logging  # of which `--help` has no need
+
     code, sentence = exit_of(error)
-    logger.info("the command ends by %s", type(error).__name__, exc_info=error)
+    logging.getLogger(__name__).info("the command ends by %s", type(error).__name__, exc_info=error)
     with contextlib.suppress(OSError, ValueError):
         print(f"Error: {printable(_without_logins(sentence))}", file=sys.stderr, flush=True)
     try:

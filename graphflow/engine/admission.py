@@ -13,6 +13,7 @@ from graphflow.engine.bodies import Bodies
 from graphflow.engine.drive import Drive
 from graphflow.engine.line import Line
 from graphflow.engine.slots import Slots
+from graphflow.ids import ModuleNumber, NodeNumber, enumerate_modules
 from graphflow.inputs import RetryDue
 from graphflow.run import NodeStatus, Place
 from graphflow.settings import BACKOFF_MAX_SECONDS
@@ -33,10 +34,10 @@ class Admission:
         """The attempts that wait for a slot or for their ticket, the next one first."""
         return [*self._slots.returning, *self._ready]
 
-    def enter_node(self, index: int) -> None:
+    def enter_node(self, index: NodeNumber) -> None:
         """Go on with a node that was active when the run was loaded."""
         state = self._drive.run.nodes[index]
-        for number, module in enumerate(state.modules):
+        for number, module in enumerate_modules(state.modules):
             if Place(index, state.visits, number) in self._drive.run.waits:
                 continue
             if module.status is NodeStatus.WAITING:
@@ -46,7 +47,7 @@ class Admission:
                 module.status = NodeStatus.READY
                 self.add(index, number)
 
-    def add(self, index: int, module: int) -> None:
+    def add(self, index: NodeNumber, module: ModuleNumber) -> None:
         """A module of a node is ready."""
         visit = self._drive.run.nodes[index].visits
         self._ready.append(Attempt(self._bodies.of(index, module), visit))
@@ -83,7 +84,7 @@ class Admission:
             return False
         return self._slots.has_room(attempt) and self._line.may_start(attempt)
 
-    def drop_node(self, index: int) -> None:
+    def drop_node(self, index: NodeNumber) -> None:
         """The node's visit is over: what has not started leaves the line."""
         dropped = [attempt for attempt in self._ready if attempt.node.index == index]
         self._ready = deque(attempt for attempt in self._ready if attempt.node.index != index)

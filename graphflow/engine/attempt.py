@@ -6,12 +6,13 @@ What is done in it is its body: made once for a module or a map, it serves all a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from graphflow.engine.maps.feed import Feed
 from graphflow.engine.returned import Returned
 from graphflow.graph.modules import FunctionModule
+from graphflow.ids import ItemNumber, ModuleNumber
 from graphflow.inputs import ItemsStored, SignalAwaited
 from graphflow.planning.plan import PlanNode
 from graphflow.run import Place
@@ -28,7 +29,7 @@ class Body(Protocol):
 
     node: PlanNode
     #: The number of its module in the node.
-    module: int
+    module: ModuleNumber
     #: For one attempt; None if it sees to its time by itself.
     seconds: float | None
 
@@ -60,6 +61,10 @@ class Attempt:
     is_overdue: bool = False
     #: It did not end when it was cancelled: what it still comes to is not looked at.
     is_abandoned: bool = False
+    #: Calls for it that have not ended, wherever they are done; of one that is abandoned its task as well.
+    at_work: int = 0
+    #: Called with it when the last of these has ended.
+    on_end_of_work: Callable[[Attempt], None] | None = None
     #: It counts against max_concurrent_tasks: it runs, and does not wait for a message.
     holds_slot: bool = False
     #: It waits for a message, or for a slot to go on with it.
@@ -77,9 +82,9 @@ class Attempt:
         self,
         body: Body,
         visit: int,
-        index: int | None = None,
+        index: ItemNumber | None = None,
         text: str = "",
-        batch: tuple[int, ...] = (),
+        batch: tuple[ItemNumber, ...] = (),
         ticket: Ticket | None = None,
     ) -> None:
         """Of a map's item `index` and its `text`; of a batch the first one's index, their texts as a JSON list, and in
@@ -113,7 +118,7 @@ class Attempt:
     # What it is
 
     @property
-    def module(self) -> int:
+    def module(self) -> ModuleNumber:
         """The number of its module in its node."""
         return self.body.module
 
@@ -122,7 +127,7 @@ class Attempt:
         return self.node.modules[self.module].timeout
 
     @property
-    def indexes(self) -> tuple[int, ...]:
+    def indexes(self) -> tuple[ItemNumber, ...]:
         """Of the item or batch that it is about."""
         return self.batch or (() if self.index is None else (self.index,))
 
@@ -162,6 +167,17 @@ class Attempt:
     def is_unwanted(self) -> bool:
         """Whether nobody waits for what it comes to any more. Called from threads."""
         return self.is_cancelled or (self.transaction is not None and self.transaction.has_ended)
+
+    def work_begins(self) -> Callable[[], None]:
+        """Something is done for it, whether or not it waits for that. What this returns is to be called in the event loop,
+        once, when that has ended."""
+        self.at_work += 1
+        return self.work_ended
+
+    def work_ended(self) -> None:
+        self.at_work -= 1
+        if self.on_end_of_work is not None and not self.at_work:
+            self.on_end_of_work(self)
 
     def again(self) -> Attempt:
         """The same try once more, with the same place in the line."""

@@ -13,6 +13,7 @@ from graphflow.engine.maps.sources import SourceBody
 from graphflow.engine.run_view import RunView
 from graphflow.executors.executor import Executor
 from graphflow.executors.table import LOCAL
+from graphflow.ids import FIRST_MODULE, ModuleNumber, NodeNumber
 from graphflow.state.view import Messages, Steps
 
 
@@ -33,28 +34,30 @@ class Bodies:
         self._messages = messages
         self._executors = executors
         self._semaphore = asyncio.Semaphore(drive.plan.max_concurrent_tasks)
-        self._made: dict[tuple[int, int], Body] = {}
+        self._made: dict[tuple[NodeNumber, ModuleNumber], Body] = {}
 
-    def of(self, index: int, module: int) -> Body:
+    def of(self, index: NodeNumber, module: ModuleNumber) -> Body:
         """That of a node's module; of a map node that which reads its source."""
         body = self._made.get((index, module))
         if body is None:
             body = self._made[index, module] = self._make(index, module)
         return body
 
-    def of_items(self, index: int) -> Body:
+    def of_items(self, index: NodeNumber) -> Body:
         """That of the items of a map node."""
         node = self._drive.plan.nodes[index]
-        return plain_body(node, self._executors[node.config.executor]) or self._module_body(index, 0)
+        return plain_body(node, self._executors[node.config.executor]) or self._module_body(
+            index, FIRST_MODULE
+        )
 
-    def _make(self, index: int, module: int) -> Body:
+    def _make(self, index: NodeNumber, module: ModuleNumber) -> Body:
         node = self._drive.plan.nodes[index]
         if node.map is None:
             return self._module_body(index, module)
         local = self._executors[LOCAL]
         return SourceBody(node, self._view, local, self._semaphore, self._drive.context)
 
-    def _module_body(self, index: int, module: int) -> ModuleBody:
+    def _module_body(self, index: NodeNumber, module: ModuleNumber) -> ModuleBody:
         node = self._drive.plan.nodes[index]
         executor = self._executors[node.config.executor]
         return ModuleBody(node, module, self._view, self._steps, self._messages, executor, self._semaphore)

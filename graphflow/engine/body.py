@@ -12,6 +12,7 @@ from graphflow.engine.returned import Reading, Returned, failure_from, timed_out
 from graphflow.executors.executor import Executor
 from graphflow.executors.inline import watch_for_stop
 from graphflow.graph.modules import FunctionModule
+from graphflow.ids import ModuleNumber
 from graphflow.inputs import SignalAwaited
 from graphflow.planning.plan import PlanNode
 from graphflow.state.calls import Calls
@@ -27,7 +28,7 @@ class ModuleBody:
     def __init__(
         self,
         node: PlanNode,
-        module: int,
+        module: ModuleNumber,
         view: StateView,
         steps: Steps,
         messages: Messages,
@@ -61,18 +62,18 @@ class ModuleBody:
         try:
             if self._module.bindings is None:
                 return await self._module.module.process(transaction, self._semaphore)
-            return await self._read_and_call(transaction)
+            return await self._read_and_call(attempt, transaction)
         finally:
             if (calls := transaction.steps_under_way) is not None:
                 await _steps_over(attempt, calls)
 
-    async def _read_and_call(self, transaction: Transaction) -> Any:
+    async def _read_and_call(self, attempt: Attempt, transaction: Transaction) -> Any:
         module = self._module.module
         assert isinstance(module, FunctionModule)
         arguments = await arguments_of(self._module.bindings or (), transaction, self._semaphore)
         if self._module.is_async:
             return await module.function(**arguments)
-        return await self._executor.in_thread(module.function, arguments)
+        return await self._executor.in_thread(module.function, arguments, attempt.work_begins())
 
     def came_to(self, attempt: Attempt, value: Any) -> CameTo:
         if (awaited := _awaited(attempt)) is not None:
@@ -94,7 +95,7 @@ class ModuleBody:
         return raised(attempt, error)
 
 
-def reading_of(node: PlanNode, module: int) -> Reading:
+def reading_of(node: PlanNode, module: ModuleNumber) -> Reading:
     """How what a module returns is read."""
     found = node.modules[module]
     return Reading(node.name, found.bindings is not None, tuple(found.module.to))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from graphflow.engine.attempt import Attempt
+from graphflow.ids import ItemNumber
 from graphflow.planning.plan import Plan, PlanNode
 from graphflow.rules.crashes import InFlight, suspects_to_run
 from graphflow.run import Run
@@ -114,7 +115,7 @@ class Line:
         """Whether the node is a suspect, or there is none."""
         return self._suspects is None or node.index in self._suspects.nodes
 
-    def items_to_run(self, node: PlanNode) -> Collection[int] | None:
+    def items_to_run(self, node: PlanNode) -> Collection[ItemNumber] | None:
         """Indexes of those items of a map that alone may run; None if all may."""
         return None if self._suspects is None else self._suspects.items.get(node.index, ())
 

@@ -8,6 +8,7 @@ from graphflow.engine.attempt import Attempt
 from graphflow.engine.drive import Drive
 from graphflow.errors import StoreError
 from graphflow.graph.tasks import Task
+from graphflow.ids import ItemNumber, NodeNumber
 from graphflow.planning.plan import PlanNode
 from graphflow.rules.draft import Draft
 from graphflow.run import NodeStatus
@@ -64,7 +65,7 @@ class RunView:
     def has_map_results(self, name: str) -> bool:
         return self._run.nodes[self._plan.by_name[name]].settled_as is NodeStatus.SUCCEEDED
 
-    async def map_pages(self, name: str, start: int = 0) -> AsyncIterator[list[tuple[int, str]]]:
+    async def map_pages(self, name: str, start: int = 0) -> AsyncIterator[list[tuple[ItemNumber, str]]]:
         try:
             async for page in self._drive.store.result_pages(self._run.id, name, start):
                 yield page
@@ -73,7 +74,7 @@ class RunView:
             self._drive.break_off(error)
             raise
 
-    def taken_from_source(self, index: int, visit: int) -> int:
+    def taken_from_source(self, index: NodeNumber, visit: int) -> int:
         """Elements that a map's visit has taken from its source and stored."""
         opened = self._run.opened_map(index, visit)
         return 0 if opened is None else opened.span

@@ -207,7 +207,16 @@ class Scheduler:
         timers = self._drive.timers
         has_timers = len(timers) > (self._deadline in timers)
         is_idle = self._slots.is_idle and self._maps.is_idle and not self._messages.is_delivering
-        return is_idle and not self._drive.is_busy and not has_timers
+        return is_idle and not self._drive.is_busy and not has_timers and not self._awaits_left_behind
+
+    @property
+    def _awaits_left_behind(self) -> bool:
+        """Something starts when an attempt that was left behind has ended, or is not waited for any longer."""
+        nodes = self._slots.held_up
+        if not nodes:
+            return False
+        waits = any(attempt.node.index in nodes for attempt in self._admission.waiting)
+        return waits or self._maps.has_waiting_of(nodes)
 
     @property
     def _waits_for_others(self) -> bool:

@@ -15,10 +15,12 @@ from graphflow.engine.attempt import Attempt, Body, CameTo
 from graphflow.engine.cancellation import GRACE_SECONDS, STOP_SECONDS, tear_down
 from graphflow.engine.deadlines import Deadlines
 from graphflow.engine.drive import Drive
+from graphflow.engine.left_behind import LeftBehind
 from graphflow.engine.returned import timed_out
 from graphflow.engine.tasks import start_task
 from graphflow.executors.executor import Executor, Work
 from graphflow.failpoints import failpoint
+from graphflow.ids import NodeNumber
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ class Slots:
         self._names = [f"{drive.run.id}/{node.name}" for node in drive.plan.nodes]
         #: Attempts by node that hold a slot.
         self._held = [0] * len(drive.plan.nodes)
+        #: Attempts that have none any more, and count in their node's max_concurrency.
+        self._left_behind = LeftBehind(drive)
         self._deadlines = Deadlines(drive.context, self._time_out)
         self._running: set[Attempt] = set()
         #: Its task may have begun and is not known yet.
@@ -58,13 +62,27 @@ class Slots:
             return False
         limit = attempt.node.config.max_concurrency
         # Of a map the items are limited, not the reading of its source.
-        return limit is None or attempt.reads_source or self._held[attempt.node.index] < limit
+        return limit is None or attempt.reads_source or self._places_left(attempt.node.index, limit) > 0
 
-    def room_for_items(self, index: int, limit: int | None) -> int:
+    def room_for_items(self, index: NodeNumber, limit: int | None) -> int:
         """How many items of the map node may start now."""
-        return self.free if limit is None else min(self.free, limit - self._held[index])
+        return self.free if limit is None else min(self.free, self._places_left(index, limit))
 
-    def running(self, index: int) -> int:
+    def _places_left(self, index: int, limit: int) -> int:
+        """How many of the node's max_concurrency are neither under way nor left behind and at work."""
+        return limit - self._held[index] - self._left_behind.count(index)
+
+    @property
+    def held_up(self) -> list[int]:
+        """The numbers of the nodes that start nothing before one that was left behind has ended."""
+        nodes = self._drive.plan.nodes
+        return [
+            index
+            for index in self._left_behind.nodes
+            if self._places_left(index, nodes[index].config.max_concurrency or 0) <= 0
+        ]
+
+    def running(self, index: NodeNumber) -> int:
         """How many attempts of the node hold a slot."""
         return self._held[index]
 
@@ -137,7 +155,7 @@ class Slots:
         """Have the attempt, which has a slot, done by an executor: all of it is this call."""
         self._begin(attempt, attempt.body.seconds)
         work = Work(call, arguments, self._names[attempt.node.index])
-        executor.start(work, attempt, self._work_ended)
+        executor.start(work, attempt, self._executor_ended)
 
     def _begin(self, attempt: Attempt, seconds: float | None) -> None:
         failpoint("attempt.launched")
@@ -155,17 +173,25 @@ class Slots:
             if not (attempt.stopping and isinstance(error, asyncio.CancelledError)):
                 came_to = body.raised(attempt, error)
         finally:
-            self._leave(attempt)
+            if not attempt.is_abandoned:
+                self._leave(attempt)
         if not attempt.is_abandoned:
             failpoint("attempt.returned")
             self._ended(attempt, came_to)
 
-    def _work_ended(self, attempt: Attempt, came_to: CameTo) -> None:
-        """The executor, or the clock, is done with it; what comes second comes too late."""
+    def _executor_ended(self, attempt: Attempt, came_to: CameTo) -> None:
+        """The executor is done with it."""
         if attempt in self._running:
-            self._leave(attempt)
-            failpoint("attempt.returned")
-            self._ended(attempt, came_to)
+            self._end_delegated(attempt, came_to)
+        else:
+            # The clock came first: what the executor has comes too late.
+            attempt.work_ended()
+
+    def _end_delegated(self, attempt: Attempt, came_to: CameTo) -> None:
+        """The executor, or the clock, has ended it."""
+        self._leave(attempt)
+        failpoint("attempt.returned")
+        self._ended(attempt, came_to)
 
     def _leave(self, attempt: Attempt) -> None:
         self.give_back(attempt)
@@ -175,10 +201,12 @@ class Slots:
             attempt.seconds = seconds - left
         if attempt.transaction is not None:
             attempt.transaction.end()
+        if attempt.at_work:
+            self._left_behind.add(attempt)
 
     # Attempts are ended
 
-    def stop_node(self, index: int) -> None:
+    def stop_node(self, index: NodeNumber) -> None:
         for attempt in [attempt for attempt in self._running if attempt.node.index == index]:
             self._stop(attempt)
 
@@ -202,8 +230,9 @@ class Slots:
         if attempt.task is not None:
             attempt.task.cancel()
         else:
-            # Nothing interrupts a thread: the run goes on without it, and another takes its place.
-            self._work_ended(attempt, None if attempt.stopping else timed_out(attempt.timeout))
+            # Nothing interrupts a thread: the run goes on without it, and another takes its slot.
+            attempt.work_begins()
+            self._end_delegated(attempt, None if attempt.stopping else timed_out(attempt.timeout))
 
     def _look_for_late_soon(self) -> None:
         self._next_look = self._drive.loop.call_later(
@@ -231,6 +260,8 @@ class Slots:
         if attempt.task is not None:
             self._abandoned.add(attempt.task)
             attempt.task.add_done_callback(self._abandoned.discard)
+            ended = attempt.work_begins()
+            attempt.task.add_done_callback(lambda _: ended())
         self._leave(attempt)
         self._ended(attempt, None if attempt.stopping else timed_out(attempt.timeout))
 
@@ -239,6 +270,7 @@ class Slots:
         if self._next_look is not None:
             self._next_look.cancel()
         self._deadlines.close()
+        self._left_behind.close()
         tasks = {attempt.task for attempt in self._running if attempt.task is not None}
         for attempt in list(self._running):
             self._stop(attempt)

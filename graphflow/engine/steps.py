@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from graphflow.engine.attempt import Attempt
 from graphflow.engine.drive import Drive
 from graphflow.errors import GraphflowError
 from graphflow.executors.executor import Executor
+from graphflow.executors.inline import watch_for_stop
+from graphflow.graph.functions import is_async
 from graphflow.run import Place
+from graphflow.state.view import Owner
 
 #: Seconds that results under way to the store get at the end.
 CLOSE_SECONDS = 5.0
@@ -27,9 +32,12 @@ class Steps:
         #: Could not be stored: whoever waits for these waits for the end of the driving.
         self._in_vain: set[asyncio.Task[Any]] = set()
 
-    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a step's function, in a thread if it is sync."""
-        result = await self._executor.execute(function, *args)
+    async def call(self, owner: Owner, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a step's function, in a thread if it is sync; there `is_cancelled` tells of its owner."""
+        assert isinstance(owner, Attempt)
+        if not is_async(function):
+            function = partial(_watched, owner.is_unwanted, function)
+        result = await self._executor.execute(function, *args, ended=owner.work_begins())
         return await result if inspect.isawaitable(result) else result
 
     async def remembered(self, place: Place, field: str) -> str | None:
@@ -69,3 +77,9 @@ class Steps:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+
+def _watched(asked: Callable[[], bool], function: Callable[..., Any], *args: Any) -> Any:
+    """Call it, in a context of its own."""
+    watch_for_stop(asked)
+    return function(*args)

@@ -12,7 +12,7 @@ from graphflow.entrance.entering import Entrance
 from graphflow.entrance.leases import give_lease_back, take_lease
 from graphflow.errors import RunComplete, RunExists, RunNotFound, RunOver
 from graphflow.graph.tasks import RunStatus
-from graphflow.ids import RunId
+from graphflow.ids import RunId, item_number
 from graphflow.planning.plan import Plan
 from graphflow.rules.reopen import reopen
 from graphflow.store.contract import RunContent, RunHead, Store
@@ -83,7 +83,7 @@ async def _last_content(store: Store, plan: Plan, parent: RunHead, lease_seconds
 
 def _reopen(plan: Plan, content: RunContent) -> None:
     unrecorded = {
-        index: set(map(int, records.items.keys() - records.results.keys()))
+        index: set(map(item_number, records.items.keys() - records.results.keys()))
         for index, records in content.records.items()
     }
     reopen(plan, content.run, unrecorded, now())

@@ -33,14 +33,23 @@ A = TypeVar("A", bound=Asker)
 class Executor(AbstractContextManager["Executor"], Protocol):
     """Runs bodies while the block lasts; it does not wait for those that hang."""
 
-    async def execute(self, function: Callable[..., Any], *args: Any) -> Any:
-        """The function's return value; what it raises is raised here. A coroutine function runs on the loop."""
+    async def execute(
+        self, function: Callable[..., Any], *args: Any, ended: Callable[[], None] | None = None
+    ) -> Any:
+        """The function's return value; what it raises is raised here. A coroutine function runs on the loop.
 
-    async def in_thread(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        `ended` is called in the event loop when the call has ended, also where whoever asked for it was cancelled and does
+        not wait for that.
+        """
+
+    async def in_thread(
+        self, function: Callable[..., Any], arguments: dict[str, Any], ended: Callable[[], None]
+    ) -> Any:
         """The same for a function that is known to be sync, with arguments by name."""
 
     def start(self, work: Work, asker: A, ended: Callable[[A, Any], None]) -> None:
-        """Have work done that nobody awaits: `ended(asker, what it returned)` is called in the event loop.
+        """Have work done that nobody awaits: `ended(asker, what it returned)` is called in the event loop when it has ended,
+        wanted or not.
 
         Work that is unwanted when its turn comes is not begun, and ends with None.
         """

@@ -19,8 +19,8 @@ _stop_requested: contextvars.ContextVar[Callable[[], bool]] = contextvars.Contex
 def is_cancelled() -> bool:
     """Whether the module run that calls this is no longer wanted: its run was cancelled, or its time is up.
 
-    For sync module bodies, which cannot be interrupted from outside: look at it between two pieces of work. False
-    outside a module run. A coroutine is told by CancelledError; here it learns whether its task was.
+    For sync module bodies and sync functions of steps, which cannot be interrupted from outside: look at it between two
+    pieces of work. False outside a module run. A coroutine is told by CancelledError; here it learns whether its task was.
     """
     asked = _stop_requested.get(None)
     if asked is not None:
@@ -50,15 +50,23 @@ class InlineExecutor:
     def __exit__(self, *exc_info: object) -> None:
         self._threads.close()
 
-    async def execute(self, function: Callable[..., Any], *args: Any) -> Any:
+    async def execute(
+        self, function: Callable[..., Any], *args: Any, ended: Callable[[], None] | None = None
+    ) -> Any:
         """The function's return value; what it raises is raised here."""
-        if is_async(function):
+        if not is_async(function):
+            return await self._threads.run(function, args, {}, ended)
+        try:
             return await function(*args)
-        return await self._threads.run(function, args, {})
+        finally:
+            if ended is not None:
+                ended()
 
-    async def in_thread(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    async def in_thread(
+        self, function: Callable[..., Any], arguments: dict[str, Any], ended: Callable[[], None]
+    ) -> Any:
         """The same for a function that is known to be sync."""
-        return await self._threads.run(function, (), arguments)
+        return await self._threads.run(function, (), arguments, ended)
 
     def start(self, work: Work, asker: A, ended: Callable[[A, Any], None]) -> None:
         """Have work done in a thread, without a task that waits for it."""

@@ -5,7 +5,7 @@ thread of its own. What has ended they report together: the event loop is woken 
 its last look.
 
 There is no limit here. Whoever calls holds a slot, so that there are never more threads than slots, but for those whose
-body outlived its time.
+body outlived its time; whoever called is told when it has ended all the same.
 """
 
 from __future__ import annotations
@@ -71,14 +71,22 @@ class Threads:
         self._next_look: asyncio.TimerHandle | None = None
         _all.add(self)
 
-    async def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def run(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        ended: Callable[[], None] | None = None,
+    ) -> Any:
         """What the function returns or raises, called in a thread with this context.
 
-        If this is cancelled the function goes on, and nobody learns what it comes to.
+        If this is cancelled the function goes on, and nobody learns what it comes to; `ended` is called in the event loop
+        when it has come to its end, however that is.
         """
-        call = _Awaited(function, args, kwargs, contextvars.copy_context(), self._loop.create_future())
+        settled = self._loop.create_future()
+        call = _Awaited(function, args, kwargs, contextvars.copy_context(), settled, ended)
         self.start(_Awaited.made, call, _Awaited.settle)
-        return await call.ended
+        return await settled
 
     def start(self, function: Callable[[A], R], argument: A, ended: Callable[[A, R], None]) -> None:
         """Call `function(argument)` in a thread, and `ended(argument, result)` in the event loop when it has returned.
@@ -170,11 +178,12 @@ class _Awaited:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     context: contextvars.Context
-    ended: asyncio.Future[Any]
+    settled: asyncio.Future[Any]
+    ended: Callable[[], None] | None
 
     def made(self) -> tuple[Any, BaseException | None]:
         """Its result and what it raised. In a thread."""
-        if self.ended.done():
+        if self.settled.done():
             # It was given up before a thread had time for it.
             return None, None
         try:
@@ -183,13 +192,15 @@ class _Awaited:
             return None, error
 
     def settle(self, outcome: tuple[Any, BaseException | None]) -> None:
-        if self.ended.done():
+        if self.ended is not None:
+            self.ended()
+        if self.settled.done():
             return
         result, error = outcome
         if error is None:
-            self.ended.set_result(result)
+            self.settled.set_result(result)
         else:
-            self.ended.set_exception(_throwable(error))
+            self.settled.set_exception(_throwable(error))
 
 
 def _throwable(error: BaseException) -> BaseException:

@@ -39,7 +39,8 @@ class NodeConfig(BaseModel):
     retry_on_failure: bool = True
     #: Starts of this node in one run; 0 is no limit.
     max_visits: Count = DEFAULT_MAX_VISITS
-    #: Module runs of this node (items of a map) at a time; None leaves it to the agent's limit.
+    #: Module runs of this node (items or batches of a map) at a time, also those that work on when their time is up; None
+    #: leaves it to the agent's limit.
     max_concurrency: Count | None = None
     #: Node that starts when this one has failed for good; asimov's `retry_from`.
     on_error: str | None = Field(default=None, validation_alias=AliasChoices("on_error", "retry_from"))

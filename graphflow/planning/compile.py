@@ -14,6 +14,7 @@ from graphflow.bounds import AGENT_BOUNDS, problems
 from graphflow.errors import InvalidGraph
 from graphflow.expressions import Expression
 from graphflow.graph.nodes import Node, SnapshotControl
+from graphflow.ids import NodeNumber, enumerate_nodes
 from graphflow.planning.binding import bind
 from graphflow.planning.describe import describe_node, plan_hash, plan_json, unwritable
 from graphflow.planning.plan import Plan, PlanDecision, PlanFlow, PlanNode
@@ -21,7 +22,7 @@ from graphflow.planning.relations import forward_jumps, graph_problems, relate
 from graphflow.planning.sketch import Sketch, SketchNode, sketch_graph
 from graphflow.planning.topology import inverted, order, reachable
 from graphflow.planning.validate import node_problems
-from graphflow.settings import default_max_total_iterations
+from graphflow.settings import default_max_concurrent_tasks, default_max_total_iterations
 
 
 def compile_plan(
@@ -29,7 +30,7 @@ def compile_plan(
     *,
     name: str,
     state_keys: Collection[str] = (),
-    max_concurrent_tasks: int,
+    max_concurrent_tasks: int | None,
     max_total_iterations: int | None,
     deadline: float | None,
     auto_snapshot: bool = False,
@@ -51,7 +52,11 @@ def compile_plan(
     }
     if found := [*_problems(nodes, sketch, limits)]:
         raise InvalidGraph(found)
+    slots = max_concurrent_tasks or default_max_concurrent_tasks(
+        node.node_config.max_concurrency for node in nodes
+    )
     iterations = max_total_iterations or default_max_total_iterations(len(nodes))
+    defaulted = {"max_concurrent_tasks": slots, "max_total_iterations": iterations}
     placed = order(
         [tuple(node.dependencies) for node in sketch.nodes], [tuple(node.choosers) for node in sketch.nodes]
     )
@@ -69,12 +74,12 @@ def compile_plan(
         name=name,
         nodes=plan_nodes,
         hash=digest,
-        max_concurrent_tasks=max_concurrent_tasks,
+        max_concurrent_tasks=slots,
         max_total_iterations=iterations,
         deadline=deadline,
         error_mailbox=error_mailbox,
-        json=plan_json(name, digest, descriptions, limits | {"max_total_iterations": iterations}),
-        warnings=tuple(forward_jumps(sketch, above)),
+        json=plan_json(name, digest, descriptions, limits | defaulted),
+        warnings=(*forward_jumps(sketch, above), *_unmet_limits(nodes, slots)),
         by_name={node.name: node.index for node in plan_nodes},
         supervisors=tuple(
             sorted((node.index for node in plan_nodes if node.supervises), key=lambda index: placed[index])
@@ -97,6 +102,16 @@ def _problems(
     yield from graph_problems(sketch)
 
 
+def _unmet_limits(nodes: Sequence[Node], slots: int) -> Iterator[str]:
+    """Warnings where a node asks for more than its agent allows (rule 9)."""
+    for node in nodes:
+        if (asked := node.node_config.max_concurrency or 0) > slots:
+            yield (
+                f"node {node.name!r} asks for max_concurrency={asked}, but max_concurrent_tasks={slots} lets no more run "
+                f"at a time; give the agent max_concurrent_tasks={asked}, or leave it out"
+            )
+
+
 def _unwritable(name: str, descriptions: Sequence[dict[str, Any]]) -> Iterator[str]:
     if problem := unwritable({"name": name}):
         yield f"the agent: {problem}"
@@ -105,12 +120,12 @@ def _unwritable(name: str, descriptions: Sequence[dict[str, Any]]) -> Iterator[s
             yield f"node {description['name']!r}: {problem}"
 
 
-def _plan_nodes(sketch: Sketch, placed: list[int], auto_snapshot: bool) -> tuple[PlanNode, ...]:
+def _plan_nodes(sketch: Sketch, placed: list[NodeNumber], auto_snapshot: bool) -> tuple[PlanNode, ...]:
     """The nodes in the order of `placed`, numbered by their place in it."""
-    place = {number: index for index, number in enumerate(placed)}
+    place = {number: index for index, number in enumerate_nodes(placed)}
     sketched = [sketch.nodes[number] for number in placed]
 
-    def places(numbers: Collection[int]) -> tuple[int, ...]:
+    def places(numbers: Collection[NodeNumber]) -> tuple[NodeNumber, ...]:
         return tuple(sorted(place[number] for number in numbers))
 
     awaited = [places({*node.dependencies, *node.choosers}) for node in sketched]
@@ -152,13 +167,15 @@ def _plan_nodes(sketch: Sketch, placed: list[int], auto_snapshot: bool) -> tuple
             streams_to=streams_to.get(node.number, 0),
             snapshot=_snapshot(node, auto_snapshot),
         )
-        for index, node in enumerate(sketched)
+        for index, node in enumerate_nodes(sketched)
     )
 
 
-def _borrowers(sketched: list[SketchNode], place: dict[int, int], *, pipelined: bool) -> dict[int, int]:
+def _borrowers(
+    sketched: list[SketchNode], place: dict[NodeNumber, NodeNumber], *, pipelined: bool
+) -> dict[NodeNumber, int]:
     """Number of each map whose records others go through -> mask of these, or of the pipelined ones among them."""
-    masks: dict[int, int] = {}
+    masks: dict[NodeNumber, int] = {}
     for node in sketched:
         if node.map is None or not node.map.over_map or node.map.source_node is None:
             continue
@@ -174,7 +191,9 @@ def _snapshot(node: SketchNode, auto_snapshot: bool) -> SnapshotControl:
     return SnapshotControl.ALWAYS if auto_snapshot and node.modules else SnapshotControl.NEVER
 
 
-def _end_nodes(sketched: list[SketchNode], place: dict[int, int], ancestors: list[int]) -> set[int]:
+def _end_nodes(
+    sketched: list[SketchNode], place: dict[NodeNumber, NodeNumber], ancestors: list[int]
+) -> set[NodeNumber]:
     """The places of the end nodes, in the sense of rule 7.
 
     An end node is one from which no other node but flow control can be reached through dependencies and decisions,
@@ -182,20 +201,22 @@ def _end_nodes(sketched: list[SketchNode], place: dict[int, int], ancestors: lis
     on_error node is, so that a failure that was handled makes the run PARTIAL (rule 8).
     """
     edges = []
-    for index, node in enumerate(sketched):
+    for index, node in enumerate_nodes(sketched):
         jumps = set() if node.supervises else {place[number] for number in node.targets}
         onward = {jump for jump in jumps if not ancestors[index] >> jump & 1}
         edges.append(sorted(onward | {place[number] for number in node.dependents}))
-    work = sum(1 << index for index, node in enumerate(sketched) if not node.is_flow_control)
+    work = sum(1 << index for index, node in enumerate_nodes(sketched) if not node.is_flow_control)
     ends = {
         index
-        for index, below in enumerate(reachable(edges))
+        for index, below in enumerate_nodes(reachable(edges))
         if not below & work & ~(1 << index) and work >> index & 1
     }
-    return ends or set(range(len(sketched)))
+    return ends or set(place.values())
 
 
-def _placed_flow(sketch: Sketch, flow: PlanFlow | None, place: dict[int, int]) -> PlanFlow | None:
+def _placed_flow(
+    sketch: Sketch, flow: PlanFlow | None, place: dict[NodeNumber, NodeNumber]
+) -> PlanFlow | None:
     if flow is None:
         return None
 

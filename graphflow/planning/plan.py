@@ -15,6 +15,7 @@ from typing import Any, Final
 from graphflow.expressions import Expression
 from graphflow.graph.modules import AgentModule, ModuleType
 from graphflow.graph.nodes import NodeConfig, SnapshotControl
+from graphflow.ids import NodeNumber
 from graphflow.settings import DEFAULT_TIMEOUT_SECONDS
 
 #: The default of a parameter that has none.
@@ -72,7 +73,7 @@ class PlanModule:
 class PlanDecision:
     """A decision with its targets looked up."""
 
-    targets: tuple[int, ...]
+    targets: tuple[NodeNumber, ...]
     #: True if END is among its targets.
     ends: bool
     condition: Expression | None
@@ -114,7 +115,7 @@ class PlanMap:
     """How a map node comes by its items, and what it makes of their results."""
 
     #: The node whose result is the source, or None for a state key or a generator.
-    source_node: int | None
+    source_node: NodeNumber | None
     #: What messages call the source: the node, state key or function.
     source: str
     where: Expression | Callable[[Any], bool] | None
@@ -151,7 +152,7 @@ class PlanMap:
 class PlanNode:
     """One node with everything that the rules ask about it. Numbers of other nodes are their places in the plan."""
 
-    index: int
+    index: NodeNumber
     name: str
     type: ModuleType
     config: NodeConfig
@@ -159,12 +160,12 @@ class PlanNode:
     #: Flow control that ends the node's modules, or is the whole node. None if the node does not decide this way.
     flow: PlanFlow | None
     #: Numbers of the nodes, and whether END, that a returned decision may name; None if no module may return one.
-    returns: tuple[frozenset[int], bool] | None
+    returns: tuple[frozenset[NodeNumber], bool] | None
     condition: Expression | None
-    dependencies: tuple[int, ...]
-    dependents: tuple[int, ...]
+    dependencies: tuple[NodeNumber, ...]
+    dependents: tuple[NodeNumber, ...]
     #: Of a root that waits to be chosen: in-graph flow controls that name it and nodes whose on_error it is.
-    choosers: tuple[int, ...]
+    choosers: tuple[NodeNumber, ...]
     #: A root that waits to be chosen and is named by a supervisor is never skipped.
     named_by_supervisor: bool
     #: Starts with the run.
@@ -176,10 +177,10 @@ class PlanNode:
     #: Bit masks over dependencies and choosers, transitively; without the node itself unless it is on a cycle.
     ancestors: int
     descendants: int
-    on_error: int | None
+    on_error: NodeNumber | None
     map: PlanMap | None
     #: Nodes whose on_error is this node.
-    handles: tuple[int, ...] = ()
+    handles: tuple[NodeNumber, ...] = ()
     #: Built with start=False: starts when a decision, a supervisor or an on_error names it, never by its dependencies.
     only_chosen: bool = False
     #: Bit mask of its dependencies.
@@ -225,7 +226,7 @@ class PlanNode:
         )
 
     @property
-    def awaited(self) -> tuple[int, ...]:
+    def awaited(self) -> tuple[NodeNumber, ...]:
         """The nodes whose settling may make this one ready, or have it skipped."""
         return (*self.dependencies, *self.choosers)
 
@@ -245,11 +246,11 @@ class Plan:
     #: The graph as JSON, for other processes and pictures.
     json: str
     warnings: tuple[str, ...] = ()
-    by_name: dict[str, int] = field(default_factory=dict)
+    by_name: dict[str, NodeNumber] = field(default_factory=dict)
     #: Mailbox that is told what failed for good, or None.
     error_mailbox: str | None = None
     #: Supervisors in the order in which they were added.
-    supervisors: tuple[int, ...] = ()
+    supervisors: tuple[NodeNumber, ...] = ()
     #: Bit mask of the nodes with run_when="settled".
     settled_mask: int = 0
     #: Bit mask of the map nodes whose results some expression reads.
@@ -270,9 +271,9 @@ def lender_of(node: PlanNode, borrowed: int) -> str | None:
     return node.map.source if borrowed and node.map is not None else None
 
 
-def bits(mask: int) -> Iterator[int]:
+def bits(mask: int) -> Iterator[NodeNumber]:
     """The numbers of the bits set in `mask`, lowest first."""
     while mask:
         low = mask & -mask
-        yield low.bit_length() - 1
+        yield low.bit_length() - 1  # type: ignore[misc]
         mask ^= low

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from graphflow.ids import NodeNumber
 from graphflow.planning.sketch import Sketch, SketchNode
 from graphflow.planning.topology import components, cycles, reachable
 
@@ -73,11 +74,11 @@ def forward_jumps(sketch: Sketch, above: list[int]) -> Iterator[str]:
                 )
 
 
-def can_start(sketch: Sketch, *, after_failures: bool) -> set[int]:
+def can_start(sketch: Sketch, *, after_failures: bool) -> set[NodeNumber]:
     """The nodes that the start, a dependency, a decision or, if asked for, an on_error leads to."""
-    started: set[int] = set()
-    settling: set[int] = set()
-    chosen: set[int] = set()
+    started: set[NodeNumber] = set()
+    settling: set[NodeNumber] = set()
+    chosen: set[NodeNumber] = set()
     downwards = [
         sketch.nodes[number]
         for component in components([(*node.dependencies, *node.choosers) for node in sketch.nodes])
@@ -120,19 +121,19 @@ def _may_wait(node: SketchNode) -> bool:
     return node.only_chosen or not node.dependencies
 
 
-def _follows(node: SketchNode, started: set[int], settling: set[int]) -> bool:
+def _follows(node: SketchNode, started: set[NodeNumber], settling: set[NodeNumber]) -> bool:
     if not node.dependencies or node.only_chosen:
         return False
     return settling.issuperset(node.dependencies) and not started.isdisjoint(node.dependencies)
 
 
-def _is_passed_over(node: SketchNode, settling: set[int]) -> bool:
+def _is_passed_over(node: SketchNode, settling: set[NodeNumber]) -> bool:
     """Whether it is skipped at least, because all that could choose it settle."""
     awaited = node.choosers or ([] if node.only_chosen else node.dependencies)
     return bool(awaited) and not node.named_by_supervisor and settling.issuperset(awaited)
 
 
-def _cycle_problem(sketch: Sketch, circle: list[int]) -> str:
+def _cycle_problem(sketch: Sketch, circle: list[NodeNumber]) -> str:
     names = [sketch.nodes[number].name for number in circle]
     sentence = f"the dependencies form a cycle: {' -> '.join([*names, names[0]])}"
     edges = list(zip(circle, [*circle[1:], circle[0]], strict=True))

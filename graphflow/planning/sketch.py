@@ -15,6 +15,7 @@ from graphflow.expressions import Expression, parse_expression
 from graphflow.graph.flow import FlowControlConfig, FlowControlModule, FlowDecision, names_of
 from graphflow.graph.modules import END, AgentModule, FunctionModule, ModuleType
 from graphflow.graph.nodes import Node
+from graphflow.ids import NodeNumber
 from graphflow.planning.plan import PlanDecision, PlanFlow, PlanMap, PlanModule
 
 #: How many names a message lists when none is similar.
@@ -25,23 +26,23 @@ NAMES_SHOWN = 5
 class SketchNode:
     """One node with its names looked up. `relations.py` fills in what follows from other nodes, `dependents` and below."""
 
-    number: int
+    number: NodeNumber
     node: Node
     #: Number of a dependency -> the parameter or setting that asks for it; "" for `dependencies`.
-    dependencies: dict[int, str] = field(default_factory=dict)
+    dependencies: dict[NodeNumber, str] = field(default_factory=dict)
     modules: list[PlanModule] = field(default_factory=list)
     flow: PlanFlow | None = None
-    returns: tuple[frozenset[int], bool] | None = None
+    returns: tuple[frozenset[NodeNumber], bool] | None = None
     condition: Expression | None = None
-    on_error: int | None = None
+    on_error: NodeNumber | None = None
     map: PlanMap | None = None
-    dependents: list[int] = field(default_factory=list)
+    dependents: list[NodeNumber] = field(default_factory=list)
     #: Nodes whose on_error it is.
-    handles: list[int] = field(default_factory=list)
+    handles: list[NodeNumber] = field(default_factory=list)
     #: Stands apart and decides whenever the run is idle (rule 6).
     supervises: bool = False
     #: Waits to be chosen by these (rule 1).
-    choosers: list[int] = field(default_factory=list)
+    choosers: list[NodeNumber] = field(default_factory=list)
     named_by_supervisor: bool = False
     starts: bool = False
 
@@ -66,7 +67,7 @@ class SketchNode:
         return bool(modules) and all(module.type is ModuleType.FLOW_CONTROL for module in modules)
 
     @property
-    def targets(self) -> set[int]:
+    def targets(self) -> set[NodeNumber]:
         """Everything its decisions, its default or what it returns may name, END left out."""
         found = set(self.returns[0]) if self.returns else set()
         if self.flow is not None:
@@ -82,23 +83,23 @@ class Sketch:
     """All nodes of one name each, and every problem found so far."""
 
     nodes: list[SketchNode]
-    numbers: dict[str, int]
+    numbers: dict[str, NodeNumber]
     #: State key -> numbers of the nodes that declare it in `outputs`.
-    outputs: dict[str, list[int]]
+    outputs: dict[str, list[NodeNumber]]
     state_keys: frozenset[str]
     problems: list[str]
 
     def refuse(self, node: SketchNode, problem: str) -> None:
         self.problems.append(f"node {node.name!r}: {problem}")
 
-    def number_of(self, name: str, node: SketchNode, role: str) -> int | None:
+    def number_of(self, name: str, node: SketchNode, role: str) -> NodeNumber | None:
         """The number of the node called `name`; None, and a problem, if there is none."""
         number = self.numbers.get(name)
         if number is None:
             self.refuse(node, f"unknown {role} {name!r}{nearest(name, self.numbers)}")
         return number
 
-    def name_of(self, number: int) -> str:
+    def name_of(self, number: NodeNumber) -> str:
         return repr(self.nodes[number].name)
 
 
@@ -111,10 +112,10 @@ def sketch_graph(nodes: Sequence[Node], state_keys: Collection[str]) -> Sketch:
                 f"node {node.name!r}: this name is used twice; every node needs a name of its own"
             )
             continue
-        sketch.numbers[node.name] = len(sketch.nodes)
-        sketch.nodes.append(SketchNode(len(sketch.nodes), node))
+        number = sketch.numbers[node.name] = NodeNumber(len(sketch.nodes))
+        sketch.nodes.append(SketchNode(number, node))
         for key in node.node_config.outputs:
-            sketch.outputs.setdefault(key, []).append(sketch.numbers[node.name])
+            sketch.outputs.setdefault(key, []).append(number)
 
     for sketched in sketch.nodes:
         _read_dependencies(sketch, sketched)

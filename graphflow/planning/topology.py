@@ -1,4 +1,4 @@
-"""Questions about directed graphs of numbers: order, cycles, what leads where. Knows nothing about nodes.
+"""Questions about directed graphs of node numbers: order, cycles, what leads where. Knows no more of nodes.
 
 `edges[n]` are the numbers that n's edges lead to; the caller says what an edge means. Sets of numbers are bit masks.
 """
@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 
-Edges = Sequence[Sequence[int]]
+from graphflow.ids import NodeNumber, enumerate_nodes
+
+Edges = Sequence[Sequence[NodeNumber]]
 
 
-def components(edges: Edges) -> list[list[int]]:
+def components(edges: Edges) -> list[list[NodeNumber]]:
     """The strongly connected components; a component comes after all those that its edges lead to (Tarjan)."""
-    found: list[list[int]] = []
+    found: list[list[NodeNumber]] = []
     visited = [0] * len(edges)
     low = [0] * len(edges)
-    stack: list[int] = []
+    stack: list[NodeNumber] = []
     on_stack = [False] * len(edges)
     count = 0
-    for root in range(len(edges)):
+    for root, _ in enumerate_nodes(edges):
         if visited[root]:
             continue
         # Recursion unrolled: a chain of 1,000 nodes would come near Python's limit.
@@ -42,7 +44,7 @@ def components(edges: Edges) -> list[list[int]]:
                     low[number] = min(low[number], visited[target])
             else:
                 if low[number] == visited[number]:
-                    component: list[int] = []
+                    component: list[NodeNumber] = []
                     while not component or component[-1] != number:
                         component.append(stack.pop())
                         on_stack[component[-1]] = False
@@ -63,7 +65,7 @@ def reachable(edges: Edges) -> list[int]:
     return masks
 
 
-def cycles(edges: Edges) -> list[list[int]]:
+def cycles(edges: Edges) -> list[list[NodeNumber]]:
     """One cycle per component that has any, along its edges; the first number is not repeated at the end."""
     found = []
     for component in components(edges):
@@ -73,7 +75,7 @@ def cycles(edges: Edges) -> list[list[int]]:
     return sorted(found)
 
 
-def order(predecessors: Edges, wishes: Edges) -> list[int]:
+def order(predecessors: Edges, wishes: Edges) -> list[NodeNumber]:
     """The numbers with every one after its predecessors, which must be free of cycles; ties by number.
 
     Wishes are predecessors that count only where they close no cycle.
@@ -82,14 +84,14 @@ def order(predecessors: Edges, wishes: Edges) -> list[int]:
     component_of = {member: place for place, component in enumerate(components(both)) for member in component}
     waits_for = [
         {*needs, *(want for want in wants if component_of[want] != component_of[number])}
-        for number, (needs, wants) in enumerate(zip(predecessors, wishes, strict=True))
+        for number, (needs, wants) in enumerate_nodes(zip(predecessors, wishes, strict=True))
     ]
-    followers: list[list[int]] = [[] for _ in waits_for]
-    for number, needs in enumerate(waits_for):
+    followers: list[list[NodeNumber]] = [[] for _ in waits_for]
+    for number, needs in enumerate_nodes(waits_for):
         for need in needs:
             followers[need].append(number)
 
-    ready = [number for number, needs in enumerate(waits_for) if not needs]
+    ready = [number for number, needs in enumerate_nodes(waits_for) if not needs]
     heapify(ready)
     ordered = []
     while ready:
@@ -102,17 +104,17 @@ def order(predecessors: Edges, wishes: Edges) -> list[int]:
     return ordered
 
 
-def inverted(edges: Edges) -> list[list[int]]:
+def inverted(edges: Edges) -> list[list[NodeNumber]]:
     """The same edges, pointing the other way."""
-    inverse: list[list[int]] = [[] for _ in edges]
-    for number, targets in enumerate(edges):
+    inverse: list[list[NodeNumber]] = [[] for _ in edges]
+    for number, targets in enumerate_nodes(edges):
         for target in targets:
             inverse[target].append(number)
     return inverse
 
 
-def _shortest_cycle(edges: Edges, start: int, members: set[int]) -> list[int]:
-    came_from: dict[int, int] = {}
+def _shortest_cycle(edges: Edges, start: NodeNumber, members: set[NodeNumber]) -> list[NodeNumber]:
+    came_from: dict[NodeNumber, NodeNumber] = {}
     frontier = [start]
     while start not in came_from:
         next_frontier = []

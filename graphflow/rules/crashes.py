@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass, field
 
 from graphflow.events import index_ranges
+from graphflow.ids import ItemNumber, NodeNumber, enumerate_modules
 from graphflow.planning.plan import Plan, bits
 from graphflow.run import MapState, NodeStatus, Place, Run
 
@@ -30,8 +31,8 @@ UNSTORED_ITEMS = 100
 class InFlight:
     """Nodes, and indexes of items by the number of their map node."""
 
-    nodes: list[int] = field(default_factory=list)
-    items: dict[int, list[int]] = field(default_factory=dict)
+    nodes: list[NodeNumber] = field(default_factory=list)
+    items: dict[NodeNumber, list[ItemNumber]] = field(default_factory=dict)
 
     def described(self, plan: Plan) -> str:
         """As `node` and `node[INDEXES]`, for people."""
@@ -92,15 +93,15 @@ def _only_source_is_left(opened: MapState) -> bool:
     return opened.has_more and not opened.unfinished
 
 
-def _follows(plan: Plan, index: int) -> bool:
+def _follows(plan: Plan, index: NodeNumber) -> bool:
     """Whether the map's source is another map under way: it has nothing in flight but its items."""
     source = plan.nodes[index].map
     return source is not None and source.pipelined
 
 
-def _suspects(run: Run) -> list[tuple[int, int, int | None]]:
+def _suspects(run: Run) -> list[tuple[int, NodeNumber, ItemNumber | None]]:
     """(crashes, node, item or None) of what died twice and is not done, in the order in which it runs."""
-    found: list[tuple[int, int, int | None]] = []
+    found: list[tuple[int, NodeNumber, ItemNumber | None]] = []
     for index in bits(run.active):
         opened = run.opened_map(index, run.nodes[index].visits)
         if opened is None or _only_source_is_left(opened):
@@ -113,22 +114,22 @@ def _suspects(run: Run) -> list[tuple[int, int, int | None]]:
     return found
 
 
-def _waiting_items(run: Run, index: int) -> set[int]:
+def _waiting_items(run: Run, index: NodeNumber) -> set[ItemNumber]:
     """Items of a map that wait for a signal: nothing of them runs."""
     return {place.item for place in run.waits if place.node == index and place.item is not None}
 
 
-def _only_waits(run: Run, index: int) -> bool:
+def _only_waits(run: Run, index: NodeNumber) -> bool:
     """Whether everything of the node that is active waits for a signal."""
     state = run.nodes[index]
     return all(
         Place(index, state.visits, number) in run.waits
-        for number, module in enumerate(state.modules)
+        for number, module in enumerate_modules(state.modules)
         if module.status.is_active
     )
 
 
-def _width(plan: Plan, index: int) -> int:
+def _width(plan: Plan, index: NodeNumber) -> int:
     """How many items of a map are under way at a time."""
     config = plan.nodes[index].config
     slots = plan.max_concurrent_tasks
@@ -136,5 +137,5 @@ def _width(plan: Plan, index: int) -> int:
     return at_a_time * (config.batch_size or 1)
 
 
-def _max_crashes(plan: Plan, index: int) -> int:
+def _max_crashes(plan: Plan, index: NodeNumber) -> int:
     return plan.nodes[index].config.max_crashes

@@ -12,6 +12,7 @@ from typing import Any
 from graphflow.codec import decode_plain, encode
 from graphflow.events import Event, NodeEvent
 from graphflow.expressions import MISSING, Expression
+from graphflow.ids import ItemNumber, NodeNumber
 from graphflow.planning.plan import Plan, PlanDecision, PlanFlow
 from graphflow.run import NodeState, NodeStatus, Run
 from graphflow.transition import Transition
@@ -32,21 +33,21 @@ class Draft:
 
     # Nodes
 
-    def node(self, index: int) -> NodeState:
+    def node(self, index: NodeNumber) -> NodeState:
         """The node as it stands, to look at."""
         return self.transition.nodes.get(index) or self.run.nodes[index]
 
-    def edit(self, index: int) -> NodeState:
+    def edit(self, index: NodeNumber) -> NodeState:
         """The node as it stands, to change: a copy that belongs to the transition."""
         changed = self.transition.nodes.get(index)
         if changed is None:
             changed = self.transition.nodes[index] = self.run.nodes[index].clone()
         return changed
 
-    def is_active(self, index: int) -> bool:
+    def is_active(self, index: NodeNumber) -> bool:
         return bool(self.transition.active >> index & 1)
 
-    def show(self, index: int, status: NodeStatus, result: str | None) -> None:
+    def show(self, index: NodeNumber, status: NodeStatus, result: str | None) -> None:
         """Make known how the node settled, and with what result."""
         state = self.edit(index)
         before = state.result if state.settled_as is NodeStatus.SUCCEEDED else MISSING
@@ -60,7 +61,7 @@ class Draft:
     def emit(self, kind: type[Event], **values: Any) -> None:
         self.transition.events.append(kind(revision=self.revision, at=self.now, **values))
 
-    def emit_node(self, kind: type[NodeEvent], number: int, /, **values: Any) -> None:
+    def emit_node(self, kind: type[NodeEvent], number: NodeNumber, /, **values: Any) -> None:
         name, visit = self.plan.nodes[number].name, self.node(number).visits
         self.transition.events.append(
             kind(revision=self.revision, at=self.now, node=name, visit=visit, **values)
@@ -127,7 +128,7 @@ class Draft:
         self.run.evaluated[expression.text] = (read, holds)
         return holds
 
-    def holds_for(self, where: Expression, item: Any, index: int) -> bool:
+    def holds_for(self, where: Expression, item: Any, index: ItemNumber) -> bool:
         """Whether a map's filter lets the item pass. Raises EvaluationError."""
         extra = {"item": item, "index": index}
         return _truth(where.evaluate(self._name_value, self._node_value, self._task(where), extra))

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from graphflow import events
 from graphflow.graph.tasks import RunStatus
+from graphflow.ids import ItemNumber, NodeNumber, enumerate_modules
 from graphflow.inputs import SignalArrived, SignalAwaited
 from graphflow.planning.plan import bits
 from graphflow.rules.draft import Draft
@@ -95,7 +96,7 @@ def _waits(draft: Draft) -> dict[Place, Wait]:
     return {place: wait for place, wait in merged.items() if wait is not None}
 
 
-def _only_waits(draft: Draft, index: int, waits: Collection[Place], count: int) -> bool:
+def _only_waits(draft: Draft, index: NodeNumber, waits: Collection[Place], count: int) -> bool:
     state, opened = draft.node(index), draft.run.maps.get(index)
     change = draft.transition.maps.get(index)
     if change is not None and change.opened is not None:
@@ -110,7 +111,7 @@ def _only_waits(draft: Draft, index: int, waits: Collection[Place], count: int) 
         return len(opened.unfinished) - recorded == count
     return all(
         Place(index, state.visits, number) in waits
-        for number, module in enumerate(state.modules)
+        for number, module in enumerate_modules(state.modules)
         if module.status.is_active
     )
 
@@ -147,7 +148,7 @@ def _is_over(draft: Draft, place: Place) -> bool:
 
 
 def forget(
-    draft: Draft, index: int, items: Collection[int] | None = None, *, keep_steps: bool = False
+    draft: Draft, index: NodeNumber, items: Collection[ItemNumber] | None = None, *, keep_steps: bool = False
 ) -> None:
     """Drop what is remembered of the node, or of these items of a map, and what they wait for.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphflow.graph.tasks import RunStatus
+from graphflow.ids import NodeNumber
 from graphflow.rules.draft import Draft
 from graphflow.rules.explain import stall_reason
 from graphflow.rules.supervise import held_decisions
@@ -47,7 +48,7 @@ def _failure(draft: Draft) -> str | None:
     return None
 
 
-def _failed_items(draft: Draft, index: int) -> int:
+def _failed_items(draft: Draft, index: NodeNumber) -> int:
     change, stored = draft.transition.maps.get(index), draft.run.maps.get(index)
     if change is None:
         return stored.failed if stored else 0

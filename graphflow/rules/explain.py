@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphflow.ids import NodeNumber
 from graphflow.planning.plan import Plan, PlanNode
 from graphflow.rules.readiness import ReadNode, blocked_since, chose, edge_status
 from graphflow.run import NodeState, NodeStatus, Run
@@ -20,7 +21,9 @@ def explain(plan: Plan, run: Run, name: str) -> str:
         case NodeStatus.FAILED:
             return f"{name} {_failed(state)}"
         case NodeStatus.READY:
-            return f"{name} is ready and waits for one of the {plan.max_concurrent_tasks} slots (max_concurrent_tasks)"
+            limit = node.config.max_concurrency
+            own = "" if limit is None else f", or for its own max_concurrency={limit}"
+            return f"{name} is ready and waits for one of the {plan.max_concurrent_tasks} slots (max_concurrent_tasks){own}"
         case NodeStatus.RUNNING:
             return f"{name} is running{_map_progress(run, node)}"
         case NodeStatus.WAITING:
@@ -40,7 +43,7 @@ def explain(plan: Plan, run: Run, name: str) -> str:
     return f"{name} {how_far}: {_why_pending(plan, run, node)}"
 
 
-def skip_reason(plan: Plan, read: ReadNode, index: int) -> str:
+def skip_reason(plan: Plan, read: ReadNode, index: NodeNumber) -> str:
     """Why a node that was skipped, or is about to be, was."""
     node = plan.nodes[index]
     if node.choosers and not any(chose(plan.nodes[place], read(place), index) for place in node.choosers):
@@ -133,7 +136,7 @@ def _waiting_root(plan: Plan, run: Run, node: PlanNode) -> str:
     return f"starts only when it is chosen, and {' or '.join(by) or 'nobody'} did not choose it{limited}"
 
 
-def _names(plan: Plan, supervisor: int, node: PlanNode) -> bool:
+def _names(plan: Plan, supervisor: NodeNumber, node: PlanNode) -> bool:
     flow = plan.nodes[supervisor].flow
     assert flow is not None
     decisions = (*flow.decisions, *((flow.default,) if flow.default else ()))

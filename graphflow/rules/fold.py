@@ -12,6 +12,7 @@ from graphflow import events
 from graphflow.codec import decode_plain, encode
 from graphflow.errors import EvaluationError
 from graphflow.graph.modules import END
+from graphflow.ids import FIRST_MODULE, ItemNumber, NodeNumber, enumerate_modules
 from graphflow.planning.plan import PlanDecision, PlanNode, bits
 from graphflow.rules.draft import Draft
 from graphflow.rules.effects import forget, send, suspend_if_only_waiting
@@ -42,7 +43,7 @@ class Fold:
 
     # Starting, skipping, settling
 
-    def start(self, index: int) -> None:
+    def start(self, index: NodeNumber) -> None:
         """Consider the node: its condition decides between start and skip (rule 3), then come the limits (rule 9)."""
         node = self.plan.nodes[index]
         if self.over or self._is_limited or (node.is_pure_flow and self._decided & node.bit):
@@ -73,11 +74,11 @@ class Fold:
         self.transition.iterations += 1
         state.status = NodeStatus.READY
         state.modules = [ModuleState() for _ in node.modules]
-        for place in range(len(node.modules) if node.config.parallel else 1):
-            state.modules[place].status = NodeStatus.READY
+        for place, module in enumerate_modules(state.modules if node.config.parallel else state.modules[:1]):
+            module.status = NodeStatus.READY
             self.transition.ready.append((index, place))
 
-    def _consider(self, index: int) -> NodeState:
+    def _consider(self, index: NodeNumber) -> NodeState:
         state = self.draft.edit(index)
         state.considered = self.revision
         state.again = False
@@ -103,12 +104,12 @@ class Fold:
             self.transition.limit = reason
             self.draft.emit(events.LimitReached, error=reason)
 
-    def skip(self, index: int, reason: str) -> None:
+    def skip(self, index: NodeNumber, reason: str) -> None:
         self._consider(index).chosen = None
         self.draft.emit_node(events.NodeSkipped, index, reason=reason)
         self.settle(index, NodeStatus.SKIPPED)
 
-    def fail(self, index: int, failure: Failure, item: int | None = None) -> None:
+    def fail(self, index: NodeNumber, failure: Failure, item: ItemNumber | None = None) -> None:
         """The node failed for good; its on_error node, if it has one, takes over (rule 8)."""
         node, state = self.plan.nodes[index], self.draft.edit(index)
         state.failure = failure
@@ -126,7 +127,9 @@ class Fold:
             self._record_error(node, state, failure, item)
             self.jump(node.on_error)
 
-    def _record_error(self, node: PlanNode, state: NodeState, failure: Failure, item: int | None) -> None:
+    def _record_error(
+        self, node: PlanNode, state: NodeState, failure: Failure, item: ItemNumber | None
+    ) -> None:
         text = self.draft.text(ERRORS_KEY)
         known = decode_plain(text, ERRORS_KEY) if text else []
         entry = {"node": node.name, "item": item, "error": failure.summary, "attempts": state.attempts}
@@ -134,17 +137,19 @@ class Fold:
             {ERRORS_KEY: encode([*(known if isinstance(known, list) else []), entry], ERRORS_KEY)}
         )
 
-    def publish_failure(self, index: int, failure: Failure, item: int | None, attempts: int) -> None:
+    def publish_failure(
+        self, index: NodeNumber, failure: Failure, item: ItemNumber | None, attempts: int
+    ) -> None:
         """Tell the run's error mailbox, if it has one, what failed for good."""
         if self.plan.error_mailbox is None:
             return
         name = self.plan.nodes[index].name
         entry = {"node": name, "item": item, "error": failure.summary, "attempts": attempts}
-        place = Place(index, self.draft.node(index).visits, 0, item)
+        place = Place(index, self.draft.node(index).visits, FIRST_MODULE, item)
         text = message_text(f"{place.text(name)}:error", name, encode(entry))
         send(self.draft, [Message(self.plan.error_mailbox, text)])
 
-    def settle(self, index: int, status: NodeStatus) -> None:
+    def settle(self, index: NodeNumber, status: NodeStatus) -> None:
         """The node's visit is over, or it was skipped: whoever waited for it will be looked at."""
         node, state = self.plan.nodes[index], self.draft.edit(index)
         self.draft.show(index, status, state.result)
@@ -194,7 +199,7 @@ class Fold:
         """Whether a map is going through the node's records, which a new visit would replace (rule 10)."""
         return bool(node.lent_to & self.transition.active)
 
-    def _give_back(self, index: int) -> None:
+    def _give_back(self, index: NodeNumber) -> None:
         """What could not start while its records were in use is looked at."""
         node = self.plan.nodes[index]
         if not self._is_lent(node):
@@ -239,11 +244,11 @@ class Fold:
         for target in bits(chosen & ~edges):
             self.jump(target)
 
-    def _report_decision(self, index: int, chosen: int, ends: bool) -> None:
+    def _report_decision(self, index: NodeNumber, chosen: int, ends: bool) -> None:
         names = " ".join((*self.plan.names(chosen), *([END] if ends else [])))
         self.draft.emit_node(events.DecisionFired, index, chosen=names)
 
-    def jump(self, index: int) -> None:
+    def jump(self, index: NodeNumber) -> None:
         """Start the node at once whatever its dependencies did; if it is active, once more when it has settled."""
         if self.over:
             return
@@ -259,7 +264,7 @@ class Fold:
         else:
             self.start(index)
 
-    def _drop(self, index: int) -> None:
+    def _drop(self, index: NodeNumber) -> None:
         """Report, once per failure, that a decision named a failed node."""
         state = self.draft.edit(index)
         if not state.dropped:
@@ -300,21 +305,21 @@ class Fold:
                 return
             bit = candidates & -candidates
             self._look ^= bit
-            index = bit.bit_length() - 1
-            if self._is_lent(self.plan.nodes[index]):
+            node = self.plan.nodes[bit.bit_length() - 1]
+            if self._is_lent(node):
                 continue
             masks = self.transition.active, self.transition.fresh
-            match readiness(self.plan, self.draft.node, *masks, index):
+            match readiness(self.plan, self.draft.node, *masks, node.index):
                 case Verdict.START:
-                    self.start(index)
+                    self.start(node.index)
                 case Verdict.SKIP:
-                    self.skip(index, skip_reason(self.plan, self.draft.node, index))
+                    self.skip(node.index, skip_reason(self.plan, self.draft.node, node.index))
 
     def _start_again(self) -> None:
         """First of all, so that nothing below is joined with a result about to be replaced."""
         bit = self._restart & -self._restart
         self._restart ^= bit
-        index = bit.bit_length() - 1
+        index = self.plan.nodes[bit.bit_length() - 1].index
         if self.draft.node(index).again:
             self.draft.edit(index).again = False
             self.start(index)
@@ -337,7 +342,7 @@ class Fold:
             self.end("a supervisor decided END")
         return bool(found.fired or found.failures)
 
-    def _note_supervision(self, index: int, targets: list[int]) -> None:
+    def _note_supervision(self, index: NodeNumber, targets: list[NodeNumber]) -> None:
         state = self._consider(index)
         state.status = state.settled_as = NodeStatus.SUCCEEDED
         state.settled = self.revision

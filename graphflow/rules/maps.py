@@ -11,6 +11,7 @@ from itertools import compress
 from operator import itemgetter
 
 from graphflow import events
+from graphflow.ids import FIRST_MODULE, ItemNumber, NodeNumber, item_range
 from graphflow.inputs import ItemOutcomes, ItemsStored
 from graphflow.planning.plan import PlanNode, bits
 from graphflow.rules.effects import forget, send
@@ -20,7 +21,7 @@ from graphflow.run import Failure, MapState, NodeStatus, Place, Run
 from graphflow.transition import MapChange
 
 
-def taken(run: Run, index: int, visit: int) -> int:
+def taken(run: Run, index: NodeNumber, visit: int) -> int:
     """How many elements of the map's source are stored; -1 for all."""
     opened = run.opened_map(index, visit)
     if opened is None:
@@ -38,7 +39,7 @@ def take_source(fold: Fold, outcome: ItemsStored, draw: float) -> None:
         if module.failure is not None or opened is None:
             module.attempts += 1
         module.attempts = max(1, module.attempts)
-        fail_module(fold, node, 0, outcome.failure, draw)
+        fail_module(fold, node, FIRST_MODULE, outcome.failure, draw)
         if not fold.draft.is_active(node.index):
             fold.transition.stopped |= node.bit
     elif opened is not None:
@@ -69,15 +70,15 @@ def _open_map(fold: Fold, node: PlanNode, outcome: ItemsStored) -> None:
         _end_map(fold, node, 0, 0, 0, "null" if node.is_reduced else None)
 
 
-def _results_so_far(fold: Fold, node: PlanNode) -> list[tuple[int, str]]:
+def _results_so_far(fold: Fold, node: PlanNode) -> list[tuple[ItemNumber, str]]:
     """The items of a pipelined map as it begins: their texts are in the store."""
     assert node.map is not None
     assert node.map.source_node is not None
     recorded = fold.draft.run.maps[node.map.source_node].recorded
-    return [(index, "") for index in compress(range(len(recorded)), recorded)]
+    return [(index, "") for index in compress(item_range(len(recorded)), recorded)]
 
 
-def _feed_followers(fold: Fold, node: PlanNode, done: list[tuple[int, str]]) -> None:
+def _feed_followers(fold: Fold, node: PlanNode, done: list[tuple[ItemNumber, str]]) -> None:
     """Hand the results on to the pipelined maps over them, and say so when these were the last."""
     source = fold.draft.run.maps[node.index]
     is_active = fold.draft.is_active(node.index)
@@ -129,7 +130,7 @@ def take_items(fold: Fold, outcome: ItemOutcomes) -> None:
     send(fold.draft, outcome.sent)
     fold.transition.taken += outcome.taken
     for item, text in outcome.done if node.modules[0].module.output_mailbox is not None else ():
-        publish_result(fold, Place(node.index, outcome.visit, 0, item), text)
+        publish_result(fold, Place(node.index, outcome.visit, FIRST_MODULE, item), text)
     if fold.draft.run.steps or fold.draft.run.waits:
         forget(fold.draft, node.index, {index for index, *_ in outcome.done})
         forget(fold.draft, node.index, {index for index, *_ in outcome.failed}, keep_steps=True)
@@ -157,7 +158,7 @@ def _end_map(
     done: int,
     failed: int,
     results: str | None = None,
-    last_failed: Sequence[tuple[int, Failure, int]] = (),
+    last_failed: Sequence[tuple[ItemNumber, Failure, int]] = (),
 ) -> None:
     """Settle the map if every item has its record, or so many have failed that too few can succeed."""
     assert node.map is not None
@@ -199,7 +200,7 @@ def _finish_map(fold: Fold, node: PlanNode, results: str | None) -> None:
     fold.settle(node.index, NodeStatus.SUCCEEDED)
 
 
-def _fail_map(fold: Fold, node: PlanNode, failure: Failure, item: int | None = None) -> None:
+def _fail_map(fold: Fold, node: PlanNode, failure: Failure, item: ItemNumber | None = None) -> None:
     module = fold.draft.edit(node.index).modules[0]
     module.status = NodeStatus.FAILED
     module.failure = failure

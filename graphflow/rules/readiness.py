@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum, auto
 
+from graphflow.ids import NodeNumber
 from graphflow.planning.plan import Plan, PlanNode, bits
 from graphflow.run import NodeState, NodeStatus, Run
 
-ReadNode = Callable[[int], NodeState]
+ReadNode = Callable[[NodeNumber], NodeState]
 
 
 class Verdict(Enum):
@@ -22,7 +23,7 @@ class Verdict(Enum):
     SKIP = auto()
 
 
-def readiness(plan: Plan, read: ReadNode, active: int, fresh: int, index: int) -> Verdict:
+def readiness(plan: Plan, read: ReadNode, active: int, fresh: int, index: NodeNumber) -> Verdict:
     """The verdict on a node that is not active. `active` and `fresh` are the run's masks."""
     node, state = plan.nodes[index], read(index)
     if state.is_closed:
@@ -122,13 +123,13 @@ def _is_behind(plan: Plan, node: PlanNode, awaited: PlanNode, moving: int) -> bo
     )
 
 
-def chose(chooser: PlanNode, state: NodeState, index: int) -> bool:
+def chose(chooser: PlanNode, state: NodeState, index: NodeNumber) -> bool:
     """Whether the chooser's last decision, or its failure, named the node."""
     handed_over = chooser.on_error == index and state.status is NodeStatus.FAILED
     return handed_over or bool((state.chosen or 0) >> index & 1)
 
 
-def edge_status(dependency: PlanNode, state: NodeState, dependent: int) -> NodeStatus:
+def edge_status(dependency: PlanNode, state: NodeState, dependent: NodeNumber) -> NodeStatus:
     """How a settled dependency counts for one dependent: of what a flow control decides, only the chosen succeeded."""
     if (
         dependency.decides
@@ -139,12 +140,12 @@ def edge_status(dependency: PlanNode, state: NodeState, dependent: int) -> NodeS
     return state.status
 
 
-def blocked_since(plan: Plan, read: ReadNode, index: int) -> int:
+def blocked_since(plan: Plan, read: ReadNode, index: NodeNumber) -> int:
     """The revision since which a failure above keeps the node from running; 0 if none does.
 
     To be asked when nothing above the node is active: then nothing can lift the block but a decision.
     """
-    since: dict[int, int] = {}
+    since: dict[NodeNumber, int] = {}
     for place in (*bits(plan.nodes[index].ancestors), index):  # in topological order
         node = plan.nodes[place]
         if node.waits or node.config.run_when == "settled":
@@ -158,7 +159,7 @@ def blocked_since(plan: Plan, read: ReadNode, index: int) -> int:
     return since.get(index, 0)
 
 
-def _is_being_handled(plan: Plan, read: ReadNode, active: int, index: int) -> bool:
+def _is_being_handled(plan: Plan, read: ReadNode, active: int, index: NodeNumber) -> bool:
     """Whether an active on_error node may yet open a failure of the node, or of one above it, again."""
     above = plan.nodes[index].ancestors | 1 << index
     return any(

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from graphflow.errors import EvaluationError
 from graphflow.graph.tasks import RunStatus
+from graphflow.ids import ItemNumber, NodeNumber
 from graphflow.planning.plan import Plan, PlanNode, bits
 from graphflow.rules.draft import Draft
 from graphflow.rules.readiness import recount
 from graphflow.run import ModuleState, NodeState, NodeStatus, Run
 
 
-def reopen(plan: Plan, run: Run, unrecorded: dict[int, set[int]], now: float) -> None:
+def reopen(plan: Plan, run: Run, unrecorded: dict[NodeNumber, set[ItemNumber]], now: float) -> None:
     """Make `run` one that has not begun, with what had failed or was cut off ready to run and its budgets new.
 
     `unrecorded` are the indexes of items without a result, failed ones included, by map node. Events and times of
@@ -39,7 +40,7 @@ def reopen(plan: Plan, run: Run, unrecorded: dict[int, set[int]], now: float) ->
     recount(plan, run)
 
 
-def _reopen_node(plan: Plan, run: Run, node: PlanNode, unrecorded: set[int]) -> None:
+def _reopen_node(plan: Plan, run: Run, node: PlanNode, unrecorded: set[ItemNumber]) -> None:
     state = run.nodes[node.index]
     has_failed = state.status is NodeStatus.FAILED
     if run.active & node.bit:
@@ -72,7 +73,7 @@ def _forget(state: NodeState) -> None:
     state.failure = state.chosen = None
 
 
-def _run_again(run: Run, node: PlanNode, state: NodeState, unrecorded: set[int]) -> None:
+def _run_again(run: Run, node: PlanNode, state: NodeState, unrecorded: set[ItemNumber]) -> None:
     """Go on with its last visit; if that failed by an expression, and not in a module, start it once more."""
     waiting = [module for module in state.modules if module.status in (NodeStatus.FAILED, NodeStatus.PENDING)]
     by_expression = state.failure is not None and all(
@@ -105,7 +106,7 @@ def _run_again(run: Run, node: PlanNode, state: NodeState, unrecorded: set[int])
     run.active |= node.bit
 
 
-def _reopen_items(run: Run, node: PlanNode, unrecorded: set[int]) -> None:
+def _reopen_items(run: Run, node: PlanNode, unrecorded: set[ItemNumber]) -> None:
     records = run.opened_map(node.index, run.nodes[node.index].visits)
     if records is not None:
         records.failed = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from graphflow.errors import EvaluationError
+from graphflow.ids import NodeNumber
 from graphflow.planning.plan import PlanDecision, PlanFlow, PlanNode
 from graphflow.rules.draft import Draft
 from graphflow.run import Failure, NodeStatus
@@ -18,16 +19,16 @@ class Supervision:
     """What all supervisors together decide on one state."""
 
     #: Supervisor -> the nodes that it starts; a supervisor that only ends the run starts none.
-    fired: dict[int, list[int]] = field(default_factory=dict)
+    fired: dict[NodeNumber, list[NodeNumber]] = field(default_factory=dict)
     #: Supervisors whose conditions cannot be evaluated.
-    failures: dict[int, Failure] = field(default_factory=dict)
+    failures: dict[NodeNumber, Failure] = field(default_factory=dict)
     #: Nodes that were named although they have failed.
-    dropped: list[int] = field(default_factory=list)
+    dropped: list[NodeNumber] = field(default_factory=list)
     #: State keys that are deleted because a decision fired.
     clears: list[str] = field(default_factory=list)
 
     @property
-    def targets(self) -> tuple[int, ...]:
+    def targets(self) -> tuple[NodeNumber, ...]:
         """In the order of decisions, each once."""
         return tuple(dict.fromkeys(target for targets in self.fired.values() for target in targets))
 
@@ -35,7 +36,7 @@ class Supervision:
 def supervise(draft: Draft) -> Supervision:
     """The decisions that are true and may fire. END counts only if nothing else does."""
     found = Supervision()
-    ending: dict[int, list[PlanDecision]] = {}
+    ending: dict[NodeNumber, list[PlanDecision]] = {}
     for index, flow in _deciding(draft):
         try:
             decisions = draft.true_decisions(flow)
@@ -76,7 +77,7 @@ def failure_of(error: EvaluationError) -> Failure:
     return Failure(type(error).__name__, str(error), retryable=False)
 
 
-def _deciding(draft: Draft) -> list[tuple[int, PlanFlow]]:
+def _deciding(draft: Draft) -> list[tuple[NodeNumber, PlanFlow]]:
     """The supervisors in the order of addition, without those that have failed."""
     nodes: list[PlanNode] = [draft.plan.nodes[index] for index in draft.plan.supervisors]
     return [
@@ -86,7 +87,7 @@ def _deciding(draft: Draft) -> list[tuple[int, PlanFlow]]:
     ]
 
 
-def _may_fire(draft: Draft, flow: PlanFlow, decision: PlanDecision, target: int) -> bool:
+def _may_fire(draft: Draft, flow: PlanFlow, decision: PlanDecision, target: NodeNumber) -> bool:
     """Refraction: only for a target never considered, or if what the condition reads changed since it was."""
     state = draft.node(target)
     if state.is_closed or state.considered == draft.revision:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from graphflow import events
 from graphflow.graph.modules import END
+from graphflow.ids import ModuleNumber, enumerate_modules
 from graphflow.inputs import Outcome, RetryDue, Started
 from graphflow.planning.plan import Plan, PlanDecision, PlanNode
 from graphflow.rules.effects import send
@@ -73,7 +74,7 @@ def publish_result(fold: Fold, place: Place, text: str | None) -> None:
     send(fold.draft, [Message(mailbox, message)])
 
 
-def fail_module(fold: Fold, node: PlanNode, place: int, failure: Failure, draw: float) -> None:
+def fail_module(fold: Fold, node: PlanNode, place: ModuleNumber, failure: Failure, draw: float) -> None:
     """One attempt failed: wait for the next one, or give up (rule 8)."""
     state = fold.draft.edit(node.index)
     module = state.modules[place]
@@ -108,7 +109,7 @@ def _next_module(fold: Fold, node: PlanNode, decision: tuple[str, ...] | None = 
             assert module.failure is not None
             fold.fail(node.index, module.failure)
             return
-    for place, module in enumerate(state.modules):
+    for place, module in enumerate_modules(state.modules):
         if module.status is NodeStatus.PENDING:
             module.status = state.status = NodeStatus.READY
             fold.transition.ready.append((node.index, place))

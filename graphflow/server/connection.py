@@ -7,6 +7,7 @@ tell by the operation id whether the first try took effect.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import re
 import socket
@@ -15,18 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from graphflow.beside_loop import beside_loop
-from graphflow.errors import (
-    AccessDenied,
-    ClusterMember,
-    GraphflowError,
-    StoreBusy,
-    StoreError,
-    StoreFull,
-    StoreUnreachable,
-    WritesRefused,
-)
+from graphflow.errors import GraphflowError
 from graphflow.server.address import Address
 from graphflow.server.memory_server import memory_server
+from graphflow.server.replies import error_of_exception
 
 if TYPE_CHECKING:
     import redis
@@ -40,15 +33,6 @@ REPLY_SECONDS = 5.0
 #: A connection idle for this many seconds is tried with a PING before it is used.
 HEALTH_CHECK_SECONDS = 30
 MAX_CONNECTIONS = 16
-
-#: First words of error replies that redis-py has no class for, or not in every version.
-_DENIED = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED")
-_NO_WRITES = ("READONLY", "MISCONF", "NOREPLICAS")
-_PASSING = ("LOADING", "BUSY ", "TRYAGAIN", "MASTERDOWN", "max number of clients")
-#: As the nodes of a cluster answer, in scripts also without a word of its own in front.
-_CLUSTER = ("MOVED", "ASK ", "CROSSSLOT", "CLUSTERDOWN", "Script attempted to access a non local key")
-#: Inside the reply of a server before 7 to a script, behind words of its own.
-_FULL = "OOM command not allowed"
 
 
 async def open_client(
@@ -125,8 +109,8 @@ def translate_errors(address: Address) -> Iterator[None]:
     """Raise what redis-py raises inside the block as graphflow's own errors, with the password masked.
 
     `StoreUnreachable` (no answer, or, `StoreBusy`, not yet: try again), `StoreFull`, `WritesRefused` (pause),
-    `AccessDenied`, `ClusterMember` (give up), `StoreError` for any other error reply. After a lost connection it is
-    unknown whether a command took effect.
+    `AccessDenied`, `ClusterMember` (give up), `StoreError` for any other error reply (see `replies.py`). After a lost
+    connection it is unknown whether a command took effect.
     """
     from redis.exceptions import RedisError
 
@@ -138,7 +122,8 @@ def translate_errors(address: Address) -> Iterator[None]:
         if isinstance(cause, GraphflowError):
             raise cause from None
         _hide_login(exc, address)
-        raise _translated(cause if isinstance(cause, RedisError) else exc, address.masked) from exc
+        answered = cause if isinstance(cause, RedisError) else exc
+        raise error_of_exception(answered, address.masked) from exc
 
 
 def _hide_login(exc: BaseException, address: Address) -> None:
@@ -155,54 +140,6 @@ def _hide_login(exc: BaseException, address: Address) -> None:
             address.without_password(arg) if isinstance(arg, str) else arg for arg in below.args
         )
         pending += [below.__cause__, below.__context__]
-
-
-def _translated(exc: BaseException, url: str) -> StoreError:
-    """redis-py tells some errors by class, having cut off the first word of the reply, and others by that word alone."""
-    from redis import exceptions
-
-    reason = _cut_off(exc) + (str(exc) or type(exc).__name__)
-    if isinstance(exc, exceptions.OutOfMemoryError) or _FULL in reason:
-        return StoreFull(url)
-    if isinstance(exc, _denials()) or reason.startswith(_DENIED):
-        return AccessDenied(url, reason)
-    if isinstance(exc, exceptions.ReadOnlyError) or reason.startswith(_NO_WRITES):
-        return WritesRefused(url, reason)
-    if reason.startswith(_CLUSTER):
-        return ClusterMember(url, reason)
-    if reason.startswith(_PASSING):
-        return StoreBusy(url, reason)
-    if isinstance(exc, _absences()):
-        return StoreUnreachable(url, reason)
-    return StoreError(f"Redis at {url} answered: {reason}")
-
-
-def _denials() -> tuple[type[Exception], ...]:
-    from redis import exceptions
-
-    return (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
-
-
-def _absences() -> tuple[type[Exception], ...]:
-    from redis import exceptions
-
-    return (OSError, exceptions.ConnectionError, exceptions.TimeoutError)
-
-
-def _cut_off(exc: BaseException) -> str:
-    """The first word of the reply, where it tells what to do and redis-py has kept the others alone."""
-    from redis import exceptions
-
-    words = {
-        exceptions.BusyLoadingError: "LOADING ",
-        exceptions.TryAgainError: "TRYAGAIN ",
-        exceptions.MasterDownError: "MASTERDOWN ",
-        exceptions.ClusterDownError: "CLUSTERDOWN ",
-        exceptions.ClusterCrossSlotError: "CROSSSLOT ",
-        exceptions.MovedError: "MOVED ",
-        exceptions.AskError: "ASK ",
-    }
-    return words.get(type(exc), "")
 
 
 def _resolve(address: Address) -> tuple[EmbeddedServer | None, Address]:
@@ -231,6 +168,7 @@ def _settings(
         "socket_connect_timeout": CONNECT_SECONDS,
         "health_check_interval": HEALTH_CHECK_SECONDS,
         "client_name": client_name(role),
+        **_nameless_driver(),
     }
     if target.kind == "unix":
         settings["path"] = str(target.path)
@@ -241,6 +179,15 @@ def _settings(
     if server is not None:
         settings["server"] = server
     return settings
+
+
+def _nameless_driver() -> dict[str, None]:
+    """redis-py is not to tell its own name: a user would need a right to that, which Redis before 7.2 does not know."""
+    from redis.connection import AbstractConnection
+
+    if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters:
+        return {"driver_info": None}
+    return {"lib_name": None, "lib_version": None}
 
 
 def client_name(role: str) -> str:

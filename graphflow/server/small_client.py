@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from graphflow.errors import AccessDenied, StoreBusy, StoreUnreachable
+from graphflow.errors import StoreUnreachable
 from graphflow.server.address import FULL_REPLY, Address, connected
+from graphflow.server.replies import error_of
 
 CONNECT_SECONDS = 2.0
 _ESCAPES = {0x5C: "\\\\", 0x22: '\\"', 0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t", 0x07: "\\a", 0x08: "\\b"}
@@ -65,7 +66,7 @@ class Conversation:
         except OSError as exc:
             raise StoreUnreachable(self.target.masked, exc.strerror or str(exc)) from exc
         if isinstance(reply, Failure) and reply.text.startswith(FULL_REPLY):
-            raise StoreBusy(self.target.masked, reply.text.removeprefix("ERR "))
+            raise error_of(reply.text, self.target.masked)
         return reply
 
     def __enter__(self) -> Conversation:
@@ -78,7 +79,7 @@ class Conversation:
     def _greet(self, *words: str) -> None:
         if isinstance(reply := self.ask(*words), Failure):
             self.__exit__()
-            raise AccessDenied(self.target.masked, self.target.without_password(reply.text))
+            raise error_of(self.target.without_password(reply.text), self.target.masked)
 
     def _read(self) -> Reply:
         line = self._stream.readline()

@@ -91,7 +91,7 @@ class Effects:
         text = await self._steps.remembered(self._owner.place, field)
         if text is None:
             with self.calls.one():
-                result = await self._steps.call(function, *args)
+                result = await self._steps.call(self._owner, function, *args)
                 text = await self._steps.remember(self._owner.place, field, encoded(result))
                 failpoint("step.after_store")
         return decode(text, name)

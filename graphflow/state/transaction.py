@@ -21,6 +21,7 @@ from graphflow.errors import (
     TransactionClosed,
     ValueTooLarge,
 )
+from graphflow.ids import ItemNumber
 from graphflow.run import Message
 from graphflow.settings import MAX_TRANSACTION_BYTES, MAX_VALUE_BYTES, MAX_VALUE_BYTES_WARN
 from graphflow.state.calls import Calls
@@ -77,7 +78,7 @@ class Transaction:
         self._state: IsolatedState | None = None
         self._effects: Effects | None = None
         self._has_scopes = False
-        self._item: tuple[int | tuple[int, ...], str] | None = None
+        self._item: tuple[ItemNumber | tuple[ItemNumber, ...], str] | None = None
         self._ended = False
 
     # What modules call: reading
@@ -311,7 +312,7 @@ class Transaction:
         index = self._own_item("index")[0]
         return index if isinstance(index, int) else list(index)
 
-    def _own_item(self, what: str) -> tuple[int | tuple[int, ...], str]:
+    def _own_item(self, what: str) -> tuple[ItemNumber | tuple[ItemNumber, ...], str]:
         self._check_open()
         if self._item is None:
             raise StateError(f"cache.{what} is there only in a node with map_over; this node has none")
@@ -319,7 +320,7 @@ class Transaction:
 
     # What the engine calls
 
-    def set_item(self, index: int | tuple[int, ...], text: str) -> None:
+    def set_item(self, index: ItemNumber | tuple[ItemNumber, ...], text: str) -> None:
         self._item = (index, text)
 
     async def node_result(self, name: str, default: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from graphflow.graph.tasks import Task
+from graphflow.ids import ItemNumber
 from graphflow.run import Message, Place
 from graphflow.state.claims import Claims
 from graphflow.state.footprint import KEY_SET, WHOLE_STATE, node_key
@@ -66,7 +67,7 @@ class StateView(Protocol):
     def has_map_results(self, name: str) -> bool:
         """Whether the map node `name` succeeded when it was last considered."""
 
-    def map_pages(self, name: str) -> AsyncIterator[list[tuple[int, str]]]:
+    def map_pages(self, name: str) -> AsyncIterator[list[tuple[ItemNumber, str]]]:
         """Its results as index and text, in input order, a page at a time."""
 
     def task(self) -> Task:
@@ -86,7 +87,7 @@ class Steps(Protocol):
     async def remember(self, place: Place, field: str, text: str) -> str:
         """Store it at once; returns what stands there, which is the first that was stored."""
 
-    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
+    async def call(self, owner: Owner, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function where module bodies run: a sync one in a thread."""
 
 

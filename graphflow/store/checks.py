@@ -1,6 +1,7 @@
 """Does the server keep what graphflow promises? Looks at its settings when a store is opened and warns, or refuses it.
 
-The promise holds as far as Redis keeps what it has acknowledged; each risk here is a setting that breaks it.
+The promise holds as far as Redis keeps what it has acknowledged; each risk here is a setting that breaks it. A user who may
+not run all that scripts run breaks it too: Redis does not roll back what a script has written that is refused half way.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from graphflow.errors import AccessDenied, StoreError, UnsafeStore
+from graphflow.errors import AccessDenied, MissingRight, StoreError, UnsafeStore
 from graphflow.server.address import Address
+from graphflow.server.replies import error_of
 from graphflow.settings import OnRisk
 from graphflow.store.patient_client import PatientClient
 
@@ -26,6 +28,8 @@ OLDEST_VERSION = (6, 2)
 
 #: Stores whose risks this process has told of.
 _told: set[str] = set()
+#: Stores whose user has every right that scripts need, as far as this process knows.
+_allowed: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,28 @@ async def check_server(redis: PatientClient, address: Address, on_risk: OnRisk) 
     _told.add(address.url)
     for risk in risks:
         logger.warning("%s: %s", address.masked, risk)
+
+
+async def check_rights(redis: PatientClient, address: Address, prefix: str) -> None:
+    """MissingRight with all commands that this user may not run and scripts need; asked until there are none.
+
+    Who only looks at runs needs none of them: it is asked before a run is made or taken.
+    """
+    if address.kind in ("embedded", "memory") or address.url in _allowed:
+        return
+    _, *refused = await redis.script("rights", [f"{prefix}:rights"], [])
+    missing = [
+        command.lower()
+        for command, words in zip(refused[::2], refused[1::2], strict=True)
+        if isinstance(error_of(words, address.masked), MissingRight)
+    ]
+    if missing:
+        raise MissingRight(
+            address.masked,
+            f"its user may not run {', '.join(missing)} in scripts",
+            " ".join(f"+{command}" for command in missing),
+        )
+    _allowed.add(address.url)
 
 
 def risks_of(server: Server) -> list[Risk]:
@@ -135,7 +161,7 @@ async def _asked(redis: PatientClient, command: str, ask: Callable[[Redis], Any]
         answer: dict[str, Any] = await redis.command(ask, command)
     except StoreError as error:
         # Not allowed, or, as CONFIG on hosted servers, not known; anything else is no answer at all.
-        if type(error) not in (AccessDenied, StoreError):
+        if not isinstance(error, AccessDenied) and type(error) is not StoreError:
             raise
         logger.debug("%s is not answered: %s", command, error)
         return {}

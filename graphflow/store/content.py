@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphflow.errors import RunNotFound, SnapshotNotFound
 from graphflow.graph.tasks import RunStatus
-from graphflow.ids import RunId
+from graphflow.ids import ItemNumber, NodeNumber, RunId, enumerate_nodes, item_number
 from graphflow.planning.plan import Plan, bits, lender_of
 from graphflow.run import MapState, Message, NodeState, NodeStatus, Run
 from graphflow.store.contract import MapRecords, RunContent
@@ -45,7 +45,12 @@ async def read_stored(
         rest = [{}] * (len(plan.nodes) + len(maps))
     nodes, map_hashes = rest[: len(plan.nodes)], rest[len(plan.nodes) :]
     return StoredRun(
-        run, state, revisions, statuses, dict(enumerate(nodes)), dict(zip(maps, map_hashes, strict=True))
+        run,
+        state,
+        revisions,
+        statuses,
+        dict(enumerate_nodes(nodes)),
+        dict(zip(maps, map_hashes, strict=True)),
     )
 
 
@@ -125,7 +130,7 @@ async def _snapshot(redis: PatientClient, run_id: RunId, keys: RunKeys, number: 
     return found[number]
 
 
-async def _visits(redis: PatientClient, keys: RunKeys, plan: Plan, run: Run) -> dict[int, int]:
+async def _visits(redis: PatientClient, keys: RunKeys, plan: Plan, run: Run) -> dict[NodeNumber, int]:
     """The visits whose records have the plain keys, by map node."""
     found = [keys.map(plan.nodes[index].name) for index in run.maps]
     visits = [
@@ -141,9 +146,9 @@ async def _with_records(
     plan: Plan,
     run: Run,
     snapshot: StoredSnapshot | None,
-    places: dict[int, int] | None = None,
+    places: dict[NodeNumber, int] | None = None,
 ) -> RunContent:
-    records: dict[int, MapRecords] = {}
+    records: dict[NodeNumber, MapRecords] = {}
     for index, state in run.maps.items():
         name = plan.nodes[index].name
         is_aside = places is not None and places[index] != state.visit
@@ -157,7 +162,9 @@ async def _with_records(
         if state.borrowed:
             items = _borrowed_items(plan, run, records, index)
         records[index] = MapRecords(items, _without(results, later), _without(failures, later))
-        state.unfinished = {int(item) for item in items.keys() - results.keys() - failures.keys()} | later
+        state.unfinished = {
+            item_number(item) for item in items.keys() - results.keys() - failures.keys()
+        } | later
     for index in bits(plan.maps_in_expressions):
         if index in records and run.nodes[index].settled_as is NodeStatus.SUCCEEDED:
             results = records[index].results
@@ -165,7 +172,9 @@ async def _with_records(
     return RunContent(run, records, run.id, None if snapshot is None else snapshot.snapshot.number)
 
 
-def _borrowed_items(plan: Plan, run: Run, records: dict[int, MapRecords], index: int) -> dict[str, str]:
+def _borrowed_items(
+    plan: Plan, run: Run, records: dict[NodeNumber, MapRecords], index: NodeNumber
+) -> dict[str, str]:
     """The results of the map that this one goes through; none if that is in another visit by now."""
     source, state = plan.nodes[index].map, run.maps[index]
     lender = None if source is None else source.source_node
@@ -179,7 +188,7 @@ def _texts(fields: Fields, span: int) -> dict[str, str]:
     return {index: text for index, text in fields.items() if int(index) < span}
 
 
-def _without(fields: dict[str, str], indexes: Iterable[int]) -> dict[str, str]:
+def _without(fields: dict[str, str], indexes: Iterable[ItemNumber]) -> dict[str, str]:
     """What was recorded after the snapshot is no part of it."""
     for index in indexes:
         fields.pop(str(index), None)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from graphflow.errors import CorruptState
 from graphflow.events import Event
 from graphflow.graph.tasks import RunStatus, Task
-from graphflow.ids import RunId
+from graphflow.ids import ItemNumber, NodeNumber, RunId
 from graphflow.planning.plan import Plan
 from graphflow.run import Failure, Place, Run
 from graphflow.settings import KEEP_COMPLETE_SECONDS, KEEP_OTHER_SECONDS
@@ -146,7 +146,7 @@ class RunContent:
     """All that is stored of a run; `records` by the number of the map node."""
 
     run: Run
-    records: dict[int, MapRecords] = field(default_factory=dict)
+    records: dict[NodeNumber, MapRecords] = field(default_factory=dict)
     #: The run that it was read from, and the snapshot of it if it was one.
     parent: str = ""
     snapshot: int | None = None
@@ -290,16 +290,16 @@ class Store(Protocol):
         """The runs created last, the latest first."""
 
     async def items(
-        self, run_id: RunId, node_name: str, indexes: Sequence[int], lender: str | None = None
+        self, run_id: RunId, node_name: str, indexes: Sequence[ItemNumber], lender: str | None = None
     ) -> list[str]:
         """Texts of a map's items, in the order of `indexes`; they are the results of the map `lender`, if there is one."""
 
     def result_pages(
         self, run_id: RunId, node_name: str, start: int = 0, stop: int | None = None
-    ) -> AsyncIterator[list[tuple[int, str]]]:
+    ) -> AsyncIterator[list[tuple[ItemNumber, str]]]:
         """(index, text) of a map's committed results, in the order of the items, as many at a time as one reply holds."""
 
-    async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[int, Failure, int]]:
+    async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[ItemNumber, Failure, int]]:
         """(index, failure, attempts) of a map's failed items, in the order of the items."""
 
     async def map_progress(self, run_id: RunId) -> dict[str, MapProgress]:
@@ -309,7 +309,7 @@ class Store(Protocol):
         """RunNotFound."""
 
     async def visit_results(
-        self, run_id: RunId, node_name: str, visit: int, indexes: Sequence[int]
+        self, run_id: RunId, node_name: str, visit: int, indexes: Sequence[ItemNumber]
     ) -> list[str | None] | None:
         """Texts of the results that one visit of a map has, in the order of `indexes`, None where there is none; None
         for all if the records of a later visit have taken their place."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic_core import from_json, to_json
 
 from graphflow.errors import UNREADABLE, CorruptState
+from graphflow.ids import item_number, module_number
 from graphflow.planning.plan import Plan
 from graphflow.run import Place, Run, Wait
 from graphflow.store.fields import Changes, read_json
@@ -122,7 +123,9 @@ def _place_and_rest(text: str, plan: Plan) -> tuple[Place | None, str]:
     name, visit, module, item, *rest = text.split(":", 4)
     if name not in plan.by_name:
         return None, ""
-    place = Place(plan.by_name[name], int(visit), int(module), None if item == "-" else int(item))
+    place = Place(
+        plan.by_name[name], int(visit), module_number(module), None if item == "-" else item_number(item)
+    )
     return place, rest[0] if rest else ""
 
 

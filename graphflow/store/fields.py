@@ -20,6 +20,7 @@ from pydantic_core import from_json, to_json
 from graphflow.codec import decode, decode_plain, encode
 from graphflow.errors import UnknownType
 from graphflow.graph.tasks import Task
+from graphflow.ids import ItemNumber, ModuleNumber, enumerate_modules, item_number
 from graphflow.planning.plan import Plan, PlanNode
 from graphflow.run import Failure, ModuleState, NodeState, NodeStatus
 
@@ -158,7 +159,9 @@ def node_from_fields(fields: Mapping[str, str], status: NodeStatus, plan: Plan, 
     )
     # Every visit of a node with modules begins with a fresh state for each of them.
     if state.visits:
-        state.modules = [_module_from_fields(fields, place, status) for place in range(len(node.modules))]
+        state.modules = [
+            _module_from_fields(fields, place, status) for place, _ in enumerate_modules(node.modules)
+        ]
         _restore_last_result(state, fields)
     return state
 
@@ -231,13 +234,15 @@ def _mask(plan: Plan, names: str) -> int:
 # Crashes of a map's items
 
 
-def crashes_text(crashes: Mapping[int, int]) -> str | None:
+def crashes_text(crashes: Mapping[ItemNumber, int]) -> str | None:
     """As `INDEX:CRASHES`, separated by blanks."""
     return " ".join(f"{index}:{count}" for index, count in crashes.items()) or None
 
 
-def crashes_from_text(text: str) -> dict[int, int]:
-    return {int(index): int(count) for index, _, count in (pair.partition(":") for pair in text.split())}
+def crashes_from_text(text: str) -> dict[ItemNumber, int]:
+    return {
+        item_number(index): int(count) for index, _, count in (pair.partition(":") for pair in text.split())
+    }
 
 
 # How long a map's items take
@@ -255,7 +260,7 @@ def median_from_text(text: str | None) -> float | None:
     return None if text is None else float(text) / 1000
 
 
-def stragglers_text(stragglers: Sequence[tuple[int, float]]) -> str | None:
+def stragglers_text(stragglers: Sequence[tuple[ItemNumber, float]]) -> str | None:
     """As a list of [index, seconds]."""
     rounded = [[index, round(seconds, 3)] for index, seconds in stragglers]
     return to_json(rounded).decode() if rounded else None
@@ -306,7 +311,7 @@ def _last_succeeded(modules: Sequence[ModuleState]) -> int:
     return -1
 
 
-def _module_from_fields(fields: Mapping[str, str], place: int, status: NodeStatus) -> ModuleState:
+def _module_from_fields(fields: Mapping[str, str], place: ModuleNumber, status: NodeStatus) -> ModuleState:
     return ModuleState(
         status=NodeStatus(fields[f"status:{place}"]) if f"status:{place}" in fields else status,
         attempts=int(fields.get(f"attempts:{place}", 0)),

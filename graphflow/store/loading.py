@@ -16,8 +16,8 @@ from pydantic_core import from_json
 
 from graphflow.errors import UNREADABLE, CorruptState, PlanMismatch
 from graphflow.graph.tasks import RunStatus
-from graphflow.ids import RunId
-from graphflow.planning.plan import Plan
+from graphflow.ids import ItemNumber, NodeNumber, RunId, item_range
+from graphflow.planning.plan import Plan, PlanNode
 from graphflow.rules.readiness import recount
 from graphflow.run import MapState, NodeState, NodeStatus, Run
 from graphflow.store.contract import RunHead
@@ -42,8 +42,8 @@ class StoredRun:
     state: Fields
     revisions: Fields
     statuses: Fields
-    nodes: dict[int, Fields]
-    maps: dict[int, Fields]
+    nodes: dict[NodeNumber, Fields]
+    maps: dict[NodeNumber, Fields]
 
 
 def head_from(run_id: RunId, keys: RunKeys, fields: Fields, initial: Fields | None = None) -> RunHead:
@@ -101,7 +101,7 @@ def run_from(run_id: RunId, keys: RunKeys, stored: StoredRun, plan: Plan) -> Run
         keys.revisions, lambda: {key: int(revision) for key, revision in stored.revisions.items()}
     )
     _check_json(keys.state, stored.state)
-    run.nodes = [_node_from(index, keys, stored, plan) for index in range(len(plan.nodes))]
+    run.nodes = [_node_from(node, keys, stored, plan) for node in plan.nodes]
     recount(plan, run)
     run.maps = {
         index: understood(keys.map(plan.nodes[index].name), partial(_map_from, fields))
@@ -131,25 +131,24 @@ def marked(key: str, span: int, indexes: Iterable[str]) -> bytearray:
 
 def unfinished_indexes(
     key: str, stored: Fields, items: Iterable[str] | None, done: Iterable[str], failed: Iterable[str]
-) -> set[int]:
+) -> set[ItemNumber]:
     """The indexes of the items without a record; `items` is None where there are no gaps. `key` is the map's."""
 
-    def read() -> set[int]:
+    def read() -> set[ItemNumber]:
         span = int(stored["span"])
         # A byte for each index: there may be millions, nearly all of them with a record.
         is_left = bytearray(b"\1") * span if items is None else marked(key, span, items)
         for index in map(int, chain(done, failed)):
             if index < span:
                 is_left[index] = 0
-        return set(compress(range(span), is_left))
+        return set(compress(item_range(span), is_left))
 
     return understood(key, read)
 
 
-def _node_from(index: int, keys: RunKeys, stored: StoredRun, plan: Plan) -> NodeState:
-    node = plan.nodes[index]
+def _node_from(node: PlanNode, keys: RunKeys, stored: StoredRun, plan: Plan) -> NodeState:
     status = understood(keys.nodes, lambda: NodeStatus(stored.statuses.get(node.name, NodeStatus.PENDING)))
-    fields = stored.nodes[index]
+    fields = stored.nodes[node.index]
     # An empty text stands for no result.
     results = {name: text for name, text in fields.items() if name.startswith("result") and text}
     _check_json(keys.node(node.name), results)

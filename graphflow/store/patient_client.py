@@ -145,12 +145,13 @@ class PatientClient:
         return entries
 
     async def wait_for_entries(self, key: str, after: str, block_ms: int) -> None:
-        """Until there is an entry after `after`, or the time is up. On connections of its own: others' commands would
-        wait behind it."""
+        """Until there is an entry after `after`, or the time is up, or the server sends away whoever waits. On connections
+        of its own: others' commands would wait behind it."""
         async with self._opening:
             if self._waiting is None:
                 self._waiting = await self._answer(lambda: open_client(self._address, role="events"))
-        with translate_errors(self._address), _type_checked(key):
+        # What has become of the server the next question finds out, with patience.
+        with contextlib.suppress(StoreBusy), translate_errors(self._address), _type_checked(key):
             await self._waiting.xread({key: after}, count=1, block=block_ms)
 
     async def _answer(

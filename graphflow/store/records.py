@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from graphflow.errors import CorruptState
+from graphflow.ids import ItemNumber, enumerate_items, item_number
 from graphflow.run import Failure
 from graphflow.store.fields import item_failure_from_text
 from graphflow.store.keys import RunKeys
@@ -15,7 +16,7 @@ from graphflow.store.loading import Fields, has_gaps, understood, unfinished_ind
 from graphflow.store.patient_client import PatientClient
 
 
-async def read_items(redis: PatientClient, key: str, indexes: Sequence[int]) -> list[str]:
+async def read_items(redis: PatientClient, key: str, indexes: Sequence[ItemNumber]) -> list[str]:
     """Texts of items, in the order of `indexes`. CorruptState."""
     texts: list[str] = []
     for index, text in zip(indexes, await redis.values(key, indexes), strict=True):
@@ -27,18 +28,18 @@ async def read_items(redis: PatientClient, key: str, indexes: Sequence[int]) -> 
 
 async def read_result_pages(
     redis: PatientClient, keys: RunKeys, name: str, start: int, stop: int | None
-) -> AsyncIterator[list[tuple[int, str]]]:
+) -> AsyncIterator[list[tuple[ItemNumber, str]]]:
     """Index and text of the results that are there, from one index up to another or to the last."""
     if stop is None:
         span = await redis.command(lambda client: client.hget(keys.map(name), "span"), keys.map(name))
         stop = understood(keys.map(name), lambda: int(span or 0))
     async for texts in redis.pages_of_values(keys.map_out(name), range(start, stop)):
-        yield [(index, text) for index, text in enumerate(texts, start) if text is not None]
+        yield [(index, text) for index, text in enumerate_items(texts, start) if text is not None]
         start += len(texts)
 
 
 async def read_visit_results(
-    redis: PatientClient, keys: RunKeys, name: str, visit: int, indexes: Sequence[int]
+    redis: PatientClient, keys: RunKeys, name: str, visit: int, indexes: Sequence[ItemNumber]
 ) -> list[str | None] | None:
     """Texts of one visit's results, in the order of `indexes`; None if its records have made room for others."""
     found = await redis.values(keys.map_out(name), indexes)
@@ -47,11 +48,13 @@ async def read_visit_results(
     return found if recorded == str(visit) else None
 
 
-async def read_failures(redis: PatientClient, keys: RunKeys, name: str) -> list[tuple[int, Failure, int]]:
+async def read_failures(
+    redis: PatientClient, keys: RunKeys, name: str
+) -> list[tuple[ItemNumber, Failure, int]]:
     """(index, failure, attempts) of the items that failed, in their order. CorruptState."""
     key = keys.map_failed(name)
     names = await redis.field_names(key)
-    indexes = understood(key, lambda: sorted(map(int, names)))
+    indexes = understood(key, lambda: sorted(map(item_number, names)))
     texts = await redis.values(key, indexes)
     return understood(
         key,
@@ -65,7 +68,7 @@ async def read_failures(redis: PatientClient, keys: RunKeys, name: str) -> list[
 
 async def read_unfinished(
     redis: PatientClient, keys: RunKeys, name: str, lender: str | None, stored: Fields
-) -> set[int]:
+) -> set[ItemNumber]:
     """The indexes of items that have neither a result nor a failure; `stored` is the map's hash."""
     items = await redis.field_names(keys.items(name, lender)) if has_gaps(stored) else None
     done = await redis.field_names(keys.map_out(name))

@@ -23,14 +23,14 @@ from graphflow.errors import (
 )
 from graphflow.events import Event
 from graphflow.failpoints import failpoint
-from graphflow.ids import RunId
+from graphflow.ids import ItemNumber, RunId
 from graphflow.planning.plan import Plan
 from graphflow.run import Failure, Run
 from graphflow.server.address import Address
 from graphflow.server.embedded import EmbeddedServer
 from graphflow.server.owner import current_owner, is_gone
 from graphflow.settings import OnRisk
-from graphflow.store.checks import check_server
+from graphflow.store.checks import check_rights, check_server
 from graphflow.store.content import creation, read_content, read_graph, read_run
 from graphflow.store.contract import (
     DEFAULT_RETENTION,
@@ -136,6 +136,7 @@ class RedisStore:
         kept: Retention = DEFAULT_RETENTION,
         content: RunContent | None = None,
     ) -> None:
+        await check_rights(self._redis, self._address, self._keys.prefix)
         keys, created = self._keys.run(run.id), now()
         op = secrets.token_hex(8)
         # The indexes first: a run that is in no index would never be found, an id without a run is passed over.
@@ -173,6 +174,7 @@ class RedisStore:
             )
 
     async def acquire(self, run_id: RunId, seconds: float) -> RedisHeldRun:
+        await check_rights(self._redis, self._address, self._keys.prefix)
         keys, owner = self._keys.run(run_id), current_owner()
         nonce = secrets.token_hex(4)
         length = max(1, round(seconds * 1000))
@@ -280,17 +282,17 @@ class RedisStore:
         return ids
 
     async def items(
-        self, run_id: RunId, node_name: str, indexes: Sequence[int], lender: str | None = None
+        self, run_id: RunId, node_name: str, indexes: Sequence[ItemNumber], lender: str | None = None
     ) -> list[str]:
         key = self._keys.run(run_id).items(node_name, lender)
         return await read_items(self._redis, key, indexes)
 
     def result_pages(
         self, run_id: RunId, node_name: str, start: int = 0, stop: int | None = None
-    ) -> AsyncIterator[list[tuple[int, str]]]:
+    ) -> AsyncIterator[list[tuple[ItemNumber, str]]]:
         return read_result_pages(self._redis, self._keys.run(run_id), node_name, start, stop)
 
-    async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[int, Failure, int]]:
+    async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[ItemNumber, Failure, int]]:
         return await read_failures(self._redis, self._keys.run(run_id), node_name)
 
     async def map_progress(self, run_id: RunId) -> dict[str, MapProgress]:
@@ -304,7 +306,7 @@ class RedisStore:
         return look
 
     async def visit_results(
-        self, run_id: RunId, node_name: str, visit: int, indexes: Sequence[int]
+        self, run_id: RunId, node_name: str, visit: int, indexes: Sequence[ItemNumber]
     ) -> list[str | None] | None:
         return await read_visit_results(self._redis, self._keys.run(run_id), node_name, visit, indexes)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from graphflow.events import index_ranges, indexes_of
+from graphflow.ids import ItemNumber, NodeNumber
 from graphflow.planning.plan import Plan
 from graphflow.run import NodeState, Run
 from graphflow.store.contract import Snapshot
@@ -42,7 +43,13 @@ class KeptSnapshots:
         return any(visits.get(node) == visit for visits in self.visits.values())
 
     def take(
-        self, writes: WriteList, keys: RunKeys, plan: Plan, run: Run, settled: Iterable[int], now: float
+        self,
+        writes: WriteList,
+        keys: RunKeys,
+        plan: Plan,
+        run: Run,
+        settled: Iterable[NodeNumber],
+        now: float,
     ) -> None:
         """Add to a commit what keeps the run as it is after it; `now` is in ms since 1970."""
         number = max(self.visits, default=0) + 1
@@ -66,7 +73,7 @@ class KeptSnapshots:
                     writes.put("UNLINK", key)
 
 
-def _fields(plan: Plan, run: Run, settled: Iterable[int], now: float) -> Changes:
+def _fields(plan: Plan, run: Run, settled: Iterable[NodeNumber], now: float) -> Changes:
     fields: Changes = {
         "revision": str(run.revision),
         "at": time_text(now),
@@ -82,7 +89,7 @@ def _fields(plan: Plan, run: Run, settled: Iterable[int], now: float) -> Changes
         name = plan.nodes[index].name
         fields[_VISIT + name] = str(state.visit)
         if state.unfinished:
-            fields[_UNFINISHED + name] = index_ranges(list(state.unfinished))
+            fields[_UNFINISHED + name] = index_ranges(state.unfinished)
     return fields
 
 
@@ -138,7 +145,7 @@ class StoredSnapshot:
     visits: dict[str, int]
     fields: Mapping[str, str]
 
-    def unfinished(self, node: str) -> set[int]:
+    def unfinished(self, node: str) -> set[ItemNumber]:
         """Indexes of a map's items that had no record yet. CorruptState."""
         return understood(self.key, lambda: set(indexes_of(self.fields.get(_UNFINISHED + node, ""))))
 

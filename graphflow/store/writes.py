@@ -17,6 +17,7 @@ from pydantic_core import to_json
 from graphflow.events import Event, ItemsFinished, event_fields
 from graphflow.graph.nodes import SnapshotControl
 from graphflow.graph.tasks import RunStatus
+from graphflow.ids import ItemNumber, NodeNumber
 from graphflow.planning.plan import Plan
 from graphflow.run import MapState, NodeState, NodeStatus, Run
 from graphflow.store.effects import EffectWrites, mailboxes_text
@@ -50,7 +51,7 @@ class Tally:
 
     settled: int | None = None
 
-    def update(self, run: Run, stored: Mapping[int, NodeState]) -> None:
+    def update(self, run: Run, stored: Mapping[NodeNumber, NodeState]) -> None:
         """`stored` are the nodes that have changed since the last time, as they were then."""
         if self.settled is None:
             self.settled = sum(state.status in SETTLED for state in run.nodes)
@@ -85,15 +86,15 @@ class WriteBatch:
         self._tally = tally
         self._snapshots = KeptSnapshots() if snapshots is None else snapshots
         #: Nodes that ask for a snapshot, in the order in which they settled.
-        self._keeping: dict[int, None] = {}
+        self._keeping: dict[NodeNumber, None] = {}
         self._run: Run | None = None
         self._moves = False
         self._fields: Changes = {}
         #: The nodes that change, as they are stored.
-        self._stored: dict[int, NodeState] = {}
+        self._stored: dict[NodeNumber, NodeState] = {}
         self._state: Changes = {}
         self._revisions: Changes = {}
-        self._maps: dict[int, _MapWrites] = {}
+        self._maps: dict[NodeNumber, _MapWrites] = {}
         self._effects = EffectWrites(plan)
         self._events: list[Event] = []
 
@@ -187,7 +188,7 @@ class WriteBatch:
             fields["held"] = to_json(transition.held).decode()
         self.operations += len(fields) - known
 
-    def _add_node(self, index: int, old: NodeState, new: NodeState) -> None:
+    def _add_node(self, index: NodeNumber, old: NodeState, new: NodeState) -> None:
         self._stored.setdefault(index, old)
         if new.settled != old.settled and self._asks_for_snapshot(index, old, new):
             self._keeping[index] = None
@@ -197,7 +198,7 @@ class WriteBatch:
             if module.result is not None:
                 self.size += len(module.result)
 
-    def _asks_for_snapshot(self, index: int, old: NodeState, new: NodeState) -> bool:
+    def _asks_for_snapshot(self, index: NodeNumber, old: NodeState, new: NodeState) -> bool:
         """A node that was skipped changed nothing that is worth keeping."""
         node = self._plan.nodes[index]
         if node.snapshot is SnapshotControl.NEVER or new.settled_as is NodeStatus.SKIPPED:
@@ -214,7 +215,7 @@ class WriteBatch:
         self._state.update(transition.state)
         self._count(transition.state)
 
-    def _add_map(self, index: int, state: MapState | None, change: MapChange) -> None:
+    def _add_map(self, index: NodeNumber, state: MapState | None, change: MapChange) -> None:
         writes = self._maps.get(index)
         if writes is None or change.opened is not None:
             stored = None if state is None else state.visit
@@ -269,7 +270,7 @@ class WriteBatch:
         self.operations += effects.operations - known_operations
         self.size += effects.size - known_size
 
-    def _flat(self, records: Sequence[tuple[int, str]]) -> list[Argument]:
+    def _flat(self, records: Sequence[tuple[ItemNumber, str]]) -> list[Argument]:
         """Records as arguments, counted. One record costs a tenth of a microsecond, and there may be millions."""
         self.operations += len(records)
         self.size += sum(map(len, map(itemgetter(1), records))) + 8 * len(records)

@@ -10,6 +10,7 @@ from typing import Any
 from graphflow.codec import decode, encode
 from graphflow.errors import WaitsInVain
 from graphflow.graph.tasks import Task
+from graphflow.ids import FIRST_MODULE, ItemNumber, NodeNumber, enumerate_items
 from graphflow.run import Message, Place, message_text
 from graphflow.state.claims import Claims
 from graphflow.state.effects import Suspended
@@ -19,7 +20,7 @@ from graphflow.state.transaction import Transaction
 from graphflow.values import value_text
 
 #: Where the module run of a test is.
-_PLACE = Place(0, 1, 0)
+_PLACE = Place(NodeNumber(0), 1, FIRST_MODULE)
 _NODE = "module"
 
 
@@ -88,7 +89,7 @@ async def module_cache(
         view.put(checked_name("mailbox", mailbox), values)
     cache = ModuleCache(view, input_mailboxes)
     if item is not None or index is not None:
-        cache.set_item(index or 0, encode(item, "item"))
+        cache.set_item(ItemNumber(index or 0), encode(item, "item"))
     try:
         yield cache
     except Suspended:
@@ -179,8 +180,8 @@ class _View:
     def has_map_results(self, name: str) -> bool:
         return self.has_records(name)
 
-    async def map_pages(self, name: str) -> AsyncIterator[list[tuple[int, str]]]:
-        yield [(index, encode(value, name)) for index, value in enumerate(self._listed(name))]
+    async def map_pages(self, name: str) -> AsyncIterator[list[tuple[ItemNumber, str]]]:
+        yield [(index, encode(value, name)) for index, value in enumerate_items(self._listed(name))]
 
     def _listed(self, name: str) -> Any:
         return decode(self.results[name], name) if name in self.results else None
@@ -203,7 +204,7 @@ class _View:
         self.called.append((field.split(":", 3)[-1], text))
         return self._fields.setdefault(field, text)
 
-    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
+    async def call(self, owner: object, function: Callable[..., Any], *args: Any) -> Any:
         result = function(*args)
         return await result if inspect.isawaitable(result) else result
 

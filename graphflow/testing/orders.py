@@ -25,7 +25,7 @@ from graphflow.engine.scheduler import Scheduler
 from graphflow.executors.executor import A, Executor, Work
 from graphflow.executors.table import EXECUTORS
 from graphflow.graph.tasks import RunStatus, Task
-from graphflow.ids import RunId
+from graphflow.ids import ModuleNumber, NodeNumber, RunId
 from graphflow.planning.plan import Plan
 from graphflow.result import RunResult, run_result
 from graphflow.run import NodeState, Run
@@ -237,10 +237,10 @@ class _HeldBodies(Bodies):
         super().__init__(drive, view, steps, messages, executors)
         self._hold = hold
 
-    def of(self, index: int, module: int) -> Body:
+    def of(self, index: NodeNumber, module: ModuleNumber) -> Body:
         return _HeldBody(super().of(index, module), self._hold)
 
-    def of_items(self, index: int) -> Body:
+    def of_items(self, index: NodeNumber) -> Body:
         return _HeldBody(super().of_items(index), self._hold)
 
 
@@ -291,12 +291,23 @@ class _LoopExecutor(AbstractContextManager["_LoopExecutor"]):
     def __exit__(self, *exc_info: object) -> None:
         """There are no threads to end."""
 
-    async def execute(self, function: Callable[..., Any], *args: Any) -> Any:
-        result = function(*args)
-        return await result if inspect.isawaitable(result) else result
+    async def execute(
+        self, function: Callable[..., Any], *args: Any, ended: Callable[[], None] | None = None
+    ) -> Any:
+        try:
+            result = contextvars.copy_context().run(function, *args)
+            return await result if inspect.isawaitable(result) else result
+        finally:
+            if ended is not None:
+                ended()
 
-    async def in_thread(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        return contextvars.copy_context().run(function, **arguments)
+    async def in_thread(
+        self, function: Callable[..., Any], arguments: dict[str, Any], ended: Callable[[], None]
+    ) -> Any:
+        try:
+            return contextvars.copy_context().run(function, **arguments)
+        finally:
+            ended()
 
     def start(self, work: Work, asker: A, ended: Callable[[A, Any], None]) -> None:
         asyncio.get_running_loop().call_soon(lambda: ended(asker, work.call(*work.arguments)))

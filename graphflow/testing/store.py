@@ -27,7 +27,7 @@ from graphflow.errors import (
 )
 from graphflow.events import Event, ItemsFinished
 from graphflow.failpoints import failpoint
-from graphflow.ids import RunId
+from graphflow.ids import ItemNumber, NodeNumber, RunId, item_number
 from graphflow.planning.describe import is_map
 from graphflow.planning.differences import described_nodes
 from graphflow.planning.plan import Plan
@@ -56,9 +56,9 @@ from graphflow.values import value_digest
 class Records:
     """What is stored of one visit of a map, by the indexes of its items."""
 
-    items: dict[int, str] = field(default_factory=dict)
-    results: dict[int, str] = field(default_factory=dict)
-    failures: dict[int, tuple[Failure, int]] = field(default_factory=dict)
+    items: dict[ItemNumber, str] = field(default_factory=dict)
+    results: dict[ItemNumber, str] = field(default_factory=dict)
+    failures: dict[ItemNumber, tuple[Failure, int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -68,7 +68,7 @@ class StoredRun:
     run: Run
     plan: Plan
     head: RunHead
-    records: dict[int, Records] = field(default_factory=dict)
+    records: dict[NodeNumber, Records] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     inbox: list[str] = field(default_factory=list)
     lease: Lease | None = None
@@ -295,7 +295,7 @@ class MemoryStore:
         return [await self.head(run_id) for run_id in [*reversed(self.runs)][:count]]
 
     async def items(
-        self, run_id: RunId, node_name: str, indexes: Sequence[int], lender: str | None = None
+        self, run_id: RunId, node_name: str, indexes: Sequence[ItemNumber], lender: str | None = None
     ) -> list[str]:
         stored = self._stored(run_id)
         if lender is not None:
@@ -306,12 +306,12 @@ class MemoryStore:
 
     async def result_pages(
         self, run_id: RunId, node_name: str, start: int = 0, stop: int | None = None
-    ) -> AsyncIterator[list[tuple[int, str]]]:
+    ) -> AsyncIterator[list[tuple[ItemNumber, str]]]:
         results = self._records(run_id, node_name).results
         page = [(index, results[index]) for index in sorted(results) if start <= index]
         yield [record for record in page if stop is None or record[0] < stop]
 
-    async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[int, Failure, int]]:
+    async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[ItemNumber, Failure, int]]:
         failures = self._records(run_id, node_name).failures
         return [(index, *failures[index]) for index in sorted(failures)]
 
@@ -336,7 +336,7 @@ class MemoryStore:
         return MapLook(node.visits, node.status.is_active, run.status.is_final, recorded, span)
 
     async def visit_results(
-        self, run_id: RunId, node_name: str, visit: int, indexes: Sequence[int]
+        self, run_id: RunId, node_name: str, visit: int, indexes: Sequence[ItemNumber]
     ) -> list[str | None] | None:
         if (await self.look_at_map(run_id, node_name)).recorded != visit:
             return None
@@ -383,7 +383,7 @@ class MemoryStore:
         return stored.records.get(stored.plan.by_name[node_name], Records())
 
     @staticmethod
-    def _with_items(stored: StoredRun, index: int) -> Records:
+    def _with_items(stored: StoredRun, index: NodeNumber) -> Records:
         """The records, with the results of the map that they are borrowed from as items."""
         records, source = stored.records[index], stored.plan.nodes[index].map
         if not stored.run.maps[index].borrowed or source is None or source.source_node is None:
@@ -447,7 +447,7 @@ def _store(stored: StoredRun, transition: Transition, token: str) -> None:
         stored.run.nodes[index] = node.clone()
 
 
-def _record(stored: StoredRun, index: int, change: MapChange) -> None:
+def _record(stored: StoredRun, index: NodeNumber, change: MapChange) -> None:
     if change.opened is not None:
         stored.records[index] = Records()
     records, state = stored.records[index], stored.run.maps.get(index)
@@ -473,13 +473,13 @@ def _to_content(records: Records) -> MapRecords:
 def _from_content(content: MapRecords) -> Records:
     from graphflow.store.fields import item_failure_from_text
 
-    failures = {int(item): item_failure_from_text(text) for item, text in content.failures.items()}
+    failures = {item_number(item): item_failure_from_text(text) for item, text in content.failures.items()}
     return Records(_indexes(content.items), _indexes(content.results), failures)
 
 
-def _texts(records: dict[int, str]) -> dict[str, str]:
+def _texts(records: dict[ItemNumber, str]) -> dict[str, str]:
     return {str(index): text for index, text in records.items()}
 
 
-def _indexes(records: dict[str, str]) -> dict[int, str]:
-    return {int(index): text for index, text in records.items()}
+def _indexes(records: dict[str, str]) -> dict[ItemNumber, str]:
+    return {item_number(index): text for index, text in records.items()}

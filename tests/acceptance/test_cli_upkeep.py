@@ -133,6 +133,8 @@ def test_doctor_finds_what_is_wrong_and_rebuilds_the_indexes_if_asked(tmp_path: 
         store.hset(
             "gf:run:{idle}:lease", mapping={"token": "1-a", "owner": "other:1:1", "deadline": 5, "length": 5}
         )
+        store.hset("gf:run:{torn}", mapping={"status": "executing", "created": "2026-01-02T00:00:00.000Z"})
+        store.hset("gf:run:{torn}:lease", mapping={"owner": "other:1:1", "deadline": "soon", "length": 5})
         store.config_set("maxmemory-policy", "allkeys-lru")
         store.config_set("appendonly", "no")
 
@@ -140,8 +142,8 @@ def test_doctor_finds_what_is_wrong_and_rebuilds_the_indexes_if_asked(tmp_path: 
 
     assert found.returncode == 1
     told = json.loads(found.stdout)
-    assert told["runs"]["open"] == told["runs"]["stale_leases"] == ["idle"]
-    assert told["runs"]["unindexed"] == ["good", "idle"]
+    assert sorted(told["runs"]["open"]) == sorted(told["runs"]["stale_leases"]) == ["idle", "torn"]
+    assert sorted(told["runs"]["unindexed"]) == ["good", "idle", "torn"]
     assert told["runs"]["orphaned_index_entries"] == ["gone"]
     assert told["runs"]["without_end"] == ["good"]
     assert set(told["risks"]) == {"persistence", "eviction"}
@@ -150,10 +152,10 @@ def test_doctor_finds_what_is_wrong_and_rebuilds_the_indexes_if_asked(tmp_path: 
     fixed = graphflow(tmp_path, "doctor", "--fix", "--url", url)
 
     assert fixed.returncode == 1, "the settings are as they were"
-    assert re.search(r"^fixed +4 index entries$", fixed.stdout, re.MULTILINE)
+    assert re.search(r"^fixed +6 index entries$", fixed.stdout, re.MULTILINE)
     with client(url) as store:
-        assert set(store.zrange("gf:runs", 0, -1)) == {"good", "idle"}
-        assert store.zrange("gf:runs:open", 0, -1) == ["idle"]
+        assert set(store.zrange("gf:runs", 0, -1)) == {"good", "idle", "torn"}
+        assert store.zrange("gf:runs:open", 0, -1) == ["idle", "torn"]
         store.config_set("maxmemory-policy", "noeviction")
         store.config_set("appendonly", "yes")
     assert graphflow(tmp_path, "gc", "--url", url).returncode == 0

@@ -267,6 +267,30 @@ def test_items_never_exceed_the_concurrency_of_their_node(agent: Agent, is_async
     assert most == 4 or not is_async
 
 
+def test_as_many_items_run_at_a_time_as_a_node_asks_for_unless_the_agent_is_given_less(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def most_at_a_time(**limits: int) -> int:
+        agent = agent_on(redis_url, **limits)
+        running, most = 0, 0
+
+        @agent.node(map_over="items", max_concurrency=120)
+        async def work(item: int) -> None:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.05)
+            running -= 1
+
+        await agent.run_task(task(), state={"items": list(range(240))})
+        return most
+
+    assert asyncio.run(most_at_a_time()) == 120
+    assert caplog.text == ""
+    assert asyncio.run(most_at_a_time(max_concurrent_tasks=100)) == 100
+    assert "node 'work' asks for max_concurrency=120, but max_concurrent_tasks=100" in caplog.text
+
+
 def test_items_share_the_slots_of_the_run(redis_url: str) -> None:
     agent = agent_on(redis_url, max_concurrent_tasks=3)
     running, most = 0, 0

@@ -43,16 +43,15 @@ AGENT_REFUSALS = [
         for value, shown in ((math.nan, "nan"), (0, "0"), (-math.inf, "-inf"), (10**400, "100000"))
     ],
     *[
-        ("max_concurrent_tasks", value, shown, WHOLE)
+        ("max_concurrent_tasks", value, shown, f"{WHOLE}, or None")
         for value, shown in (
             ("3", "'3' (str)"),
             (0, "0"),
             (True, "True (bool)"),
             (2.0, "2.0 (float)"),
-            (None, "None"),
-            (2**63, "9223372036854775808"),
         )
     ],
+    ("max_concurrent_tasks", 2**63, "9223372036854775808", f"{WHOLE} and below 2**63, or None"),
     ("max_total_iterations", 0, "0", f"{WHOLE}, or None"),
     ("max_total_iterations", False, "False (bool)", f"{WHOLE}, or None"),
     *[

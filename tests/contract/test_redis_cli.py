@@ -1,4 +1,4 @@
-"""The commands of docs/redis.md, typed into the real redis-cli while a run goes on."""
+"""The commands of docs/redis.md, typed into the real redis-cli on every server while a run goes on."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from graphflow.run import Failure
 from tests.contract.driving import Driver, map_plan, opened
 from tests.helpers import run as run_async
 from tests.servers import RealServer, redis_cli_path
+
+PAGE = (Path(__file__).parents[2] / "docs" / "redis.md").read_text(encoding="utf-8")
 
 
 class RedisCli:
@@ -34,18 +36,18 @@ class RedisCli:
 
 
 @pytest.fixture
-def redis_cli(redis_server):
+def redis_cli(any_server):
     """A look at a run of which a map is half done, while it is driven."""
 
     async def main(looks) -> None:
-        async with opened(redis_server.url) as store:
+        async with opened(any_server.url) as store:
             driver = await Driver.start(store, map_plan())
             await driver.commit(StateSet({"numbers": "[1,2,3]"}), Begin())
             await driver.open_map("double", [(0, "1"), (1, "2"), (2, "3")])
             await driver.commit(
                 ItemOutcomes(0, 1, done=[(0, "2")], failed=[(2, Failure("ValueError", "odd"), 3)])
             )
-            await asyncio.to_thread(looks, RedisCli(redis_server, driver.run.id))
+            await asyncio.to_thread(looks, RedisCli(any_server, driver.run.id))
 
     return lambda looks: run_async(main(looks))
 
@@ -87,8 +89,7 @@ def test_scan_shows_the_keys_of_the_table_and_no_other(redis_cli):
 
 
 def test_every_command_of_the_page_answers(redis_cli):
-    page = (Path(__file__).parents[2] / "docs" / "redis.md").read_text(encoding="utf-8")
-    table = page[page.index("| question | command |") : page.index("Look, but do not write")]
+    table = PAGE[PAGE.index("| question | command |") : PAGE.index("Look, but do not write")]
     commands = re.findall(r"^\| [^|]*\? \| `([^`]+)`", table, re.MULTILINE)
 
     def looks(cli: RedisCli) -> None:

@@ -128,6 +128,7 @@ def test_node_of_a_cluster_is_named_as_such():
         b"-CROSSSLOT Keys in request don't hash to the same slot\r\n",
         b"-CLUSTERDOWN The cluster is down\r\n",
         b"-ERR Script attempted to access a non local key in a cluster node\r\n",
+        b"-ERR SELECT is not allowed in cluster mode\r\n",
     ],
 )
 @pytest.mark.parametrize("command", ["GET", "EVAL"])

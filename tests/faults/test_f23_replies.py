@@ -34,6 +34,7 @@ FATAL = {
     "NOPERM": "NOPERM this user has no permissions to run the 'evalsha' command",
     "NOAUTH": "NOAUTH Authentication required.",
 }
+REMEDIES = {"NOPERM": r"give the user the right \+evalsha", "NOAUTH": "correct the user and password"}
 SCRIPTS = ("create", "acquire", "commit", "renew", "release")
 CLASSES = {
     "LOADING": StoreUnreachable,
@@ -131,7 +132,7 @@ def test_denial_ends_the_driving_at_once_and_the_run_can_go_on(
     scene = Scene(redis_server, tmp_path)
     began = time.monotonic()
 
-    with pytest.raises(AccessDenied, match="correct the user and password"):
+    with pytest.raises(AccessDenied, match=REMEDIES[word]):
         run(scene.drive(FATAL[word], "commit"))
 
     assert time.monotonic() - began < SOON_SECONDS

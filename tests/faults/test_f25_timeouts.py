@@ -7,11 +7,13 @@ import contextlib
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from graphflow import AgentModule
+from graphflow import AgentModule, Cache
 from graphflow.errors import TransactionClosed
 from graphflow.graph.tasks import RunStatus
 from tests.acceptance.support import agent_on, module_node, task, until, within
@@ -202,6 +204,69 @@ def test_sync_body_over_its_time_learns_of_it_and_its_result_is_not_taken(
     assert told.wait(5)
     assert outcome.status is RunStatus.FAILED
     assert "spins" not in outcome
+
+
+@pytest.mark.parametrize("kind", ["node", "step", "items", "batches", "items_with_state"])
+def test_sync_bodies_that_work_beyond_their_time_never_exceed_the_concurrency_of_their_node(
+    redis_url: str, tmp_path: Path, kind: str
+) -> None:
+    agent = agent_on(redis_url)
+    at_work: list[int] = []
+    most: list[int] = []
+
+    def works(*_: object) -> None:
+        at_work.append(1)
+        most.append(len(at_work))
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            time.sleep(0.01)
+            most.append(len(at_work))
+        at_work.pop()
+
+    def node() -> None:
+        works()
+
+    async def step(cache: Cache) -> None:
+        await cache.step("works", works, key=1)
+
+    def items(item: int) -> None:
+        works()
+
+    def items_with_state(item: int, task: object) -> None:
+        works()
+
+    options: dict[str, Any] = {"map_over": "numbers"} if kind not in ("node", "step") else {}
+    body = {"node": node, "step": step, "items_with_state": items_with_state}.get(kind, items)
+    if kind == "batches":
+        options["batch_size"] = 1
+    agent.node(name="work", timeout=0.1, max_retries=2, max_concurrency=1, **options)(body)
+
+    outcome = agent.run_task_sync(task(), state={"numbers": [0, 1]}, run_id=tmp_path.name)
+
+    assert outcome.failures[0].attempts == 2
+    assert "timeout=0.1" in outcome.failures[0].error
+    assert max(most) == 1
+
+
+def test_sync_step_of_a_module_over_its_time_learns_of_it(redis_url: str, tmp_path: Path) -> None:
+    from graphflow import is_cancelled
+
+    agent = agent_on(redis_url)
+    told = threading.Event()
+
+    def spins() -> None:
+        while not is_cancelled():
+            time.sleep(0.01)
+        told.set()
+
+    @agent.node(timeout=0.1, max_retries=1)
+    async def asks(cache: Cache) -> None:
+        await cache.step("spins", spins, key=1)
+
+    outcome = agent.run_task_sync(task(), run_id=tmp_path.name)
+
+    assert told.wait(SOON_SECONDS)
+    assert "timeout=0.1" in outcome.failures[0].error
 
 
 def test_node_that_is_stopped_but_does_not_end_keeps_no_slot(redis_url: str, tmp_path: Path) -> None:

@@ -676,6 +676,45 @@ def test_empty_graph_and_limits_without_room_are_refused():
     assert problems[0] == "it has no nodes; add one with add_node or @agent.node"
 
 
+def test_default_of_slots_grows_to_what_a_node_asks_for():
+    plan = plan_of(
+        work("a", max_concurrency=200), work("b", max_concurrency=150), work("c"), max_concurrent_tasks=None
+    )
+
+    assert plan.max_concurrent_tasks == 200
+    assert plan.warnings == ()
+    assert json.loads(plan.json)["limits"]["max_concurrent_tasks"] == 200
+
+
+def test_default_of_slots_stays_where_no_node_asks_for_more():
+    plans = [plan_of(work("a", max_concurrency=limit), max_concurrent_tasks=None) for limit in (None, 5, 100)]
+
+    assert [plan.max_concurrent_tasks for plan in plans] == [100, 100, 100]
+    assert [plan.warnings for plan in plans] == [(), (), ()]
+
+
+def test_slots_that_were_given_hold_and_a_node_that_asks_for_more_is_warned_about():
+    plan = plan_of(
+        work("wide", max_concurrency=200), work("b", max_concurrency=100), max_concurrent_tasks=100
+    )
+
+    assert plan.max_concurrent_tasks == 100
+    (warning,) = plan.warnings
+    assert warning.startswith(
+        "node 'wide' asks for max_concurrency=200, but max_concurrent_tasks=100 lets no more run at a time"
+    )
+    assert warning.endswith("give the agent max_concurrent_tasks=200, or leave it out")
+
+
+def test_limit_of_a_node_that_is_refused_does_not_count_for_the_slots():
+    node = work("a")
+    node.node_config.max_concurrency = "many"
+
+    (problem,) = problems_of(node, max_concurrent_tasks=None)
+
+    assert "max_concurrency" in problem
+
+
 def test_dependency_cycle_is_shown_as_a_path():
     (problem,) = problems_of(work("a", "c"), work("b", "a"), work("c", "b"), work("d"))
 

@@ -31,6 +31,7 @@ def test_ready_node_waits_for_a_slot():
     simulation = begun(work("a"), max_concurrent_tasks=2)
 
     assert said(simulation, "a") == "a is ready and waits for one of the 2 slots (max_concurrent_tasks)"
+    assert said(begun(work("a", max_concurrency=1)), "a").endswith(", or for its own max_concurrency=1")
 
 
 def test_running_node():

@@ -246,6 +246,17 @@ def test_bomb_is_stopped_and_the_state_is_unchanged(text: str) -> None:
     assert before == STATE
 
 
+def test_what_is_built_may_be_larger_than_what_is_read_but_not_without_end() -> None:
+    numbers = list(range(10_000))
+
+    def length(text: str) -> object:
+        return parse_expression(text).evaluate(lambda name: numbers, lambda name: MISSING)
+
+    assert length("len(numbers * 10)") == 100_000
+    with pytest.raises(BudgetExceeded, match="it builds more than 100,000"):
+        length("len(numbers * 30)")
+
+
 @pytest.mark.parametrize(("text", "value"), ANSWERED)
 def test_text_that_only_looks_hostile_is_answered(text: str, value: Any) -> None:
     assert evaluate(text) == value

@@ -48,7 +48,7 @@ def test_no_folder_is_crowded_and_no_class_has_too_many_methods() -> None:
 
 def test_item_of_a_map_goes_one_way_through_the_engine() -> None:
     """What it comes to is handed up once, by whoever ran it to whoever drives."""
-    _, up = house.way_of_an_item(PACKAGE)
+    _, up, _ = house.way_of_an_item(PACKAGE)
 
     assert up == ["engine.slots calls Scheduler._ended of engine.scheduler"]
 

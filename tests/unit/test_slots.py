@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -12,7 +13,7 @@ from graphflow.engine.attempt import Attempt
 from graphflow.engine.maps.plain import PlainBody
 from graphflow.engine.returned import Returned
 from graphflow.testing import TurnedClock
-from tests.unit.scene import agent, scene, turned, turns
+from tests.unit.scene import Scene, agent, scene, turned, turns
 
 
 def sleeper(seconds=3.0, limit=None, **options):
@@ -235,6 +236,205 @@ def test_sync_body_whose_time_is_up_is_not_waited_for() -> None:
             assert len(s.ended) == 1, "what comes second comes too late"
 
     turned(main)
+
+
+class Held:
+    """Sync bodies that hang until `let_go` is set, and how many of them are at work."""
+
+    def __init__(self) -> None:
+        self.let_go = threading.Event()
+        self.at_work = 0
+
+    def __call__(self) -> None:
+        self.at_work += 1
+        self.let_go.wait()
+        self.at_work -= 1
+
+
+def holding(kind: str, held: Held, **options):
+    """A graph with the node `work` of this kind, which takes one at a time."""
+    made = agent()
+    options = {"max_concurrency": 1, "timeout": 2} | options
+
+    def sync_node():
+        held()
+
+    async def step_node(cache):
+        await cache.step("hangs", held)
+
+    def item(item):
+        held()
+
+    def batch(item):
+        held()
+        return item
+
+    def item_with_state(item, task):
+        held()
+
+    async def coroutine_node():
+        while not held.let_go.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(5)
+
+    if kind in ("item", "batch", "item_with_state"):
+        options["map_over"] = "xs"
+    if kind == "batch":
+        options["batch_size"] = 2
+    made.node(name="work", **options)(locals()[kind])
+    return made
+
+
+def start_work(s: Scene) -> Attempt:
+    """A next attempt of the node `work`, as admission or refill begin it."""
+    index = s.index("work")
+    node = s.plan.nodes[index]
+    if node.map is None:
+        attempt = s.attempt("work")
+        s.slots.take(attempt)
+        s.slots.launch(attempt)
+        return attempt
+    body = s.bodies.of_items(index)
+    batch = (0, 1) if node.map.batch_size else ()
+    attempt = Attempt(body, 1, 0, "[1,2]" if batch else "1", batch)
+    s.slots.take(attempt)
+    if isinstance(body, PlainBody):
+        s.slots.delegate(attempt, body.executor, body.call.run, attempt.text, batch or 0)
+    else:
+        s.slots.launch(attempt)
+    return attempt
+
+
+KINDS = ["sync_node", "step_node", "item", "batch", "item_with_state", "coroutine_node"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_body_that_works_beyond_its_time_keeps_its_place_among_its_node_until_it_ends(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = Held()
+
+    async def main(clock: TurnedClock) -> None:
+        async with scene(holding(kind, held), xs=[1, 2]) as s:
+            attempt = start_work(s)
+            await until_begun(held, kind)
+            await clock.turn(5)
+
+            assert s.came_to(attempt).failure.type == "ModuleTimeout"
+            assert (s.slots.free, s.slots.is_idle) == (100, True), "the run has its slot"
+            assert not s.slots.has_room(Attempt(attempt.body, 1, 0))
+            assert s.slots.room_for_items(attempt.node.index, 1) == 0
+            assert s.slots.held_up == [attempt.node.index]
+
+            s.drive.begin_turn()
+            held.let_go.set()
+            await clock.turn(5)
+            await clock.settle()
+
+            assert s.slots.has_room(Attempt(attempt.body, 1, 0))
+            assert s.slots.held_up == []
+            assert s.drive.is_due, "who waits for the place is asked again"
+            assert "at once" not in caplog.text
+
+    turned(main)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("timeout", "kept"), [(2, 10), (20, 20)])
+def test_body_that_never_ends_loses_its_place_after_another_timeout_with_one_warning(
+    kind: str, timeout: int, kept: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = Held()
+
+    async def main(clock: TurnedClock) -> None:
+        async with scene(holding(kind, held, timeout=timeout), xs=[1, 2]) as s:
+            attempt = start_work(s)
+            await until_begun(held, kind)
+            # A coroutine is left behind after a grace of 1 to 2 s.
+            await clock.turn(timeout + kept - 0.5)
+            assert s.slots.held_up == [attempt.node.index]
+            s.drive.begin_turn()
+
+            await clock.turn(3)
+
+            assert s.slots.has_room(Attempt(attempt.body, 1, 0))
+            assert s.drive.is_due
+            [warning] = [record.message for record in caplog.records if "at once" in record.message]
+            assert f"{attempt.description} is still at work {kept} s after it was left behind" in warning
+
+            held.let_go.set()
+            await clock.turn(5)
+            await clock.settle()
+            assert s.slots.room_for_items(attempt.node.index, 1) == 1, "its end frees no second place"
+
+    turned(main)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_body_that_was_stopped_keeps_its_place_too(kind: str) -> None:
+    held = Held()
+
+    async def main(clock: TurnedClock) -> None:
+        async with scene(holding(kind, held, timeout=100), xs=[1, 2]) as s:
+            attempt = start_work(s)
+            await until_begun(held, kind)
+            s.slots.stop_node(attempt.node.index)
+            await clock.turn(3)
+
+            assert s.came_to(attempt) is None
+            assert not s.slots.has_room(Attempt(attempt.body, 1, 0))
+            held.let_go.set()
+            await clock.turn(5)
+            await clock.settle()
+            assert s.slots.has_room(Attempt(attempt.body, 1, 0))
+
+    turned(main)
+
+
+def test_body_that_is_left_behind_at_the_end_of_a_run_is_not_waited_for() -> None:
+    held = Held()
+
+    async def main(clock: TurnedClock) -> None:
+        async with scene(holding("sync_node", held)) as s:
+            start_work(s)
+            await until_begun(held, "sync_node")
+            began = clock.seconds
+            await s.slots.stop_all()
+
+            assert clock.seconds - began < 1
+            assert held.at_work == 1
+            assert s.slots.held_up == []
+        held.let_go.set()
+
+    turned(main)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_node_without_max_concurrency_keeps_no_place(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    held = Held()
+
+    async def main(clock: TurnedClock) -> None:
+        async with scene(holding(kind, held, max_concurrency=None), xs=[1, 2]) as s:
+            start_work(s)
+            await until_begun(held, kind)
+            await clock.turn(30)
+
+            assert s.slots.held_up == []
+            assert "at once" not in caplog.text
+            held.let_go.set()
+            await clock.turn(5)
+            await clock.settle()
+
+    turned(main)
+
+
+async def until_begun(held: Held, kind: str) -> None:
+    """The body is at work, in its thread or on the event loop."""
+    if kind == "coroutine_node":
+        await turns()
+        return
+    while not held.at_work:  # noqa: ASYNC110 - it begins in a thread
+        await asyncio.sleep(0.001)
 
 
 def test_what_the_loop_is_busy_with_is_named() -> None:

@@ -57,6 +57,31 @@ def test_body_that_hangs_takes_no_thread_from_the_next() -> None:
     release.set()
 
 
+def test_end_of_a_body_that_was_given_up_is_told_when_it_comes() -> None:
+    begun, release = threading.Event(), threading.Event()
+    ended: list[str] = []
+
+    def hangs() -> None:
+        begun.set()
+        release.wait(10)
+
+    async def main(threads: Threads) -> None:
+        hanging = asyncio.create_task(threads.run(hangs, (), {}, lambda: ended.append("hangs")))
+        await until(begun.is_set)
+        never_begun = asyncio.create_task(threads.run(hangs, (), {}, lambda: ended.append("never begun")))
+        await asyncio.sleep(0)
+        for task in (hanging, never_begun):
+            task.cancel()
+        await asyncio.wait([hanging, never_begun])
+
+        await until(lambda: ended == ["never begun"])
+        release.set()
+        await until(lambda: len(ended) == 2)
+
+    with_threads(main)
+    assert ended == ["never begun", "hangs"]
+
+
 def test_result_of_a_body_that_was_given_up_is_dropped_and_its_thread_used_again() -> None:
     release = threading.Event()
 

@@ -50,6 +50,7 @@ TORN: list[tuple[str, str, str, Look]] = [
     (RUN, "held", "[" * 5_000, head),
     (RUN, "mailboxes", "[[1]]", load),
     (RUN, "mailboxes", "1e400", load),
+    (RUN, "mailboxes", "[", load),
     (RUN, "mailboxes", '{"a": 1}', load),
     (RUN, "snapshots", "1e400", fork),
     (f"{RUN}:state", "n", "1e400", load),

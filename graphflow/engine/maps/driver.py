@@ -7,7 +7,7 @@ writes state arrives, is validated and folded like any module run, in its place 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from graphflow.engine.attempt import Attempt, CameTo
 from graphflow.engine.bodies import Bodies
@@ -22,6 +22,7 @@ from graphflow.engine.returned import Returned
 from graphflow.engine.slots import Slots
 from graphflow.errors import StoreError
 from graphflow.failpoints import failpoint
+from graphflow.ids import ItemNumber, NodeNumber
 from graphflow.inputs import Input, ItemOutcomes
 from graphflow.rules.visits import backoff_seconds
 from graphflow.run import Failure
@@ -37,7 +38,7 @@ class MapDriver:
         self._slots = slots
         self._bodies = bodies
         #: By the numbers of their nodes.
-        self._maps: dict[int, OneMap] = {}
+        self._maps: dict[NodeNumber, OneMap] = {}
         #: Generators that were told to end and may not have.
         self._closing: set[Feed] = set()
         self._refill = Refill(drive, line, slots, committer, self._maps)
@@ -68,6 +69,10 @@ class MapDriver:
         """Items could start if they were let."""
         return any(items.has_waiting for items in open_items(self._maps))
 
+    def has_waiting_of(self, nodes: Collection[int]) -> bool:
+        """Items of these nodes could start if they were let."""
+        return any(items.has_waiting for items in open_items(self._maps) if items.node.index in nodes)
+
     def _map_of(self, attempt: Attempt) -> OneMap | None:
         """The map that an item belongs to; None if its visit is over."""
         one = self._maps.get(attempt.node.index)
@@ -80,7 +85,7 @@ class MapDriver:
 
     # Maps come and go
 
-    def enter(self, index: int) -> bool:
+    def enter(self, index: NodeNumber) -> bool:
         """Go on with a map that was loaded; False if its source has not been read to its end in this visit."""
         state = self._drive.run.opened_map(index, self._drive.run.nodes[index].visits)
         source = self._drive.plan.nodes[index].map
@@ -100,7 +105,7 @@ class MapDriver:
                 one.items.wake(place.item)
                 self.refill_soon()
 
-    def _react_to(self, index: int, change: MapChange) -> None:
+    def _react_to(self, index: NodeNumber, change: MapChange) -> None:
         node = self._drive.run.nodes[index]
         if not node.status.is_active or node.visits != change.visit:
             self.drop(index)
@@ -143,7 +148,7 @@ class MapDriver:
                 self._drive.wake()
         self.refill_soon()
 
-    def drop(self, index: int) -> None:
+    def drop(self, index: NodeNumber) -> None:
         """The map's visit is over; items that have not started leave the line."""
         one = self._maps.pop(index, None)
         if one is None:
@@ -161,7 +166,7 @@ class MapDriver:
         for feed in list(self._closing):
             await feed.wait_closed()
 
-    def _begin(self, index: int, visit: int) -> OneMap:
+    def _begin(self, index: NodeNumber, visit: int) -> OneMap:
         self.drop(index)
         node = self._drive.plan.nodes[index]
         one = self._maps[index] = OneMap(self._drive, node, visit, self._bodies.of_items(index))
@@ -287,7 +292,7 @@ class MapDriver:
         return None
 
 
-def _results(attempt: Attempt, returned: Returned) -> list[tuple[int, str]]:
+def _results(attempt: Attempt, returned: Returned) -> list[tuple[ItemNumber, str]]:
     """Index and result of the item, or of each of a batch."""
     if attempt.batch:
         return [*zip(attempt.batch, returned.results, strict=True)]

@@ -18,6 +18,7 @@ from graphflow.codec import decode
 from graphflow.engine.cancellation import GRACE_SECONDS, STOP_SECONDS, tear_down
 from graphflow.engine.returned import failure_from
 from graphflow.engine.tasks import start_task
+from graphflow.ids import ItemNumber
 from graphflow.inputs import ItemsStored
 from graphflow.planning.plan import PlanNode
 from graphflow.run import Failure
@@ -32,7 +33,7 @@ AHEAD_BYTES = 1_000_000
 TURN_ITEMS = 64
 
 #: Whether an element, at its place in the source, becomes an item.
-Filter = Callable[[Any, int], bool]
+Filter = Callable[[Any, ItemNumber], bool]
 
 
 class Feed:
@@ -55,7 +56,7 @@ class Feed:
         self._keeps = keeps
         #: Elements that the pages so far hold, and those that the generator has yielded.
         self._paged = self._taken = start
-        self._items: list[tuple[int, str]] = []
+        self._items: list[tuple[ItemNumber, str]] = []
         self._size = 0
         self._has_ended = False
         self._failure: Failure | None = None
@@ -163,7 +164,7 @@ class Feed:
             index, text = element
             keeps = bool(self._borrowed) or self._keeps(decode(text, self.node.name), index)
         else:
-            index, text = self._taken, ""
+            index, text = ItemNumber(self._taken), ""
             keeps = self._keeps(element, index)
         if keeps:
             text = text or value_text(f"{self.node.name}[{index}]", element)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from graphflow.engine.attempt import Attempt, Body
 from graphflow.engine.maps.plain import PlainBody
 from graphflow.engine.maps.stragglers import Durations
+from graphflow.ids import ItemNumber
 from graphflow.inputs import ItemOutcomes, Pace
 from graphflow.run import Failure, MapState
 
@@ -40,8 +41,8 @@ class MapItems:
         self,
         body: Body,
         state: MapState,
-        waiting: Collection[int] = (),
-        fresh: Sequence[tuple[int, str]] = (),
+        waiting: Collection[ItemNumber] = (),
+        fresh: Sequence[tuple[ItemNumber, str]] = (),
     ) -> None:
         """`waiting` are the items that wait for a signal, `fresh` the texts of items that have just been stored."""
         assert body.node.map is not None
@@ -59,7 +60,7 @@ class MapItems:
         self.delegated = body if isinstance(body, PlainBody) and body.is_delegated else None
         self._durations = Durations()
         self._retried = 0
-        self._queue: deque[tuple[int, str]] = deque()
+        self._queue: deque[tuple[ItemNumber, str]] = deque()
         self._queue_size = 0
         #: Attempts that run again, and those that their ticket does not let start yet.
         self._waiting: dict[Attempt, None] = {}
@@ -67,13 +68,13 @@ class MapItems:
         #: none of them may start before it.
         self._held_back: Attempt | None = None
         #: Indexes of items whose texts are in the store alone.
-        self._pending: deque[int] = deque()
+        self._pending: deque[ItemNumber] = deque()
         self._page_items = FIRST_PAGE_ITEMS
         #: Failed attempts of the items that are tried again.
-        self._failed_attempts: dict[int, int] = {}
+        self._failed_attempts: dict[ItemNumber, int] = {}
         #: Items that have ended and wait for their commit: with their results, or with failures and attempts.
-        self._done: deque[tuple[int, str]] = deque()
-        self._failed: list[tuple[int, Failure, int]] = []
+        self._done: deque[tuple[ItemNumber, str]] = deque()
+        self._failed: list[tuple[ItemNumber, Failure, int]] = []
         self._done_size = 0
         if fresh:
             self.add(fresh)
@@ -84,7 +85,7 @@ class MapItems:
 
     # Items arrive
 
-    def add(self, items: Sequence[tuple[int, str]]) -> None:
+    def add(self, items: Sequence[tuple[ItemNumber, str]]) -> None:
         """Items that have just been stored. What does not fit is read again later."""
         self.awaits_page = False
         for place, (index, text) in enumerate(items):
@@ -107,24 +108,24 @@ class MapItems:
         # A batch may be larger than what otherwise waits.
         return has_room or not self._batches
 
-    def next_page(self) -> list[int]:
+    def next_page(self) -> list[ItemNumber]:
         return [self._pending.popleft() for _ in range(min(self._page_items, len(self._pending)))]
 
-    def add_page(self, indexes: Sequence[int], texts: Sequence[str]) -> None:
+    def add_page(self, indexes: Sequence[ItemNumber], texts: Sequence[str]) -> None:
         """Items that were read from the store."""
         size = sum(map(len, texts))
         self._queue.extend(zip(indexes, texts, strict=True))
         self._queue_size += size
         self._page_items = max(1, min(PAGE_ITEMS, PAGE_SIZE * len(texts) // max(1, size)))
 
-    def wake(self, index: int) -> None:
+    def wake(self, index: ItemNumber) -> None:
         """What the item waited for is there: it runs again, before the others."""
         self._pending.appendleft(index)
 
     # Items start
 
     def startable(
-        self, may_start: Callable[[Attempt], bool], wanted: Collection[int] | None = None
+        self, may_start: Callable[[Attempt], bool], wanted: Collection[ItemNumber] | None = None
     ) -> Iterator[Attempt]:
         """The attempts that may start now, one at a time.
 
@@ -171,7 +172,7 @@ class MapItems:
         """Whether more will come into the queue."""
         return bool(self._pending) or self.is_loading or self.awaits_page or self._state.has_more
 
-    def _next(self, wanted: Collection[int] | None) -> Attempt | None:
+    def _next(self, wanted: Collection[ItemNumber] | None) -> Attempt | None:
         """The next attempt from the queue, if one may be asked."""
         if wanted is not None:
             return self._next_among(wanted)
@@ -181,7 +182,7 @@ class MapItems:
             return self._single(*self._pop())
         return self._batch([self._pop() for _ in range(min(self._batch_size, len(self._queue)))])
 
-    def _next_among(self, wanted: Collection[int]) -> Attempt | None:
+    def _next_among(self, wanted: Collection[ItemNumber]) -> Attempt | None:
         """Alone, also where items go in batches."""
         for place, (index, text) in enumerate(self._queue):
             if index in wanted:
@@ -190,15 +191,15 @@ class MapItems:
                 return self._single(index, text) if self._batch_size is None else self._batch([(index, text)])
         return None
 
-    def _pop(self) -> tuple[int, str]:
+    def _pop(self) -> tuple[ItemNumber, str]:
         item = self._queue.popleft()
         self._queue_size -= len(item[1])
         return item
 
-    def _single(self, index: int, text: str) -> Attempt:
+    def _single(self, index: ItemNumber, text: str) -> Attempt:
         return Attempt(self._body, self.visit, index, text)
 
-    def _batch(self, items: Sequence[tuple[int, str]]) -> Attempt:
+    def _batch(self, items: Sequence[tuple[ItemNumber, str]]) -> Attempt:
         texts = ",".join(text for _, text in items)
         indexes = tuple(index for index, _ in items)
         return Attempt(self._body, self.visit, indexes[0], f"[{texts}]", indexes)
@@ -226,13 +227,13 @@ class MapItems:
 
     # Items end
 
-    def succeeded(self, index: int, text: str) -> None:
+    def succeeded(self, index: ItemNumber, text: str) -> None:
         if self._failed_attempts:
             self._failed_attempts.pop(index, None)
         self._done.append((index, text))
         self._done_size += len(text)
 
-    def failed(self, indexes: Iterable[int], failure: Failure) -> int | None:
+    def failed(self, indexes: Iterable[ItemNumber], failure: Failure) -> int | None:
         """Count a failed attempt of an item or a batch: how many it has had if it is to be tried again, None if it
         failed for good."""
         indexes = tuple(indexes)
@@ -258,8 +259,8 @@ class MapItems:
             self.node.index, self.visit, done, failed, retried=retried, pace=self.pace(in_flight)
         )
 
-    def _take_done(self, count: int) -> list[tuple[int, str]]:
-        done: list[tuple[int, str]] = []
+    def _take_done(self, count: int) -> list[tuple[ItemNumber, str]]:
+        done: list[tuple[ItemNumber, str]] = []
         size = 0
         while self._done and len(done) < count and size < BATCH_SIZE:
             item = self._done.popleft()

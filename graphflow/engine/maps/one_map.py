@@ -15,6 +15,7 @@ from graphflow.engine.drive import Drive
 from graphflow.engine.maps.feed import Feed
 from graphflow.engine.maps.items import MapItems
 from graphflow.engine.maps.reducer import Reducer
+from graphflow.ids import ItemNumber, NodeNumber
 from graphflow.inputs import ItemOutcomes, ItemsStored
 from graphflow.planning.plan import PlanNode, bits
 from graphflow.run import MapState
@@ -38,11 +39,11 @@ class OneMap:
         self._drive = drive
         self._body = body
         #: Items that the commit under way stores: they can run when it is stored. None if there are none.
-        self._unstored: list[tuple[int, str]] | None = None
+        self._unstored: list[tuple[ItemNumber, str]] | None = None
         #: It is opened with what is in the store already, so that not all texts are at hand.
         self._is_in_store = False
         #: Results that the commit under way stores, of a map that an expression reads or that is reduced.
-        self._unstored_results: list[tuple[int, str]] = []
+        self._unstored_results: list[tuple[ItemNumber, str]] = []
 
     @property
     def state(self) -> MapState:
@@ -50,18 +51,18 @@ class OneMap:
 
     # Folded, then stored
 
-    def opens(self, items: Sequence[tuple[int, str]]) -> None:
+    def opens(self, items: Sequence[tuple[ItemNumber, str]]) -> None:
         """That it opens with these items was folded; a map that goes through another one has no texts of its own."""
         self._unstored = [*items]
         self._is_in_store = not (items and items[0][1])
 
-    def add(self, items: Sequence[tuple[int, str]]) -> None:
+    def add(self, items: Sequence[tuple[ItemNumber, str]]) -> None:
         """Another page of items was folded."""
         self._unstored = [*(self._unstored or ()), *items]
         if self.items is not None:
             self.items.awaits_page = True
 
-    def add_results(self, done: Sequence[tuple[int, str]]) -> None:
+    def add_results(self, done: Sequence[tuple[ItemNumber, str]]) -> None:
         """Records that were folded."""
         if self._drive.plan.maps_in_expressions >> self.node.index & 1 or self.node.is_reduced:
             self._unstored_results += done
@@ -78,7 +79,7 @@ class OneMap:
             self.reducer.keep(results)
         return bool(results)
 
-    def open(self, fresh: Sequence[tuple[int, str]] = ()) -> None:
+    def open(self, fresh: Sequence[tuple[ItemNumber, str]] = ()) -> None:
         """Its items can run, those in `fresh` with the texts given, the others with those in the store."""
         waits = self._drive.run.waits
         waiting = {place.item for place in waits if place.node == self.node.index and place.item is not None}
@@ -154,7 +155,7 @@ class OneMap:
         if self.reducer is not None and self.reducer.is_ending:
             self.reducer.begin_anew()
 
-    async def _results(self, last: Sequence[tuple[int, str]]) -> str | None:
+    async def _results(self, last: Sequence[tuple[ItemNumber, str]]) -> str | None:
         """What the map comes to as JSON text: from the stored records and those that are about to be stored."""
         if self.reducer is not None:
             return await self.reducer.result([*self._unstored_results, *last])
@@ -166,6 +167,6 @@ class OneMap:
         return f"[{','.join(text for _, text in heapq.merge(records, unstored))}]"
 
 
-def open_items(maps: Mapping[int, OneMap]) -> list[MapItems]:
+def open_items(maps: Mapping[NodeNumber, OneMap]) -> list[MapItems]:
     """The items of all maps whose items can run."""
     return [one.items for one in maps.values() if one.items is not None]

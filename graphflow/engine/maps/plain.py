@@ -17,11 +17,12 @@ from graphflow.engine.returned import Reading, Returned, failure_from, timed_out
 from graphflow.errors import UnstorableValue, ValueTooLarge
 from graphflow.executors.executor import Executor
 from graphflow.graph.modules import FunctionModule
+from graphflow.ids import FIRST_MODULE, ItemNumber
 from graphflow.planning.plan import PlanNode, Source
 from graphflow.values import value_text
 
 #: The index of an item, or those of a batch. (None is never one: an attempt that is no item has no such body.)
-Place = int | tuple[int, ...] | None
+Place = ItemNumber | tuple[ItemNumber, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class PlainCall:
 class PlainBody:
     """The body of such an item."""
 
-    module = 0
+    module = FIRST_MODULE
 
     def __init__(self, node: PlanNode, executor: Executor) -> None:
         self.node = node
@@ -100,4 +101,6 @@ def _call_of(node: PlanNode) -> PlainCall:
     module = node.modules[0]
     assert isinstance(module.module, FunctionModule)
     names = {binding.source: binding.parameter for binding in module.bindings or ()}
-    return PlainCall(module.module.function, names[Source.ITEM], names.get(Source.INDEX), reading_of(node, 0))
+    return PlainCall(
+        module.module.function, names[Source.ITEM], names.get(Source.INDEX), reading_of(node, FIRST_MODULE)
+    )

@@ -14,6 +14,7 @@ from typing import Any, Final
 from graphflow.codec import decode
 from graphflow.engine.returned import failure_from
 from graphflow.errors import StoreError
+from graphflow.ids import ItemNumber, enumerate_items, item_range
 from graphflow.run import Failure, MapState
 from graphflow.values import value_text
 
@@ -26,7 +27,7 @@ TURN_ITEMS = 500
 _NOTHING: Final = object()
 
 #: (index, text) of the stored results from one index up to another, by the page.
-ReadRecords = Callable[[int, int], AsyncIterator[list[tuple[int, str]]]]
+ReadRecords = Callable[[int, int], AsyncIterator[list[tuple[ItemNumber, str]]]]
 
 
 class Reducer:
@@ -47,11 +48,11 @@ class Reducer:
         #: Everything before it is in the value.
         self._front = 0
         #: Texts of results at or beyond the front.
-        self._kept: dict[int, str] = {}
+        self._kept: dict[ItemNumber, str] = {}
         self._kept_size = 0
         self._turn = asyncio.Lock()
 
-    def keep(self, done: Iterable[tuple[int, str]]) -> None:
+    def keep(self, done: Iterable[tuple[ItemNumber, str]]) -> None:
         """Results that are stored now."""
         for index, text in done:
             if len(self._kept) >= KEPT_ITEMS or self._kept_size >= KEPT_SIZE:
@@ -59,7 +60,7 @@ class Reducer:
             self._kept[index] = text
             self._kept_size += len(text)
 
-    async def follow(self, unstored: Callable[[], Iterable[int]]) -> None:
+    async def follow(self, unstored: Callable[[], Iterable[ItemNumber]]) -> None:
         """Fold all that is stored before the first item without a record. StoreError.
 
         `unstored` are the items whose records the commit under way stores: the run counts them as done already.
@@ -75,7 +76,7 @@ class Reducer:
         self._value, self._front = _NOTHING, 0
         self._kept, self._kept_size = {}, 0
 
-    async def result(self, last: Iterable[tuple[int, str]]) -> str | None:
+    async def result(self, last: Iterable[tuple[ItemNumber, str]]) -> str | None:
         """The text of the value over all results, with the last ones, which are about to be stored; `null` if there are
         none. None if there is a failure. StoreError."""
         self.is_ending = True
@@ -91,7 +92,7 @@ class Reducer:
             self.failure = failure_from(error)
             return None
 
-    def _next_front(self, unstored: Collection[int]) -> int:
+    def _next_front(self, unstored: Collection[ItemNumber]) -> int:
         front, unfinished = self._front, self._state.unfinished
         while front < self._state.span and front not in unfinished and front not in unstored:
             front += 1
@@ -108,13 +109,13 @@ class Reducer:
 
     async def _texts(self, start: int, stop: int) -> list[str]:
         """The results from `start` to `stop`, without items that failed or were left out."""
-        kept = [self._kept.pop(index, _NOTHING) for index in range(start, stop)]
+        kept = [self._kept.pop(index, _NOTHING) for index in item_range(start, stop)]
         found = [text for text in kept if isinstance(text, str)]
         self._kept_size -= sum(map(len, found))
         if _NOTHING not in kept:
             return found
         stored = dict([record async for page in self._read(start, stop) for record in page])
-        stored.update((start + place, text) for place, text in enumerate(kept) if isinstance(text, str))
+        stored.update((index, text) for index, text in enumerate_items(kept, start) if isinstance(text, str))
         return [stored[index] for index in sorted(stored)]
 
     def _add(self, text: str) -> None:

@@ -17,6 +17,7 @@ from graphflow.engine.maps.items import MapItems
 from graphflow.engine.maps.one_map import OneMap, open_items
 from graphflow.engine.slots import Slots
 from graphflow.errors import CorruptState
+from graphflow.ids import NodeNumber
 from graphflow.planning.plan import lender_of
 
 #: Items started before the loop gets a turn: at first, and at most.
@@ -35,7 +36,7 @@ class Refill:
         line: Line,
         slots: Slots,
         committer: Committer,
-        maps: Mapping[int, OneMap],
+        maps: Mapping[NodeNumber, OneMap],
     ) -> None:
         self._drive = drive
         self._line = line

@@ -23,6 +23,7 @@ from graphflow.engine.run_view import RunView
 from graphflow.executors.executor import Executor
 from graphflow.executors.inline import watch_for_stop
 from graphflow.expressions import Expression
+from graphflow.ids import FIRST_MODULE, ItemNumber, enumerate_items
 from graphflow.inputs import ItemsStored
 from graphflow.planning.plan import PlanGenerator, PlanNode
 from graphflow.state.isolation import Overtaken
@@ -38,7 +39,7 @@ CHUNK_SECONDS = 0.02
 class SourceBody:
     """Reads all items of a map, or the first page of what its generator yields; then the attempt's `feed` has the rest."""
 
-    module = 0
+    module = FIRST_MODULE
 
     def __init__(
         self,
@@ -110,7 +111,7 @@ async def _begin_feed(
     return feed.page()
 
 
-async def _records(node: PlanNode, view: RunView, start: int) -> AsyncGenerator[tuple[int, str], None]:
+async def _records(node: PlanNode, view: RunView, start: int) -> AsyncGenerator[tuple[ItemNumber, str], None]:
     """The records of the map that is gone through, from index `start` on."""
     assert node.map is not None
     if view.has_map_results(node.map.source):
@@ -119,7 +120,7 @@ async def _records(node: PlanNode, view: RunView, start: int) -> AsyncGenerator[
                 yield record
 
 
-async def _read_list(node: PlanNode, transaction: Transaction, keeps: Filter) -> list[tuple[int, str]]:
+async def _read_list(node: PlanNode, transaction: Transaction, keeps: Filter) -> list[tuple[ItemNumber, str]]:
     assert node.map is not None
     name = node.map.source
     if node.map.source_node is not None:
@@ -130,7 +131,7 @@ async def _read_list(node: PlanNode, transaction: Transaction, keeps: Filter) ->
         source = await transaction.get(name)
     if isinstance(source, str | bytes | dict) or not isinstance(source, Iterable):
         raise TypeError(f"map_over={name!r} holds {type(source).__name__}, not a list of items")
-    return [(index, encode(item, name)) for index, item in enumerate(source) if keeps(item, index)]
+    return [(index, encode(item, name)) for index, item in enumerate_items(source) if keeps(item, index)]
 
 
 def _filter(node: PlanNode, transaction: Transaction, view: RunView) -> Filter:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from math import log2
 
+from graphflow.ids import ItemNumber
+
 #: An item that took this many times the median is a straggler. Calls to the outside world scatter: with the usual
 #: log-normal spread (sigma 0.6) one item in 100 takes over 4 times the median, but only one in 270 over 5 times.
 STRAGGLER_FACTOR = 5.0
@@ -37,11 +39,11 @@ class Durations:
         self._bins = [0] * _BINS
         self._count = 0
         #: Seconds by index, of the slowest items so far.
-        self._slowest: dict[int, float] = {}
+        self._slowest: dict[ItemNumber, float] = {}
         #: Seconds that an item has to take to be among them.
         self._worth_keeping = FLOOR_SECONDS
 
-    def note(self, index: int, seconds: float) -> None:
+    def note(self, index: ItemNumber, seconds: float) -> None:
         """Item `index` took `seconds`; of an item that is noted more than once the longest time is kept."""
         self._count += 1
         place = int(log2(seconds) * _BINS_PER_OCTAVE + _FIRST_BIN) if seconds > _LEAST_SECONDS else 0
@@ -62,7 +64,7 @@ class Durations:
             wanted -= count
         raise AssertionError("the bins hold as many as were counted")
 
-    def report(self) -> list[tuple[int, float]]:
+    def report(self) -> list[tuple[ItemNumber, float]]:
         """(index, seconds) of the stragglers, the slowest first, 10 at most.
 
         By the median of now: what ended before it was known, or while it was another, is judged like the rest.
@@ -74,7 +76,7 @@ class Durations:
         found = [(index, seconds) for index, seconds in self._slowest.items() if seconds > bound]
         return sorted(found, key=lambda each: (-each[1], each[0]))
 
-    def _keep(self, index: int, seconds: float) -> None:
+    def _keep(self, index: ItemNumber, seconds: float) -> None:
         slowest = self._slowest
         slowest[index] = max(seconds, slowest.get(index, 0.0))
         if len(slowest) > STRAGGLERS_KEPT:

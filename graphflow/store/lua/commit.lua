@@ -17,21 +17,22 @@
 -- the commit before. The revision alone does not tell that: starts of attempts do not raise it, and a copy of an older
 -- commit may arrive late. Hence each commit also names the one before it.
 
--- What is read anyway says whether a key is of its type: TYPE would be three calls more in the shortest commit.
+-- What is read anyway says whether a key is of its type: TYPE would be three calls more in the shortest commit. Any other
+-- error of a read, such as that the user lacks the right, is passed on.
 local run = redis.pcall('HMGET', KEYS[1], 'revision', 'op')
 if not run[1] then
-    return wrong_type(KEYS[1], 'hash') or {'gone'}
+    return wrong_type(KEYS[1], 'hash') or run.err and run or {'gone'}
 end
 local waiting = redis.pcall('LLEN', KEYS[3])
 if type(waiting) ~= 'number' then
-    return wrong_type(KEYS[3], 'list')
+    return wrong_type(KEYS[3], 'list') or waiting
 end
 if run[2] == ARGV[5] then
     return {'ok', waiting, 0}
 end
 local token = redis.pcall('HGET', KEYS[2], 'token')
 if token ~= ARGV[1] then
-    return wrong_type(KEYS[2], 'hash') or {'lost', token or ''}
+    return wrong_type(KEYS[2], 'hash') or type(token) == 'table' and token or {'lost', token or ''}
 end
 if run[1] ~= ARGV[2] or run[2] ~= ARGV[4] then
     return {'other', run[1]}
