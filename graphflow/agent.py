@@ -134,10 +134,10 @@ class Agent(GraphBuilder):
     ) -> RunResult:
         """Run the task and return what it came to.
 
-        `state` holds initial values by state key, which belong to the task. With a `run_id` of your own the call is idempotent: the result of a
-        finished run comes back, an interrupted run is resumed, one that another process drives is waited for.
-        InvalidGraph, AgentMismatch, TaskMismatch, PlanMismatch, UnstorableValue, ValueTooLarge and StoreError are raised before
-        anything runs.
+        `state` holds initial values by state key, which are part of what is asked for. With a `run_id` of your own the
+        call is idempotent: the result of a finished run comes back, an interrupted run is resumed, one that another
+        process drives is waited for. InvalidGraph, AgentMismatch, TaskMismatch, PlanMismatch, UnstorableValue,
+        ValueTooLarge and StoreError are raised before anything runs.
         """
         return await self._run_task(task, state, run_id, _Watch())
 
@@ -175,8 +175,9 @@ class Agent(GraphBuilder):
         which no signal was sent are left alone.
 
         A run is of this agent if it was started by one of the same name in the same variable of the same module, however
-        that was loaded; of agents that are no variables of a module only names are compared. `refused` is called for each that cannot be
-        resumed, as after a change of the graph (PlanMismatch); unless given, that is logged as an error.
+        that was loaded; of agents that are no variables of a module only names are compared. `refused` is called for
+        each that cannot be resumed, as after a change of the graph (PlanMismatch); unless given, that is logged as an
+        error.
         """
         limit = checked(CALL_BOUNDS, "limit", limit)
         refused = refused or _log_refusal
@@ -345,7 +346,8 @@ class Agent(GraphBuilder):
             )
         refuse_while_loading()
         # Refused here, not by the store, which would have had it sent.
-        value_text("task", {"objective": task.objective, "params": task.params, "metadata": task.metadata})
+        told = {name: getattr(task, name) for name in ("type", "objective", "params", "metadata", "id")}
+        value_text("task", told)
         initial = initial_texts(state or {})
         plan = self.compile(list(initial))
         async with self._sessions.open() as session:

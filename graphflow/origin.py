@@ -63,9 +63,8 @@ class Identity:
             return Owner.ANOTHERS if self.is_named and not is_namesake else Owner.OURS
         if self.is_loaded(code) or self._is_elsewhere(code):
             return Owner.ANOTHERS
-        if not self.code and not is_namesake:
-            return Owner.ANOTHERS
-        return Owner.UNKNOWN
+        # Neither the place nor the name is this one's.
+        return Owner.UNKNOWN if is_namesake else Owner.ANOTHERS
 
     def is_loaded(self, code: str) -> bool:
         """Whether this process has another agent there."""

@@ -16,7 +16,7 @@ from graphflow.planning.plan import Plan, bits, lender_of
 from graphflow.run import MapState, Message, NodeState, NodeStatus, Run
 from graphflow.store.contract import MapRecords, RunContent
 from graphflow.store.effects import EffectWrites, load_effects, mailboxes_text
-from graphflow.store.fields import Changes, node_changes, task_text
+from graphflow.store.fields import Changes, node_changes, task_fields
 from graphflow.store.keys import RunKeys
 from graphflow.store.loading import Fields, StoredRun, marked, run_from, understood
 from graphflow.store.records import read_result_pages, read_unfinished
@@ -36,16 +36,17 @@ async def read_stored(
 ) -> StoredRun:
     """The hashes of a run, or of a snapshot under its keys. Before a run's first outcome its nodes and maps have none."""
     maps = [node.index for node in plan.nodes if node.map is not None]
-    wanted = [keys.run, keys.state, keys.revisions, keys.nodes]
+    wanted = [keys.run, keys.task, keys.state, keys.revisions, keys.nodes]
     if has_begun:
         wanted += (keys.node(node.name) for node in plan.nodes)
         wanted += (keys.map(plan.nodes[index].name) for index in maps)
-    run, state, revisions, statuses, *rest = await redis.hashes(wanted)
+    run, task, state, revisions, statuses, *rest = await redis.hashes(wanted)
     if not has_begun:
         rest = [{}] * (len(plan.nodes) + len(maps))
     nodes, map_hashes = rest[: len(plan.nodes)], rest[len(plan.nodes) :]
     return StoredRun(
         run,
+        task,
         state,
         revisions,
         statuses,
@@ -107,7 +108,7 @@ async def read_content(
     while True:
         snapshot = await _snapshot(redis, run_id, keys, at)
         copied = await read_stored(redis, keys.snapshot(at), plan)
-        (own,) = await redis.hashes([keys.run])
+        own, copied.task = await redis.hashes([keys.run, keys.task])
         if not own:
             raise RunNotFound(run_id, store)
         if not copied.run:
@@ -201,7 +202,7 @@ def creation(content: RunContent, plan: Plan, keys: RunKeys, origin: Changes) ->
     fields: Changes = {
         **origin,
         "status": run.status.value,
-        "task": task_text(run.task),
+        "task": run.task.type,
         "plan_hash": plan.hash,
         "revision": str(run.revision),
         "progress": _progress(run),
@@ -220,8 +221,9 @@ def creation(content: RunContent, plan: Plan, keys: RunKeys, origin: Changes) ->
     writes.set_fields(keys.run, fields)
     for key in (keys.plan, keys.state, keys.revisions, keys.nodes, keys.events, keys.inbox, keys.lease):
         writes.put("UNLINK", key)
-    for key in (keys.initial, keys.steps, keys.waits, keys.signals):
+    for key in (keys.task, keys.initial, keys.steps, keys.waits, keys.signals):
         writes.put("UNLINK", key)
+    writes.set_fields(keys.task, task_fields(run.task))
     writes.put("SET", keys.plan, [plan.json])
     if not content.parent:
         writes.set_fields(keys.initial, {key: value_digest(text) for key, text in run.state.items()})

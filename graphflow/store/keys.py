@@ -10,6 +10,7 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
                                          owner progress error limit held iterations keys_revision initial leases posted snapshots mailboxes
                                          parent parent_snapshot
                                          expires keep_complete keep_other quarantined
+    gf:run:{ID}:task             HASH    objective params metadata id of the task, whose type is in the run's hash
     gf:run:{ID}:plan             STRING  the compiled graph as JSON
     gf:run:{ID}:initial          HASH    state key -> digest of the value that the run was started with
     gf:run:{ID}:state            HASH    state key -> JSON value
@@ -37,7 +38,8 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:run:{ID}:snapshot:NUMBER:state :revisions :nodes :node:NODE :map:MAP :steps :waits :signals :mailbox:NAME
                                          as the run's own were
 
-What needs a word: `initial` counts the keys that it was started with; a fork has none. `revision` counts outcomes, `op` names the last commit, `leases` counts how often the run was taken,
+What needs a word: `task` is the type of the task; runs of earlier versions hold all of the task there, as JSON. `initial`
+counts the state keys that the run was started with; a fork has none. `revision` counts outcomes, `op` names the last commit, `leases` counts how often the run was taken,
 `posted` holds the last requests' operation ids, `snapshots` the numbers of those kept; `parent` is the run that this one
 was forked from. Of a run that is over, `expires` is when its keys end (ms since 1970, Redis' clock); `keep_complete` and
 `keep_other` are seconds. `quarantined` says why it could not be read. In a node, `last` is how it settled before its
@@ -96,11 +98,13 @@ class RunKeys:
         "signals",
         "state",
         "steps",
+        "task",
         "waits",
     )
 
     def __init__(self, run: str) -> None:
         self.run = run
+        self.task = f"{run}:task"
         self.plan = f"{run}:plan"
         self.initial = f"{run}:initial"
         self.state = f"{run}:state"
@@ -116,6 +120,7 @@ class RunKeys:
     def others(self, nodes: Iterable[str], maps: Iterable[str], mailboxes: Iterable[str] = ()) -> list[str]:
         """Every key but the run's hash that a run of these nodes may have."""
         keys = [
+            self.task,
             self.plan,
             self.initial,
             self.state,

@@ -244,10 +244,10 @@ class RedisStore:
 
     async def head(self, run_id: RunId) -> RunHead:
         keys = self._keys.run(run_id)
-        fields, initial = await self._redis.hashes([keys.run, keys.initial])
+        fields, task, initial = await self._redis.hashes([keys.run, keys.task, keys.initial])
         if not fields:
             raise RunNotFound(run_id, self.masked_url)
-        return head_from(run_id, keys, fields, initial)
+        return head_from(run_id, keys, fields, task, initial)
 
     async def graph(self, run_id: RunId) -> dict[str, dict[str, Any]]:
         return await read_graph(self._redis, self._keys.run(run_id))
@@ -267,10 +267,10 @@ class RedisStore:
         while len(found) < count:
             ids = await self._recent_ids(start, start + page - 1)
             keys = [self._keys.run(run_id) for run_id in ids]
-            hashes = await self._redis.hashes([each.run for each in keys])
-            for run_id, each, fields in zip(ids, keys, hashes, strict=True):
+            hashes = await self._redis.hashes([key for each in keys for key in (each.run, each.task)])
+            for run_id, each, fields, task in zip(ids, keys, hashes[::2], hashes[1::2], strict=True):
                 if fields:
-                    found.append(head_from(run_id, each, fields))
+                    found.append(head_from(run_id, each, fields, task))
             if len(ids) < page:
                 break
             start += page
