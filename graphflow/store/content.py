@@ -156,13 +156,13 @@ async def _with_records(
         record_keys = [*keys.records(name, state.visit if is_aside else None)]
         hashes = await redis.hashes(record_keys)
         later = snapshot.unfinished(name) if snapshot is not None else set()
-        items, results, failures = (
+        items, results, failures, pages = (
             understood(key, partial(_texts, fields, state.span))
             for key, fields in zip(record_keys, hashes, strict=True)
         )
         if state.borrowed:
             items = _borrowed_items(plan, run, records, index)
-        records[index] = MapRecords(items, _without(results, later), _without(failures, later))
+        records[index] = MapRecords(items, _without(results, later), _without(failures, later), pages)
         state.unfinished = {
             item_number(item) for item in items.keys() - results.keys() - failures.keys()
         } | later
@@ -238,7 +238,8 @@ def creation(content: RunContent, plan: Plan, keys: RunKeys, origin: Changes) ->
     for index, records in content.records.items():
         name = plan.nodes[index].name
         writes.set_fields(keys.map(name), _map_fields(run.maps[index], records))
-        texts = ({} if run.maps[index].borrowed else records.items, records.results, records.failures)
+        items = {} if run.maps[index].borrowed else records.items
+        texts = (items, records.results, records.failures, records.pages)
         for key, fields_of_key in zip(keys.records(name), texts, strict=True):
             writes.set_fields(key, dict(fields_of_key))
     return writes

@@ -19,16 +19,19 @@ from pydantic_core import from_json, to_json
 
 from graphflow.codec import decode, decode_plain, encode
 from graphflow.errors import UnknownType
+from graphflow.events import index_ranges, indexes_of
 from graphflow.graph.tasks import Task
 from graphflow.ids import ItemNumber, ModuleNumber, enumerate_modules, item_number
 from graphflow.planning.plan import Plan, PlanNode
-from graphflow.run import Failure, ModuleState, NodeState, NodeStatus
+from graphflow.run import Failure, ModuleState, NodeState, NodeStatus, SourcePage
 
 #: Field -> its new text, or None to delete it.
 Changes = dict[str, str | None]
 
 #: What `chosen` holds if a decision chose nothing; no name of a node.
 _NONE_CHOSEN = "(none)"
+#: What stands for the indexes of a page of which there is no item.
+_NONE_KEPT = "-"
 #: A number that is read as infinity has such an exponent.
 _LARGE_EXPONENT = re.compile(r"[0-9][eE]\+?[0-9]{2}")
 
@@ -136,6 +139,21 @@ def _value(text: str, key: str, *, rebuild: bool) -> Any:
         if rebuild:
             raise
         return decode_plain(text, key)
+
+
+# Pages of sources
+
+
+def page_text(page: SourcePage) -> str:
+    """All of it but its start, which is the field's name."""
+    kept = "" if page.kept is None else f" {index_ranges(page.kept) or _NONE_KEPT}"
+    return f"{page.end} {page.digest}{kept}"
+
+
+def page_from_text(start: str, text: str) -> SourcePage:
+    end, digest, *ranges = text.split(" ")
+    kept = None if not ranges else () if ranges == [_NONE_KEPT] else tuple(indexes_of(" ".join(ranges)))
+    return SourcePage(int(start), int(end), digest, kept)
 
 
 # Nodes

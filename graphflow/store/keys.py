@@ -32,7 +32,9 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:run:{ID}:map:NODE:in      HASH    index -> item; not there if they are borrowed
     gf:run:{ID}:map:NODE:out     HASH    index -> result
     gf:run:{ID}:map:NODE:failed  HASH    index -> failure with its attempts
-    gf:run:{ID}:map:NODE:VISIT:in :out :failed   the same of an earlier visit, as long as a snapshot names it
+    gf:run:{ID}:map:NODE:pages   HASH    number of the first element of a page of the generator's -> end, digest of the texts
+                                         of its items, and their indexes unless these are all of it
+    gf:run:{ID}:map:NODE:VISIT:in :out :failed :pages   the same of an earlier visit, as long as a snapshot names it
     gf:run:{ID}:snapshot:NUMBER  HASH    revision at nodes plan_hash iterations keys_revision mailboxes
                                          visit:MAP unfinished:MAP
     gf:run:{ID}:snapshot:NUMBER:state :revisions :nodes :node:NODE :map:MAP :steps :waits :signals :mailbox:NAME
@@ -133,7 +135,7 @@ class RunKeys:
         keys += (self.steps, self.waits, self.signals, *map(self.mailbox, mailboxes))
         keys += map(self.node, nodes)
         for name in maps:
-            keys += (self.map(name), self.map_in(name), self.map_out(name), self.map_failed(name))
+            keys += (self.map(name), *self.records(name))
         return keys
 
     def node(self, name: str) -> str:
@@ -158,10 +160,13 @@ class RunKeys:
     def map_failed(self, name: str) -> str:
         return f"{self.run}:map:{name}:failed"
 
-    def records(self, name: str, visit: int | None = None) -> tuple[str, str, str]:
-        """A map's items, results and failures; with `visit`, those of an earlier visit that were kept."""
+    def map_pages(self, name: str) -> str:
+        return f"{self.run}:map:{name}:pages"
+
+    def records(self, name: str, visit: int | None = None) -> tuple[str, str, str, str]:
+        """A map's items, results, failures and pages; with `visit`, those of an earlier visit that were kept."""
         of = self.map(name) if visit is None else f"{self.map(name)}:{visit}"
-        return f"{of}:in", f"{of}:out", f"{of}:failed"
+        return f"{of}:in", f"{of}:out", f"{of}:failed", f"{of}:pages"
 
     def snapshot(self, number: int) -> RunKeys:
         """The keys of a snapshot: its own, and copies under the names that they have in the run."""

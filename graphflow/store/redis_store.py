@@ -25,7 +25,7 @@ from graphflow.events import Event
 from graphflow.failpoints import failpoint
 from graphflow.ids import ItemNumber, RunId
 from graphflow.planning.plan import Plan
-from graphflow.run import Failure, Run
+from graphflow.run import Failure, Run, SourcePage
 from graphflow.server.address import Address
 from graphflow.server.embedded import EmbeddedServer
 from graphflow.server.owner import current_owner, is_gone
@@ -53,6 +53,7 @@ from graphflow.store.records import (
     read_failures,
     read_items,
     read_result_pages,
+    read_source_pages,
     read_visit_results,
 )
 from graphflow.store.renewer import RedisRenewer
@@ -291,6 +292,9 @@ class RedisStore:
         self, run_id: RunId, node_name: str, start: int = 0, stop: int | None = None
     ) -> AsyncIterator[list[tuple[ItemNumber, str]]]:
         return read_result_pages(self._redis, self._keys.run(run_id), node_name, start, stop)
+
+    async def source_pages(self, run_id: RunId, node_name: str) -> list[SourcePage]:
+        return await read_source_pages(self._redis, self._keys.run(run_id), node_name)
 
     async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[ItemNumber, Failure, int]]:
         return await read_failures(self._redis, self._keys.run(run_id), node_name)
