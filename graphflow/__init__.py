@@ -27,15 +27,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphflow.agent import Agent
     from graphflow.codec import register_type
+    from graphflow.entrance.signalling import SignalSent
     from graphflow.errors import (
         AgentMismatch,
+        AnswerRefused,
         GraphflowError,
         InvalidGraph,
+        InvalidSignal,
         LeaseHeld,
         MapNotFound,
         MissingKey,
         NoMessage,
         NonRetryableException,
+        NoSignal,
         PlanMismatch,
         RunComplete,
         RunInterrupted,
@@ -59,7 +63,7 @@ if TYPE_CHECKING:
     from graphflow.result import ModuleResult, NodeResult, RunFailure, RunResult
     from graphflow.run import NodeStatus
     from graphflow.store.cache import RedisCache
-    from graphflow.store.contract import MapProgress, Snapshot
+    from graphflow.store.contract import MapProgress, SignalWait, Snapshot
 
 __version__ = "0.1.0"
 
@@ -67,15 +71,19 @@ _HOMES = {
     "graphflow.agent": ("Agent",),
     "graphflow.store.cache": ("RedisCache",),
     "graphflow.codec": ("register_type",),
+    "graphflow.entrance.signalling": ("SignalSent",),
     "graphflow.errors": (
         "AgentMismatch",
+        "AnswerRefused",
         "GraphflowError",
         "InvalidGraph",
+        "InvalidSignal",
         "LeaseHeld",
         "MapNotFound",
         "MissingKey",
         "NoMessage",
         "NonRetryableException",
+        "NoSignal",
         "PlanMismatch",
         "RunComplete",
         "RunInterrupted",
@@ -98,7 +106,7 @@ _HOMES = {
     "graphflow.graph.tasks": ("RunStatus", "Task", "TaskStatus"),
     "graphflow.result": ("ModuleResult", "NodeResult", "RunFailure", "RunResult"),
     "graphflow.run": ("NodeStatus",),
-    "graphflow.store.contract": ("MapProgress", "Snapshot"),
+    "graphflow.store.contract": ("MapProgress", "SignalWait", "Snapshot"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -127,6 +135,8 @@ __all__ = [
     "Event",
     "MapProgress",
     "Snapshot",
+    "SignalSent",
+    "SignalWait",
     "is_cancelled",
     # its state
     "Cache",
@@ -136,10 +146,12 @@ __all__ = [
     "GraphflowError",
     "InvalidGraph",
     "NonRetryableException",
+    "AnswerRefused",
     # with a run
     "RunNotFound",
     "RunInterrupted",
     "RunOver",
+    "InvalidSignal",
     "RunComplete",
     "SnapshotNotFound",
     "MapNotFound",
@@ -152,6 +164,7 @@ __all__ = [
     "MissingKey",
     "UnstorableValue",
     "NoMessage",
+    "NoSignal",
     # with the store
     "StoreError",
     "StoreUnreachable",

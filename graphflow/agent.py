@@ -10,26 +10,31 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 from uuid import uuid4
 
 from graphflow.bounds import AGENT_BOUNDS, CALL_BOUNDS, checked, checked_stall_seconds
 from graphflow.builder import GraphBuilder
+from graphflow.clock import now
 from graphflow.codec import decode, decode_all
+from graphflow.engine.drive import is_inside
 from graphflow.entrance.driving import check_plan, setting_aside
 from graphflow.entrance.entering import Entrance, Terms
 from graphflow.entrance.fork import enter_fork
 from graphflow.entrance.session import Session, Sessions
+from graphflow.entrance.signalling import SignalSent, send_signal
 from graphflow.entrance.sweep import Sweep
 from graphflow.errors import AgentMismatch, GraphflowError, RunOver
 from graphflow.events import Event, RunFinished
+from graphflow.graph.flow import names_of
+from graphflow.graph.noun import refuse_unknown
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import RunId, check_run_id
 from graphflow.map_results import results_as_completed, results_in_order
 from graphflow.origin import Identity, Owner, name_of, refuse_while_loading
 from graphflow.planning.compile import compile_plan
 from graphflow.planning.plan import Plan
-from graphflow.requests import cancel_request, message_request, signal_request
+from graphflow.requests import cancel_request, message_request
 from graphflow.result import NodeResult, RunResult, run_result
 from graphflow.run import Run
 from graphflow.settings import (
@@ -40,7 +45,7 @@ from graphflow.settings import (
 )
 from graphflow.state.names import checked_name, initial_texts
 from graphflow.store.cache import RedisCache
-from graphflow.store.contract import MapProgress, Retention, RunHead, Snapshot
+from graphflow.store.contract import MapProgress, Retention, RunHead, Snapshot, Store
 from graphflow.values import value_text
 
 logger = logging.getLogger(__name__)
@@ -55,13 +60,13 @@ class Agent(GraphBuilder):
     """A graph of nodes over one store. One agent runs many tasks at once: nothing about a run lives on it.
 
     `max_concurrent_tasks` module runs at a time (default 100, or as many as a node's `max_concurrency` asks for) and
-    `max_total_iterations` node runs (default 100 + 10 per node) limit each run, `deadline` its seconds from start to end.
-    With `auto_snapshot` every node that does not say otherwise keeps a snapshot of the run when it has succeeded or failed;
-    the last 10 of a run are kept. `lease_seconds` is how long a run stays with a process that does not answer before
-    another may take it over (0.05 to 3,600); `stall_seconds`, by default 30 or as long as a lease, how long a run may stand
-    still before its driving is broken off. A complete run is kept in the store
-    for `keep_complete_seconds` (7 days) after its end, any other for `keep_other_seconds` (30 days); 0 keeps it for
-    ever.
+    `max_total_iterations` node runs (default 100 + 10 per node; counted anew when something is taken from outside) limit
+    each run, `deadline` its seconds from start to end. With `auto_snapshot` every node that does not say otherwise keeps a
+    snapshot of the run when it has succeeded or failed; the last 10 of a run are kept. `lease_seconds` is how long a run
+    stays with a process that does not answer before another may take it over (0.05 to 3,600); `stall_seconds`, by default
+    30 or as long as a lease, how long a run may stand still before its driving is broken off. A complete run is kept in
+    the store for `keep_complete_seconds` (7 days) after its end, any other for `keep_other_seconds` (30 days); 0 keeps
+    it for ever.
     """
 
     def __init__(
@@ -78,7 +83,9 @@ class Agent(GraphBuilder):
         stall_seconds: float | None = None,
         keep_complete_seconds: float = KEEP_COMPLETE_SECONDS,
         keep_other_seconds: float = KEEP_OTHER_SECONDS,
+        **unknown: Never,
     ) -> None:
+        refuse_unknown("Agent", unknown, Agent.__init__.__kwdefaults__ or ())
         super().__init__()
         self.cache = cache if cache is not None else RedisCache()
         self.max_concurrent_tasks: int | None = checked(
@@ -110,7 +117,7 @@ class Agent(GraphBuilder):
 
     # Running
 
-    def compile(self, state_keys: Sequence[str] = ()) -> Plan:
+    def compile(self, state_keys: str | Sequence[str] = ()) -> Plan:
         """The graph as a plan. InvalidGraph lists everything that is wrong with it; InvalidSetting."""
         # They may have been set since the agent was made.
         checked(AGENT_BOUNDS, "lease_seconds", self.lease_seconds)
@@ -118,7 +125,7 @@ class Agent(GraphBuilder):
         plan = compile_plan(
             self._nodes,
             name=self.name,
-            state_keys=state_keys,
+            state_keys=names_of(state_keys),
             max_concurrent_tasks=self.max_concurrent_tasks,
             max_total_iterations=self.max_total_iterations,
             deadline=self.deadline,
@@ -172,7 +179,7 @@ class Agent(GraphBuilder):
         self, *, limit: int | None = None, refused: Callable[[RunId, GraphflowError], None] | None = None
     ) -> list[RunResult]:
         """Resume every run of this agent that nobody drives, or the `limit` oldest; what they came to. Suspended runs to
-        which no signal was sent are left alone.
+        which no signal was sent, and none of whose waits is over its timeout, are left alone.
 
         A run is of this agent if it was started by one of the same name in the same variable of the same module, however
         that was loaded; of agents that are no variables of a module only names are compared. `refused` is called for
@@ -192,7 +199,7 @@ class Agent(GraphBuilder):
                 if identity.owner_of(head.agent, head.code) is not Owner.OURS:
                     strangers.note(identity, head)
                     return None
-                if head.status is RunStatus.SUSPENDED and not await session.store.waiting_requests(run_id):
+                if head.status is RunStatus.SUSPENDED and not await _has_news(session.store, head.id):
                     return None
                 entrance = await self._entrance_of(session, head)
                 return await self._finish(entrance, head, head.task, _Watch(), waits=False)
@@ -297,24 +304,23 @@ class Agent(GraphBuilder):
             entrance = await self._entrance_of(session, head)
             return (await entrance.finish(head)).status
 
-    async def signal(self, run_id: str, name: str, value: Any = None) -> None:
+    async def signal(self, run_id: str, name: str, value: Any = None) -> SignalSent:
         """Send a signal to a run, from any process: it answers the `wait_for_signal(name)` that has waited longest, or
-        the next one.
+        the next one. What comes back says what the run waited for, and what was meant if that was another name.
 
         It is stored; who drives the run takes it within a third of the lease. A suspended run that nobody drives goes on
-        with `resume`. RunOver, RunNotFound, UnstorableValue, ValueTooLarge.
+        with `resume`. InvalidSignal, with what is wrong in each field, if the value does not fit the schema of who waits:
+        then the run goes on waiting. RunOver, RunNotFound, UnstorableValue, ValueTooLarge.
         """
-        await self._post(
-            run_id, signal_request(checked_name("signal", name), value_text(f"signal {name}", value))
-        )
+        async with self._sessions.open() as session:
+            return await send_signal(session.store, check_run_id(run_id), name, value)
 
     async def send_message(self, run_id: str, mailbox: str, message: Any) -> None:
         """Put a message into a mailbox of a run, from any process. RunOver, RunNotFound, UnstorableValue,
         ValueTooLarge."""
         text = value_text(f"message to {mailbox}", message)
-        await self._post(run_id, message_request(checked_name("mailbox", mailbox), uuid4().hex, text))
-
-    async def _post(self, run_id: str, request: str) -> None:
+        sender = run_id if is_inside(run_id) else ""
+        request = message_request(checked_name("mailbox", mailbox), uuid4().hex, text, sender)
         async with self._sessions.open() as session:
             if not await session.store.post(check_run_id(run_id), request):
                 raise RunOver(run_id)
@@ -479,3 +485,11 @@ def _in_thread(function: Callable[[], _Result]) -> _Result:
     if errors:
         raise errors[0]
     return outcome[0]
+
+
+async def _has_news(store: Store, run_id: RunId) -> bool:
+    """Whether a suspended run has something to go on with."""
+    if await store.waiting_requests(run_id):
+        return True
+    waits = await store.waits(run_id)
+    return any(wait.deadline is not None and wait.deadline * 1000 <= now() for wait in waits)

@@ -5,13 +5,15 @@ The graph is checked as a whole when it is compiled (`planning/compile.py`), not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any, TypeVar, Unpack, overload
 
 from graphflow.graph.flow import names_of
 from graphflow.graph.functions import function_name
 from graphflow.graph.modules import END, FunctionModule, ModuleConfig, ModuleType
 from graphflow.graph.nodes import Node, NodeConfig, NodeOptions, SnapshotControl
+from graphflow.graph.noun import refuse_unknown, settings_of
 from graphflow.settings import DEFAULT_TIMEOUT_SECONDS
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -49,7 +51,7 @@ class GraphBuilder:
         *,
         name: str | None = None,
         type: ModuleType = ModuleType.EXECUTOR,
-        dependencies: Sequence[str] = (),
+        dependencies: str | Sequence[str] = (),
         start: bool | None = None,
         snapshot: SnapshotControl | None = None,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
@@ -62,7 +64,7 @@ class GraphBuilder:
         *,
         name: str | None = None,
         type: ModuleType = ModuleType.EXECUTOR,
-        dependencies: Sequence[str] = (),
+        dependencies: str | Sequence[str] = (),
         start: bool | None = None,
         snapshot: SnapshotControl | None = None,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
@@ -70,8 +72,9 @@ class GraphBuilder:
     ) -> _Function | Callable[[_Function], _Function]:
         """Make a function a node; its parameters name what it depends on. The function is returned unchanged.
 
-        `options` are the fields of `NodeConfig`, `timeout` is in seconds per attempt.
+        `options` are the fields of `NodeConfig`, `timeout` is in seconds per attempt. UnknownSetting.
         """
+        _refuse_unknown("@agent.node", self.node, options)
 
         def decorate(function: _Function) -> _Function:
             module = FunctionModule(
@@ -80,7 +83,7 @@ class GraphBuilder:
                 function=function,
                 config=ModuleConfig(timeout=timeout),
             )
-            self._add_function(module, dependencies, start, snapshot, NodeConfig(**options))
+            self._add_function(module, dependencies, start, snapshot, _config(options))
             return function
 
         return decorate if function is None else decorate(function)
@@ -98,24 +101,20 @@ class GraphBuilder:
     ) -> Callable[[_Function], _Function]:
         """Make a function flow control: it returns a name out of `to`, a list of names, END, or None to fall through.
 
-        END need not be listed; with an empty `to` the function ends the run or falls through.
+        END need not be listed; with an empty `to` the function ends the run or falls through. UnknownSetting.
         """
+
+        _refuse_unknown("@agent.decide", self.decide, options)
 
         def decorate(function: _Function) -> _Function:
             module = FunctionModule(
                 name=name or function_name(function),
                 type=ModuleType.FLOW_CONTROL,
                 function=function,
-                to=names_of(to if isinstance(to, str) else list(to)) or [END],
+                to=list(names_of(to)) or [END],
                 config=ModuleConfig(timeout=timeout),
             )
-            self._add_function(
-                module,
-                names_of(after if isinstance(after, str) else list(after)),
-                start,
-                snapshot,
-                NodeConfig(**options),
-            )
+            self._add_function(module, after, start, snapshot, _config(options))
             return function
 
         return decorate
@@ -123,7 +122,7 @@ class GraphBuilder:
     def _add_function(
         self,
         module: FunctionModule,
-        dependencies: Sequence[str],
+        dependencies: str | Sequence[str],
         start: bool | None,
         snapshot: SnapshotControl | None,
         config: NodeConfig,
@@ -133,9 +132,22 @@ class GraphBuilder:
                 name=module.name,
                 type=module.type,
                 modules=[module],
-                dependencies=list(dependencies),
+                dependencies=list(names_of(dependencies)),
                 node_config=config,
                 start=start,
                 snapshot=snapshot,
             )
         )
+
+
+def _refuse_unknown(door: str, method: Callable[..., Any], options: NodeOptions) -> None:
+    """UnknownSetting for options that are no fields of NodeConfig; the nearest may be a parameter of the method."""
+    known = set(settings_of(NodeConfig))
+    if not options.keys() <= known:
+        refuse_unknown(door, options, known | (signature(method).parameters.keys() - {"function", "options"}))
+
+
+def _config(options: NodeOptions) -> NodeConfig:
+    # A single name is one of several to NodeConfig, but not to a type checker.
+    settings: Mapping[str, Any] = options
+    return NodeConfig(**settings)

@@ -39,6 +39,8 @@ MAX_DEPTH = 90
 MAX_INT_DIGITS = 4000
 
 _TAG = "$type"
+#: What the names of graphflow's own types begin with, and those of its modules.
+_OWN_PREFIX = "graphflow."
 
 
 def encode(value: Any, key: str = "value") -> str:
@@ -195,6 +197,14 @@ def _writer_of_unregistered(value: Any) -> Callable[[Any, int], Any]:
     for base in (str, int, float, list, dict):
         if isinstance(value, base):
             return _writers[base]
+    if (own := _refusal_of_own_type(type(value))) is not None:
+        raise _Refused(value, own)
+    if inspect.isroutine(value):
+        raise _Refused(value, "a function is no value; was it meant to be called?")
+    if inspect.isawaitable(value):
+        raise _Refused(value, f"a {name} is still to be awaited; store what it gives")
+    if inspect.isgenerator(value) or inspect.isasyncgen(value):
+        raise _Refused(value, f"a {name} can be gone through once; store a list of what it yields")
     raise _Refused(value)
 
 
@@ -317,6 +327,74 @@ def _brief(exc: Exception) -> str:
     return f"{type(exc).__name__}: {exc}"
 
 
+# For those who read stored data in a way of their own.
+
+TAG = _TAG
+
+
+def stored_data(text: str, key: str = "value") -> Any:
+    """The JSON data of a text, its tags as they are. CorruptState."""
+    return _parsed(text, key)
+
+
+def rebuilt(data: Any, key: str = "value") -> Any:
+    """The value of JSON data with tags, which it uses up. UnknownType, CorruptState."""
+    return _rebuilt(data, key)
+
+
+def registered_type(name: str) -> type | None:
+    """The class that values with this tag have; None if there is none."""
+    stored = _by_name.get(name)
+    return None if stored is None else stored.cls
+
+
+def is_plain(value: Any) -> bool:
+    """Whether the value is JSON data of exact built-in types, which comes back as it is."""
+    return _is_plain(value)
+
+
+def is_built_in(cls: type) -> bool:
+    """Whether the class can be stored without being registered, under a tag of its own."""
+    return cls.__name__ in _BUILT_IN and _BUILT_IN[cls.__name__].cls is cls
+
+
+def refusal_of_type(cls: type) -> str | None:
+    """Why no value of the class can be stored, with the way out; None if one can, if it is of a subclass."""
+    if cls in _writers:
+        return None
+    try:
+        if any(issubclass(stored, cls) for stored in _writers) or _is_stored_as_base(cls):
+            return None
+        origin = getattr(cls, "__pydantic_generic_metadata__", {}).get("origin")
+        if origin in _writers:
+            return None
+    except TypeError:
+        return None  # nobody can say what its subclasses are
+    name = cls.__name__
+    if issubclass(cls, (Secret, SecretStr, SecretBytes)):
+        return f"a {name} is secret, and state is readable; store a reference to it"
+    if issubclass(cls, tuple):
+        return f"{name} is a namedtuple, which cannot be stored; return a tuple, a dict or a dataclass"
+    if (own := _refusal_of_own_type(cls)) is not None:
+        return own
+    if issubclass(cls, Enum | BaseModel) or dataclasses.is_dataclass(cls):
+        return f"{name} is not registered, so none can be stored; write @register_type above class {name}"
+    return f"{name} is neither JSON nor a type that can be registered; convert it"
+
+
+def _refusal_of_own_type(cls: type) -> str | None:
+    """Why a type of graphflow's that is not registered is not stored; None if it is none of them."""
+    if not cls.__module__.startswith(_OWN_PREFIX):
+        return None
+    name = cls.__name__
+    return f"{name} is graphflow's own and holds more than values; store what you need of it, such as its status or result"
+
+
+def _is_stored_as_base(cls: type) -> bool:
+    is_other = issubclass(cls, Enum | BaseModel)
+    return not is_other and issubclass(cls, str | int | float | list | dict)
+
+
 # What is registered.
 
 
@@ -347,6 +425,10 @@ def _stored_type(cls: type, name: str) -> _StoredType:
 def _check_name_is_free(stored: _StoredType) -> None:
     if not stored.name or stored.name in {"dict", *_BUILT_IN}:
         raise InvalidName("type", stored.name, "the codec itself uses it; choose register_type(name=...)")
+    if stored.name.startswith(_OWN_PREFIX) and not stored.cls.__module__.startswith(_OWN_PREFIX):
+        raise InvalidName(
+            "type", stored.name, "graphflow's own types are called so; choose register_type(name=...)"
+        )
     other = _by_name.get(stored.name, stored).cls
     if (other.__module__, other.__qualname__) != (stored.cls.__module__, stored.cls.__qualname__):
         taken = f"{other.__module__}.{other.__qualname__} has that name"

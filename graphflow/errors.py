@@ -2,6 +2,7 @@
 
 GraphflowError
 ├── InvalidGraph            the graph cannot be compiled; every problem in one error
+│   └── UnknownSetting      a keyword that a node, module, task or agent does not have; also a TypeError
 ├── RunsOnImport            code that is loaded for its agent runs it at once
 ├── InvalidName             a run, node, type or prefix has a name that cannot be used
 ├── InvalidSetting          a number that a setting cannot be
@@ -15,8 +16,9 @@ GraphflowError
 │   ├── ValueTooLarge       over max_value_bytes
 │   ├── TransactionTooLarge over max_transaction_bytes
 │   ├── WrongType           append to what is no list, increment of what is no number
+│   ├── NoItems             the source of a map holds something else
 │   ├── NoMessage           none came in time; also a TimeoutError
-│   ├── InvalidSignal       what came does not fit the schema asked for; also a NonRetryableException
+│   ├── NoSignal            nobody answered in time; also a TimeoutError
 │   ├── TransactionClosed   the module run that owned this cache has ended
 │   └── OutsideRun          state asked for where no run is
 ├── RunError                about one run
@@ -29,6 +31,7 @@ GraphflowError
 │   ├── AgentMismatch       this run belongs to another agent
 │   ├── PlanMismatch        this run was started with another graph
 │   ├── RunOver             the run has ended: nothing can be sent to it, nobody drives it
+│   ├── InvalidSignal       what was to be sent does not fit the schema; also a NonRetryableException
 │   ├── LeaseHeld           another process drives the run
 │   ├── LeaseLost           another process took the run over
 │   ├── RunStalled          nothing of the run went on, and nothing said why
@@ -51,6 +54,7 @@ GraphflowError
 ├── WaitsInVain             a test waits for what nothing will bring about; see graphflow.testing
 ├── PlaceNotPassed          a test was to crash where nothing has come by; see graphflow.testing
 └── NonRetryableException   raised by a module: fail at once, do not try again
+    └── AnswerRefused       raised by a module: drop the answer, and wait for another
 """
 
 from __future__ import annotations
@@ -78,6 +82,14 @@ class InvalidGraph(GraphflowError):
         super().__init__(
             f"the graph has {count}:\n" + "\n".join(f"  - {problem}" for problem in self.problems)
         )
+
+
+class UnknownSetting(InvalidGraph, TypeError):
+    """A node, module, decision, task or agent was given settings that it does not have: a sentence for each in `problems`."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(problems)
+        self.args = ("\n".join(self.problems),)
 
 
 class RunsOnImport(GraphflowError):
@@ -216,12 +228,28 @@ class WrongType(StateError):
         super().__init__(f"cannot {operation} {key!r}: it holds {found}, {operation} needs {wanted}")
 
 
+class NoItems(StateError):
+    """The source of a map, a node's result or a state key, is no list of items."""
+
+    def __init__(self, source: str, found: str, advice: str) -> None:
+        self.source = source
+        super().__init__(f"map_over={source!r} holds {found}, not a list of items; {advice}")
+
+
 class NoMessage(StateError, TimeoutError):
     """No message came within the timeout, in seconds."""
 
     def __init__(self, mailboxes: Sequence[str], timeout: float) -> None:
         self.mailboxes = tuple(mailboxes)
         super().__init__(f"no message in {' or '.join(map(repr, mailboxes))} within timeout={timeout:g} s")
+
+
+class NoSignal(StateError, TimeoutError):
+    """Nobody answered within the timeout, in seconds from the first wait."""
+
+    def __init__(self, signal: str, timeout: float) -> None:
+        self.signal = signal
+        super().__init__(f"no signal {signal!r} within timeout={timeout:g} s")
 
 
 class TransactionClosed(StateError):
@@ -593,13 +621,25 @@ class NonRetryableException(GraphflowError):
     """Raise this in a module when another attempt cannot help: the node fails at once."""
 
 
-class InvalidSignal(StateError, NonRetryableException):
-    """A signal's value does not fit the schema that its receiver asks for: another attempt would get the same one."""
+class AnswerRefused(NonRetryableException):
+    """Raise this in a module that does not accept the answer which `wait_for_signal` has given it last.
 
-    def __init__(self, signal: str, schema: str, problems: str) -> None:
+    The answer is dropped, the reason is shown to whoever is to answer, no attempt is used, and the module run waits again.
+    In a module run that has taken no answer it is a failure.
+    """
+
+
+class InvalidSignal(RunError, NonRetryableException):
+    """A signal was not sent, for it does not fit the schema of who waits for it. `problems` says so for each field."""
+
+    def __init__(self, run_id: str, signal: str, node: str, problems: Sequence[str]) -> None:
         self.signal = signal
+        self.node = node
+        self.problems = tuple(problems)
         super().__init__(
-            f"signal {signal!r} does not fit {schema}: {problems}; send a value that fits to a new run"
+            run_id,
+            f"signal {signal!r} does not fit what {node!r} waits for: {'; '.join(self.problems)}; it was not sent and run "
+            f"{run_id} goes on waiting: send a value that fits, `graphflow show {run_id}` shows the schema",
         )
 
 

@@ -104,6 +104,25 @@ class SignalAwaited(NodeEvent):
 
 
 @dataclass(slots=True, kw_only=True)
+class SignalRefused(NodeEvent):
+    """A module run has not accepted the answer that it was given: it waits again."""
+
+    signal: str
+    reason: str
+    #: Index of a map's item; empty for a module run.
+    item: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class SignalOverdue(NodeEvent):
+    """The timeout of a wait for a signal has ended: the module run starts again, and `wait_for_signal` raises."""
+
+    signal: str
+    #: Index of a map's item; empty for a module run.
+    item: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
 class DecisionFired(NodeEvent):
     #: Names of the chosen nodes, separated by blanks; END among them.
     chosen: str
@@ -182,6 +201,8 @@ KINDS: dict[str, type[Event]] = {
         RunSuspended,
         SignalArrived,
         SignalAwaited,
+        SignalRefused,
+        SignalOverdue,
         NodeStarted,
         NodeSucceeded,
         NodeFailed,

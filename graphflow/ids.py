@@ -10,6 +10,7 @@ import random
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from typing import NewType, Protocol, TypeVar, cast
 
 from graphflow.errors import InvalidName
@@ -42,6 +43,9 @@ item_number = cast("Callable[[str], ItemNumber]", int)
 
 #: What run ids and node names consist of. No braces: they mark the hash tag in Redis keys.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+
+#: How many names a message lists when none is similar.
+NAMES_SHOWN = 5
 
 #: Base 32 without the look-alikes i, l, o and u (Crockford's set, in lower case).
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -83,3 +87,14 @@ def _safe_stem(stem: str) -> str:
 def _base32(number: int) -> str:
     """The last four base 32 digits (20 bits) of `number`."""
     return "".join(ALPHABET[(number >> shift) & 31] for shift in (15, 10, 5, 0))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: what it may have meant."""
+    known = sorted(known)
+    if close := get_close_matches(name, known, n=2):
+        return f"; did you mean {' or '.join(map(repr, close))}?"
+    if not known:
+        return ""
+    more = ", ..." if len(known) > NAMES_SHOWN else ""
+    return f"; there are {', '.join(map(repr, known[:NAMES_SHOWN]))}{more}"

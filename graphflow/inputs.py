@@ -122,10 +122,25 @@ class MessagesSent:
 
 @dataclass(frozen=True, slots=True)
 class SignalAwaited:
-    """A module run has come to where it waits for a signal, and has ended there."""
+    """A module run has come to where it waits for a signal, and has ended there; or it has refused the answer."""
 
     place: Place
     signal: str
+    field: str
+    #: As in `Wait`.
+    question: str = ""
+    schema: str = ""
+    #: Seconds from the first wait to the end of its patience.
+    timeout: float | None = None
+    #: Why the answer that it was given is dropped; None if there was none.
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignalOverdue:
+    """The patience of a wait has ended."""
+
+    place: Place
     field: str
 
 
@@ -136,6 +151,8 @@ class SignalArrived:
     signal: str
     #: Its value as JSON text.
     text: str
+    #: A module of the run has sent it.
+    is_own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +186,7 @@ Input = (
     | MessagesSent
     | SignalAwaited
     | SignalArrived
+    | SignalOverdue
     | Crashed
     | GraphChanged
     | Stop

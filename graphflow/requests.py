@@ -24,14 +24,16 @@ def graph_changed_request(changes: Sequence[str]) -> str:
     return _text("graph_changed", changes=list(changes))
 
 
-def signal_request(name: str, text: str) -> str:
-    """Go on where this signal is waited for; `text` is its value as JSON."""
-    return _text("signal", name=name, value=text)
+def signal_request(name: str, text: str, *, is_own: bool = False) -> str:
+    """Go on where this signal is waited for; `text` is its value as JSON. `is_own` if the run itself sends it."""
+    return _text("signal", name=name, value=text, **({"own": True} if is_own else {}))
 
 
-def message_request(mailbox: str, message_id: str, text: str) -> str:
-    """Put a message into a mailbox; `text` is its value as JSON."""
-    return _text("message", mailbox=mailbox, id=message_id, value=text)
+def message_request(mailbox: str, message_id: str, text: str, sender: str = "") -> str:
+    """Put a message into a mailbox; `text` is its value as JSON, `sender` the run if that sends it itself."""
+    return _text(
+        "message", mailbox=mailbox, id=message_id, value=text, **({"from": sender} if sender else {})
+    )
 
 
 def input_from_request(text: str) -> Input | None:
@@ -44,9 +46,10 @@ def input_from_request(text: str) -> Input | None:
             case "graph_changed":
                 return GraphChanged(tuple(map(str, request["changes"])))
             case "signal":
-                return SignalArrived(str(request["name"]), _json(request["value"]))
+                is_own = bool(request.get("own"))
+                return SignalArrived(str(request["name"]), _json(request["value"]), is_own)
             case "message":
-                text = message_text(str(request["id"]), "", _json(request["value"]))
+                text = message_text(str(request["id"]), str(request.get("from", "")), _json(request["value"]))
                 return MessagesSent([Message(str(request["mailbox"]), text)])
     except UNREADABLE:
         pass

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphflow.codec import decode
+from graphflow.codec import decode, register_type
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import ItemNumber
 from graphflow.planning.plan import Plan, PlanNode
-from graphflow.rules.explain import explain
-from graphflow.run import Failure, NodeState, NodeStatus, Run
+from graphflow.rules.explain import asked, explain
+from graphflow.run import Cause, Failure, NodeState, NodeStatus, Run
 
 
 class _Record:
@@ -24,6 +24,7 @@ class _Record:
             raise KeyError(name) from None
 
 
+@register_type(name="graphflow.RunFailure")
 @dataclass(frozen=True)
 class RunFailure(_Record):
     """Something that failed for good: a node, or one item of a map node."""
@@ -36,6 +37,8 @@ class RunFailure(_Record):
     attempts: int
     #: Truncated text of the traceback, without the engine's frames.
     traceback: str = ""
+    #: The exceptions behind it, each before those behind itself: members of a group, causes, contexts.
+    causes: tuple[Cause, ...] = ()
 
     def __str__(self) -> str:
         place = self.node if self.item is None else f"{self.node} item {self.item}"
@@ -43,6 +46,11 @@ class RunFailure(_Record):
         return f"{place} failed{times}: {self.error}"
 
 
+def run_failure(node: str, item: int | None, failure: Failure, attempts: int) -> RunFailure:
+    return RunFailure(node, item, failure.summary, attempts, failure.traceback, failure.causes)
+
+
+@register_type(name="graphflow.ModuleResult")
 @dataclass(frozen=True)
 class ModuleResult(_Record):
     """What one module of a node came to."""
@@ -53,6 +61,7 @@ class ModuleResult(_Record):
     error: str | None
 
 
+@register_type(name="graphflow.NodeResult")
 @dataclass(frozen=True)
 class NodeResult(_Record):
     """What one node came to in its last visit. Times are seconds since 1970, 0 where there is none."""
@@ -226,10 +235,9 @@ def _failures(
     for node in plan.nodes:
         state = run.nodes[node.index]
         for item, failure, attempts in failed_items.get(node.name, []):
-            found.append(RunFailure(node.name, item, failure.summary, attempts, failure.traceback))
+            found.append(run_failure(node.name, item, failure, attempts))
         if state.status is NodeStatus.FAILED and state.failure is not None:
-            failure = state.failure
-            found.append(RunFailure(node.name, None, failure.summary, state.attempts, failure.traceback))
+            found.append(run_failure(node.name, None, state.failure, state.attempts))
     return found
 
 
@@ -250,7 +258,7 @@ def _what_it_waits_for(plan: Plan, run: Run) -> str:
     item = "" if place.item is None else f" item {place.item}"
     others = f" ({len(run.waits) - 1} more wait)" if len(run.waits) > 1 else ""
     return (
-        f"{node}{item} waits for the signal {wait.signal!r}{others}; send it with: graphflow signal {run.id} "
+        f"{node}{item} waits for the signal {wait.signal!r}{asked(wait)}{others}; send it with: graphflow signal {run.id} "
         f"{wait.signal} JSON, or await agent.signal({run.id!r}, {wait.signal!r}, value) and agent.resume({run.id!r})"
     )
 

@@ -6,18 +6,21 @@ items or results. What comes in is in `inputs.py`, what changes because of it in
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
+from graphflow.codec import register_type
+from graphflow.errors import UNREADABLE
 from graphflow.graph.tasks import RunStatus, Task
 
 if TYPE_CHECKING:
     from graphflow.ids import ItemNumber, ModuleNumber, NodeNumber, RunId
 
 
+@register_type(name="graphflow.NodeStatus")
 class NodeStatus(StrEnum):
     """Ready, running and waiting are the active ones."""
 
@@ -38,6 +41,37 @@ class NodeStatus(StrEnum):
 ACTIVE_STATUSES = (NodeStatus.RUNNING, NodeStatus.READY, NodeStatus.WAITING)
 
 
+@register_type(name="graphflow.Cause")
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """An exception behind a failure, as plain data."""
+
+    #: What it is to the exception above it: a "member" of that group, the "cause" that was named with `raise ... from`,
+    #: the "context" that was being handled. "ending": what a body raised when its time was up.
+    relation: str
+    type: str
+    #: What it says, with its notes.
+    message: str
+    #: How far it is below the failure, 1 directly: it belongs to the next one before it that is less deep.
+    depth: int = 1
+    #: Truncated text of the traceback, without the engine's frames.
+    traceback: str = ""
+
+    @property
+    def summary(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What handlers and programs are told of it, as JSON data."""
+        return {
+            "relation": self.relation,
+            "type": self.type,
+            "message": self.message,
+            "depth": self.depth,
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why a module run failed, as plain data."""
@@ -47,10 +81,24 @@ class Failure:
     #: Truncated text of the traceback; empty where there is none.
     traceback: str = ""
     retryable: bool = True
+    #: The exceptions behind it, each before those behind itself.
+    causes: tuple[Cause, ...] = ()
 
     @property
     def summary(self) -> str:
-        return f"{self.type}: {self.message}" if self.message else self.type
+        """Type and message; of a group with its first member that is none, which says more than how many there are."""
+        text = f"{self.type}: {self.message}" if self.message else self.type
+        first = self._first_member
+        return text if first is None else f"{text}, first {first.summary}"
+
+    @property
+    def _first_member(self) -> Cause | None:
+        found: Cause | None = None
+        for cause in self.causes:
+            if cause.relation != "member" or cause.depth != (found.depth if found else 0) + 1:
+                break
+            found = cause
+        return found
 
 
 @dataclass(slots=True)
@@ -166,6 +214,73 @@ class Wait:
     field: str
     #: Revision since which it waits: who has waited longest is answered first.
     since: int
+    #: What whoever is to answer is asked; empty if nothing is.
+    question: str = ""
+    #: The JSON Schema that an answer has to fit, as text; empty if any will do.
+    schema: str = ""
+    #: When its patience ends, in ms since 1970; 0 for never.
+    deadline: float = 0
+    #: Why the last answer was refused; empty if none was.
+    refused: str = ""
+
+    @property
+    def beginning(self) -> str:
+        """Since when it waits and until when, as it is remembered while an answer is tried: if that is refused, the
+        wait goes on from there."""
+        return _beginning(self.since, self.deadline)
+
+    def going_on_from(self, beginning: str) -> Wait:
+        """The same wait as one that began earlier."""
+        earlier = from_json(beginning)
+        deadline = float(earlier["deadline"] or self.deadline) if self.deadline else 0
+        return replace(self, since=int(earlier["since"]), deadline=deadline)
+
+
+def _beginning(since: int, deadline: float) -> str:
+    return to_json({"since": since, "deadline": deadline}).decode()
+
+
+def timeless(beginning: str) -> str:
+    """The beginning of a wait whose patience begins when it is waited for again."""
+    return _beginning(from_json(beginning)["since"], 0)
+
+
+def beginning_field(field: str) -> str:
+    """Where a wait's beginning is remembered, by the field of its answer."""
+    return f"wait:{field.removeprefix('signal:')}"
+
+
+def overdue_field(field: str) -> str:
+    """Where it is remembered that a wait's patience has ended, by the field of its answer."""
+    return f"timeout:{field.removeprefix('signal:')}"
+
+
+def is_beginning_field(field: str) -> bool:
+    return field.startswith("wait:")
+
+
+def is_overdue_field(field: str) -> bool:
+    return field.startswith("timeout:")
+
+
+def answer_field(field: str) -> str:
+    """The field of the answer to a wait, by another field of what is remembered of the wait."""
+    return f"signal:{field.split(':', 1)[1]}"
+
+
+#: How the value of a signal begins that the run has sent to itself. No registered type is called so.
+_OWN = '{"$type":"graphflow.own","value":'
+
+
+def own_signal_text(text: str) -> str:
+    """The value of a signal marked as one that the run has sent to itself."""
+    return f"{_OWN}{text}}}"
+
+
+def told_apart(text: str) -> tuple[str, bool]:
+    """The value of a signal, and whether the run has sent it to itself."""
+    is_own = text.startswith(_OWN)
+    return text[len(_OWN) : -1] if is_own else text, is_own
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +298,14 @@ class Message:
 def message_text(message_id: str, sender: str, value_text: str) -> str:
     """A message as mailboxes hold it. `message_id` tells a receiver whether it has seen the message before."""
     return f'{{"id":{to_json(message_id).decode()},"from":{to_json(sender).decode()},"value":{value_text}}}'
+
+
+def is_from_outside(message: str) -> bool:
+    """Whether no module of the run has sent the message with this text."""
+    try:
+        return not from_json(message)["from"]
+    except UNREADABLE:
+        return False
 
 
 @dataclass(slots=True)
@@ -257,7 +380,7 @@ class Run:
     active: int = 0
     #: Bit mask of the nodes that have not been considered since something that they await settled.
     fresh: int = 0
-    #: Node runs so far, flow control not counted.
+    #: Node runs since something was last taken from outside; flow control is not counted (rule 9).
     iterations: int = 0
     #: Processes that drove the run and died, and how many of these deaths have been taken into account.
     deaths: int = 0
@@ -270,7 +393,7 @@ class Run:
     started: float = 0
     finished: float = 0
     #: Values decoded for expressions: key -> (text, value). A memo, no state.
-    plain: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    seen: dict[str, tuple[str, Any]] = field(default_factory=dict)
     #: Whether conditions hold: expression text -> (texts that it read, answer). A memo, no state.
     evaluated: dict[str, tuple[tuple[str | None, ...], bool]] = field(default_factory=dict)
 

@@ -54,8 +54,8 @@ class Transition:
     nodes: dict[NodeNumber, NodeState] = field(default_factory=dict)
     state: dict[str, str | None] = field(default_factory=dict)
     maps: dict[NodeNumber, MapChange] = field(default_factory=dict)
-    #: What is remembered besides; None forgets all of a place.
-    steps: dict[Place, dict[str, str] | None] = field(default_factory=dict)
+    #: What is remembered besides; None forgets all of a place, or one field of it.
+    steps: dict[Place, dict[str, str | None] | None] = field(default_factory=dict)
     #: Who waits for a signal now; None for who does not any more.
     waits: dict[Place, Wait | None] = field(default_factory=dict)
     #: Signals kept, by name; none left for a name that is not waited for any more.

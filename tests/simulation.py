@@ -292,9 +292,9 @@ class Simulation:
 
     def _check(self, before: Run, outcome: Input, transition: Transition) -> None:
         """`advance` leaves the run as it is, is a function of its arguments, and `apply` is one of its own."""
-        before.plain, before.evaluated = self.run.plain, self.run.evaluated
+        before.seen, before.evaluated = self.run.seen, self.run.evaluated
         assert before == self.run
-        before.plain, before.evaluated = {}, {}
+        before.seen, before.evaluated = {}, {}
         assert advance(self.plan, before, outcome, self._now, 0.5) == transition
         twin = copy.deepcopy(before)
         apply(before, transition, self.plan)

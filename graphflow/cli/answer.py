@@ -17,13 +17,11 @@ from graphflow.cli.resume import ResumeRequest, resume_run
 from graphflow.cli.run import start_logging
 from graphflow.cli.signals import Interruptions
 from graphflow.cli.stored import Looker, looking_at, store_with_run
-from graphflow.errors import RunOver
+from graphflow.entrance import signalling
 from graphflow.ids import RunId
-from graphflow.requests import signal_request
 from graphflow.server.address import Address
 from graphflow.settings import DEFAULT_DRAIN_SECONDS
 from graphflow.state.names import checked_name
-from graphflow.values import value_text
 
 #: Seconds between two looks at a run whose driver is to take the signal.
 LOOK_SECONDS = 0.1
@@ -47,15 +45,16 @@ class SignalRequest:
 
 
 def send_signal(request: SignalRequest) -> int:
-    """Send it and go on with a run that nobody drives, to its next wait or its end; the exit code. RunNotFound, RunOver."""
+    """Send it and go on with a run that nobody drives, to its next wait or its end; the exit code. RunNotFound, RunOver,
+    InvalidSignal."""
     start_logging(verbose=request.verbose)
-    value, name = _value_of(request.value), checked_name("signal", request.name)
-    text = signal_request(name, value_text(f"signal {name}", value))
+    value = _value_of(request.value)
+    checked_name("signal", request.name)
     address, face = store_with_run(request.reference, request.url), Face(to_stderr=request.as_json)
     with Interruptions() as interruptions:
         try:
             run_id, is_taken = interruptions.run(
-                _send(request, text, address, prefix_of(request.agent), face)
+                _send(request, value, address, prefix_of(request.agent), face)
             )
         except Interrupted as interrupted:
             face.say("no longer waiting; a signal that was sent stands")
@@ -84,14 +83,15 @@ def _value_of(text: str) -> Any:
 
 
 async def _send(
-    request: SignalRequest, text: str, address: Address, prefix: str | None, face: Face
+    request: SignalRequest, value: Any, address: Address, prefix: str | None, face: Face
 ) -> tuple[RunId, bool]:
     """The run, and whether somebody has taken the signal."""
     async with looking_at(address, prefix) as looker:
         head = await looker.head(request.reference)
-        if not await looker.store.post(head.id, text):
-            raise RunOver(head.id)
+        sent = await signalling.send_signal(looker.store, head.id, request.name, value)
         face.say(f"run {head.id}: signal {request.name} is stored")
+        if sent.warning:
+            face.say(sent.warning)
         return head.id, not request.only_store and await _is_taken(looker, head.id, face)
 
 

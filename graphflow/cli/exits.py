@@ -26,6 +26,7 @@ from graphflow.errors import (
     InvalidGraph,
     InvalidName,
     InvalidSetting,
+    InvalidSignal,
     PlanMismatch,
     RunComplete,
     RunNotFound,
@@ -145,6 +146,7 @@ def exit_code(error: GraphflowError) -> int:
             | InvalidGraph()
             | InvalidName()
             | InvalidSetting()
+            | InvalidSignal()
             | TaskMismatch()
             | AgentMismatch()
             | PlanMismatch()

@@ -35,6 +35,14 @@ PLAIN_WIDTH = 200
 #: Seconds to the first plain progress line; each later one waits for half the time that has passed.
 FIRST_LINE_SECONDS = 2.0
 
+#: What an exception is to the one above it, for people.
+_RELATIONS = {
+    "member": "member",
+    "cause": "caused by",
+    "context": "while handling",
+    "ending": "when its time was up it raised",
+}
+
 _COLOURS = {
     "succeeded": "green",
     "complete": "green",
@@ -127,10 +135,17 @@ class Face:
         """Each with the last frame of the user's code; `more` says where those that are not shown are."""
         for failure in failures[:FAILURES_SHOWN]:
             self.say(str(failure))
-            if frame := last_user_frame(failure.traceback):
-                self.say(f"  {frame}")
+            self._frame(failure.traceback, "  ")
+            for cause in failure.causes:
+                indent = "  " * cause.depth
+                self.say(f"{indent}{_RELATIONS.get(cause.relation, cause.relation)} {cause.summary}")
+                self._frame(cause.traceback, f"{indent}  ")
         if more:
             self.say(more)
+
+    def _frame(self, traceback: str, indent: str) -> None:
+        if frame := last_user_frame(traceback):
+            self.say(f"{indent}{frame}")
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Callable[[str], None]]:

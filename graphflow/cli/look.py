@@ -15,12 +15,16 @@ from graphflow.cli.redis_lines import lines_for_run
 from graphflow.cli.run import start_logging
 from graphflow.cli.stored import Looker, StoredNode, looking_at, store_with_run
 from graphflow.graph.tasks import RunStatus
+from graphflow.ids import RunId
 from graphflow.result import RunFailure
 from graphflow.rules.explain import explain
 from graphflow.server.address import Address
 from graphflow.server.owner import is_gone
-from graphflow.store.contract import MapProgress, RunHead
+from graphflow.store.contract import MapProgress, RunHead, SignalWait
 from graphflow.store.opening import address_of, is_there
+
+#: Waits for signals that `show` tells in full.
+WAITS_SHOWN = 5
 
 
 def list_runs(count: int, *, url: str | None) -> None:
@@ -41,6 +45,20 @@ def list_runs(count: int, *, url: str | None) -> None:
         for head in heads
     ]
     face.table(["RUN", "STATUS", "PROGRESS", "STARTED", "OWNER"], rows)
+
+
+def list_waiting(count: int, *, url: str | None) -> None:
+    """What runs wait for from outside, the run created last first."""
+    start_logging(verbose=False)
+    face, address = Face(), address_of(url)
+    found = asyncio.run(_waiting(address, count)) if is_there(address) else []
+    if not found:
+        face.say(f"no run in {address.masked} waits for a signal")
+        return
+    rows = [
+        [run_id, wait.place, wait.signal, wait.question, _until(wait), wait.refused] for run_id, wait in found
+    ]
+    face.table(["RUN", "NODE", "SIGNAL", "QUESTION", "UNTIL", "REFUSED"], rows)
 
 
 def show_run(reference: str, *, url: str | None) -> None:
@@ -66,13 +84,28 @@ async def _recent(address: Address, count: int) -> list[RunHead]:
         return await looker.store.recent(count)
 
 
+async def _waiting(address: Address, count: int) -> list[tuple[RunId, SignalWait]]:
+    """The waits of up to `count` runs."""
+    found: list[tuple[RunId, SignalWait]] = []
+    async with looking_at(address) as looker:
+        for run_id in reversed(await looker.store.open_runs()):
+            if waits := await looker.store.waits(run_id):
+                found += [(run_id, wait) for wait in waits]
+                count -= 1
+            if not count:
+                break
+    return found
+
+
 async def _show_run(reference: str, address: Address, face: Face) -> None:
     async with looking_at(address) as looker:
         head = await looker.head(reference)
         nodes = await looker.nodes(head.id)
         failures = await _failures(looker, head, nodes)
         maps = await looker.store.map_progress(head.id)
+        waits = await looker.store.waits(head.id)
     _show_head(head, face)
+    _show_waits(waits, face)
     face.say()
     face.nodes([node.row for node in nodes])
     if begun := {name: progress for name, progress in maps.items() if progress != MapProgress()}:
@@ -113,6 +146,32 @@ def _show_head(head: RunHead, face: Face) -> None:
         face.say(f"it goes on with: graphflow signal {head.id} NAME JSON")
     else:
         face.say(f"nobody drives it; go on with: graphflow resume {head.id}")
+
+
+def _show_waits(waits: Sequence[SignalWait], face: Face) -> None:
+    """Those of which there is more to say than their names."""
+    told = [(wait, told) for wait in waits if (told := _told(wait))]
+    for wait, lines in told[:WAITS_SHOWN]:
+        face.say()
+        face.field("waits", f"{wait.place} for signal {wait.signal}")
+        for name, text in lines.items():
+            face.field(name, text)
+    if len(told) > WAITS_SHOWN:
+        face.say(f"and {len(told) - WAITS_SHOWN} more wait; all: graphflow list --waiting")
+
+
+def _told(wait: SignalWait) -> dict[str, str]:
+    found = {
+        "question": wait.question,
+        "schema": wait.schema,
+        "until": _until(wait),
+        "refused": wait.refused,
+    }
+    return {name: text for name, text in found.items() if text}
+
+
+def _until(wait: SignalWait) -> str:
+    return "" if wait.deadline is None else _time_text(wait.deadline * 1000)
 
 
 async def _show_redis(reference: str, address: Address, face: Face) -> None:

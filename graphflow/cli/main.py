@@ -232,12 +232,18 @@ def list_runs(
     count: Annotated[
         int, typer.Option("--count", "-n", callback=_within("--count"), help="How many runs to list.")
     ] = 20,
+    waiting: Annotated[
+        bool, typer.Option("--waiting", help="List what runs wait for: signals, with their questions.")
+    ] = False,
     url: Url = None,
 ) -> None:
     """List the runs created last, the latest first."""
-    from graphflow.cli.look import list_runs
+    from graphflow.cli.look import list_runs, list_waiting
 
-    list_runs(count, url=url)
+    if waiting:
+        list_waiting(count, url=url)
+    else:
+        list_runs(count, url=url)
 
 
 @app.command()

@@ -199,6 +199,7 @@ def outcome_fields(outcome: RunResult) -> dict[str, Any]:
             "error": failure.error,
             "attempts": failure.attempts,
             "at": last_user_frame(failure.traceback),
+            "causes": [cause.told | {"at": last_user_frame(cause.traceback)} for cause in failure.causes],
         }
         for failure in outcome.failures
     ]

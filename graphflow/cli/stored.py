@@ -14,7 +14,7 @@ from graphflow.clock import now
 from graphflow.errors import UNREADABLE, CorruptState, RunNotFound
 from graphflow.ids import RunId, check_run_id
 from graphflow.planning.describe import lists_results
-from graphflow.result import RunFailure
+from graphflow.result import RunFailure, run_failure
 from graphflow.run import NodeStatus
 from graphflow.server.address import Address
 from graphflow.server.connection import open_client, translate_errors
@@ -92,7 +92,7 @@ class Looker:
             indexes = sorted(map(int, await self._client.hkeys(key)))[:limit]
             texts = await self._client.hmget(key, [str(index) for index in indexes]) if indexes else []
             return [
-                RunFailure(node, index, failure.summary, attempts, failure.traceback)
+                run_failure(node, index, failure, attempts)
                 for index, text in zip(indexes, texts, strict=True)
                 for failure, attempts in [item_failure_from_text(text)]
             ]
@@ -145,8 +145,7 @@ def _stored_node(
     attempts = sum(int(count or 0) for count in counts)
     failure = None
     if status is NodeStatus.FAILED and error:
-        stored = failure_from_text(error)
-        failure = RunFailure(name, None, stored.summary, attempts, stored.traceback)
+        failure = run_failure(name, None, failure_from_text(error), attempts)
     done, failed, total = (int(records.get(field, 0)) for field in ("done", "failed", "total"))
     row = NodeRow(
         name=name,

@@ -59,6 +59,8 @@ class Attempt:
     stopping: bool = False
     #: Its time was up before it ended.
     is_overdue: bool = False
+    #: Its body raised before that; what is waited for is what that has left under way.
+    raised_in_time: bool = False
     #: It did not end when it was cancelled: what it still comes to is not looked at.
     is_abandoned: bool = False
     #: Calls for it that have not ended, wherever they are done; of one that is abandoned its task as well.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable
 from typing import Any
 
 from graphflow.engine.arguments import arguments_of
 from graphflow.engine.attempt import Attempt, CameTo
-from graphflow.engine.returned import Reading, Returned, failure_from, timed_out
+from graphflow.engine.failures import failure_from, message_of, shortened
+from graphflow.engine.returned import Reading, Returned, timed_out
+from graphflow.errors import AnswerRefused
 from graphflow.executors.executor import Executor
 from graphflow.executors.inline import watch_for_stop
 from graphflow.graph.modules import FunctionModule
@@ -63,6 +66,9 @@ class ModuleBody:
             if self._module.bindings is None:
                 return await self._module.module.process(transaction, self._semaphore)
             return await self._read_and_call(attempt, transaction)
+        except BaseException:
+            attempt.raised_in_time = not attempt.is_overdue
+            raise
         finally:
             if (calls := transaction.steps_under_way) is not None:
                 await _steps_over(attempt, calls)
@@ -73,7 +79,9 @@ class ModuleBody:
         arguments = await arguments_of(self._module.bindings or (), transaction, self._semaphore)
         if self._module.is_async:
             return await module.function(**arguments)
-        return await self._executor.in_thread(module.function, arguments, attempt.work_begins())
+        value = await self._executor.in_thread(module.function, arguments, attempt.work_begins())
+        # It may have called an async function, as a wrapper does.
+        return await value if inspect.isawaitable(value) else value
 
     def came_to(self, attempt: Attempt, value: Any) -> CameTo:
         if (awaited := _awaited(attempt)) is not None:
@@ -92,6 +100,8 @@ class ModuleBody:
             return awaited
         if isinstance(error, Overtaken | Suspended):
             return None
+        if _has_refused(attempt, error):
+            return _awaited(attempt)
         return raised(attempt, error)
 
 
@@ -103,8 +113,9 @@ def reading_of(node: PlanNode, module: ModuleNumber) -> Reading:
 
 def raised(attempt: Attempt, error: BaseException) -> Returned:
     """What an attempt came to, since its body has raised."""
-    if attempt.is_overdue and isinstance(error, asyncio.CancelledError):
-        return timed_out(attempt.timeout)
+    if _is_too_late(attempt):
+        # Whatever it has made of its cancellation, as a client's error.
+        return timed_out(attempt.timeout, error)
     return Returned(failure=failure_from(error))
 
 
@@ -120,7 +131,32 @@ async def _steps_over(attempt: Attempt, calls: Calls) -> None:
         calls.cut_off()
 
 
+def _is_too_late(attempt: Attempt) -> bool:
+    return attempt.is_overdue and not attempt.raised_in_time
+
+
+def _has_refused(attempt: Attempt, error: BaseException) -> bool:
+    """Whether the body has not accepted the answer that it was given last."""
+    refusal = _refusal(error)
+    if refusal is None or _is_too_late(attempt):
+        return False
+    assert attempt.transaction is not None
+    return attempt.transaction.refuse(message_of(refusal))
+
+
+def _refusal(error: BaseException) -> AnswerRefused | None:
+    """Why the body does not accept its answer, if that is all that it has raised."""
+    while isinstance(error, BaseExceptionGroup) and error.split(AnswerRefused)[1] is None:
+        error = error.exceptions[0]
+    return error if isinstance(error, AnswerRefused) else None
+
+
 def _awaited(attempt: Attempt) -> SignalAwaited | None:
     assert attempt.transaction is not None
     awaits = attempt.transaction.awaits
-    return None if awaits is None else SignalAwaited(attempt.place, awaits.signal, awaits.field)
+    if awaits is None:
+        return None
+    refused = None if awaits.refused is None else shortened(awaits.refused)
+    return SignalAwaited(
+        attempt.place, awaits.signal, awaits.field, awaits.question, awaits.schema, awaits.timeout, refused
+    )

@@ -22,6 +22,14 @@ from graphflow.planning.plan import Plan
 from graphflow.run import Run
 from graphflow.store.contract import HeldRun, Store
 
+#: The run of the module that this code belongs to; empty elsewhere.
+_run_around: contextvars.ContextVar[str] = contextvars.ContextVar("graphflow_run_around", default="")
+
+
+def is_inside(run_id: str) -> bool:
+    """Whether whoever calls this is a module of that run, or was started by one."""
+    return _run_around.get() == run_id
+
 
 @dataclass(slots=True)
 class Arrival:
@@ -46,6 +54,7 @@ class Drive:
         self.loop = asyncio.get_running_loop()
         #: That of whoever drives; attempts, timers and tasks get copies of it.
         self.context = contextvars.copy_context()
+        self.context.run(_run_around.set, run.id)
         self.timers = Timers(self.context)
         #: Draws how long the waits between two attempts are.
         self.random = random.Random()

@@ -6,36 +6,16 @@ plain data, so that it can go along to wherever the body runs.
 
 from __future__ import annotations
 
-import os
-import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import graphflow
-from graphflow.errors import (
-    InvalidName,
-    InvalidSetting,
-    MissingKey,
-    NonRetryableException,
-    StateError,
-    UnstorableValue,
-    ValueTooLarge,
-)
+from graphflow.engine.failures import failure_from, overdue, shortened
+from graphflow.errors import UnstorableValue, ValueTooLarge
 from graphflow.graph.flow import names_of
 from graphflow.graph.modules import END
 from graphflow.run import Failure
 from graphflow.values import value_text
-
-#: Characters of a traceback and of a message that are kept.
-TRACEBACK_CHARACTERS = 4_000
-MESSAGE_CHARACTERS = 1_000
-
-#: What another attempt cannot help: the module asked for that, or used its cache in a way that cannot be.
-_FINAL = (NonRetryableException, StateError, InvalidName, InvalidSetting)
-
-_PACKAGE = f"{Path(graphflow.__file__).parent}{os.sep}"
 
 
 @dataclass(slots=True)
@@ -47,6 +27,13 @@ class Returned:
     failure: Failure | None = None
     #: Of a batch: the texts of the items' results.
     results: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """What a sync function has given, to be awaited in the event loop: it called an async one."""
+
+    rest: Awaitable[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +119,9 @@ def unstorable(error: UnstorableValue | ValueTooLarge) -> Returned:
     return Returned(failure=Failure(type(error).__name__, str(error), retryable=False))
 
 
-def timed_out(seconds: float) -> Returned:
-    return Returned(failure=Failure("ModuleTimeout", f"no result within timeout={seconds:g} s"))
-
-
-def failure_from(error: BaseException) -> Failure:
-    """An exception as plain data; one whose own text cannot be made is still recorded."""
-    try:
-        message = str(error)
-    except BaseException as broken:
-        message = f"(its message cannot be shown: {type(broken).__name__})"
-    retryable = not isinstance(error, _FINAL) or isinstance(error, MissingKey)
-    return Failure(type(error).__name__, _shortened(message), _traceback_text(error), retryable)
+def timed_out(seconds: float, error: BaseException | None = None) -> Returned:
+    """What the attempt came to, since its time is up. `error` is what its body raised then."""
+    return Returned(failure=overdue(f"no result within timeout={seconds:g} s", error))
 
 
 def _reported_failure(value: dict[str, Any]) -> Failure:
@@ -157,20 +135,5 @@ def _reported_failure(value: dict[str, Any]) -> Failure:
     if isinstance(error, BaseException):
         return failure_from(error)
     return Failure(
-        "ModuleFailed", _shortened(str(error) if error is not None else f"status {value['status']!r}")
+        "ModuleFailed", shortened(str(error) if error is not None else f"status {value['status']!r}")
     )
-
-
-def _traceback_text(error: BaseException) -> str:
-    """The frames below the engine's own, the last ones if there are too many."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(_PACKAGE)
-    ]
-    return "".join(traceback.format_list(frames))[-TRACEBACK_CHARACTERS:]
-
-
-def _shortened(text: str) -> str:
-    text = text.encode("utf-8", "replace").decode()
-    return text if len(text) <= MESSAGE_CHARACTERS else text[: MESSAGE_CHARACTERS - 1] + "…"

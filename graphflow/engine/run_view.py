@@ -58,6 +58,12 @@ class RunView:
         index = self._plan.by_name.get(name)
         return index is not None and self._plan.nodes[index].lists_results
 
+    def was_reduced_from_nothing(self, name: str) -> bool:
+        """Whether the node is a map that had no result to reduce."""
+        node = self._plan.nodes[self._plan.by_name[name]]
+        opened = self._run.opened_map(node.index, self._run.nodes[node.index].visits)
+        return node.is_reduced and (opened is None or opened.done == 0)
+
     def has_records(self, name: str) -> bool:
         index = self._plan.by_name.get(name)
         return index is not None and self._plan.nodes[index].map is not None

@@ -31,6 +31,7 @@ from graphflow.engine.maps.driver import MapDriver
 from graphflow.engine.messages import Messages
 from graphflow.engine.returned import Returned
 from graphflow.engine.run_view import RunView
+from graphflow.engine.signals import Patience
 from graphflow.engine.slots import Slots
 from graphflow.engine.steps import Steps
 from graphflow.engine.watchdog import Watchdog
@@ -76,6 +77,7 @@ class Scheduler:
         self._steps = Steps(drive, executors[LOCAL])
         self._messages = Messages(drive, self._slots, self._line)
         self._committer = Committer(drive, self._view, self._line)
+        self._patience = Patience(drive)
         bodies = make_bodies(drive, self._view, self._steps, self._messages, executors)
         self._maps = MapDriver(drive, self._line, self._slots, self._committer, bodies)
         self._admission = Admission(drive, self._line, self._slots, bodies)
@@ -152,6 +154,7 @@ class Scheduler:
         for index in bits(run.active):
             if not self._maps.enter(index):
                 self._admission.enter_node(index)
+        self._patience.enter()
         if self._plan.deadline is not None:
             # Whoever started the run may have had another clock.
             spent = max(0.0, now() - run.started) / 1000 if run.started else 0
@@ -355,6 +358,8 @@ class Scheduler:
             self._maps.react(transition)
         if transition.sent:
             self._messages.react(transition)
+        if transition.waits:
+            self._patience.react(transition)
         for index, module in transition.ready:
             self._admission.add(index, module)
         for index, module, retry_at in transition.delayed:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from graphflow.engine.attempt import Attempt, Body, CameTo
 from graphflow.engine.cancellation import GRACE_SECONDS, STOP_SECONDS, tear_down
 from graphflow.engine.deadlines import Deadlines
 from graphflow.engine.drive import Drive
 from graphflow.engine.left_behind import LeftBehind
-from graphflow.engine.returned import timed_out
+from graphflow.engine.returned import Unfinished, timed_out
 from graphflow.engine.tasks import start_task
 from graphflow.executors.executor import Executor, Work
 from graphflow.failpoints import failpoint
+from graphflow.graph.functions import drop
 from graphflow.ids import NodeNumber
 
 logger = logging.getLogger(__name__)
@@ -144,18 +146,35 @@ class Slots:
         # A context of its own: the caller's is that of whichever attempt has just ended.
         self._launching = attempt
         name = self._names[attempt.node.index]
-        task = start_task(self._drive.loop, self._execute(attempt, body), self._drive.context, name=name)
+        task = start_task(
+            self._drive.loop, self._execute(attempt, body, body.start), self._drive.context, name=name
+        )
         self._launching = None
         if attempt in self._running:
             attempt.task = task
 
     def delegate(
-        self, attempt: Attempt, executor: Executor, call: Callable[..., CameTo], *arguments: object
+        self,
+        attempt: Attempt,
+        executor: Executor,
+        call: Callable[..., CameTo | Unfinished],
+        *arguments: object,
     ) -> None:
-        """Have the attempt, which has a slot, done by an executor: all of it is this call."""
+        """Have the attempt, which has a slot, done by an executor: all of it is this call, but for what that leaves to be
+        awaited."""
         self._begin(attempt, attempt.body.seconds)
         work = Work(call, arguments, self._names[attempt.node.index])
         executor.start(work, attempt, self._executor_ended)
+
+    def _go_on(self, attempt: Attempt, rest: Awaitable[Any]) -> None:
+        """The attempt is a task from here on, in its slot and its time."""
+        self._launching = attempt
+        name = self._names[attempt.node.index]
+        work = self._execute(attempt, attempt.body, lambda _: rest)
+        task = start_task(self._drive.loop, work, self._drive.context, name=name)
+        self._launching = None
+        if attempt in self._running:
+            attempt.task = task
 
     def _begin(self, attempt: Attempt, seconds: float | None) -> None:
         failpoint("attempt.launched")
@@ -165,10 +184,12 @@ class Slots:
         if seconds is not None:
             self._deadlines.start(attempt, seconds)
 
-    async def _execute(self, attempt: Attempt, body: Body) -> None:
+    async def _execute(
+        self, attempt: Attempt, body: Body, start: Callable[[Attempt], Awaitable[Any]]
+    ) -> None:
         came_to: CameTo = None
         try:
-            came_to = body.came_to(attempt, await body.start(attempt))
+            came_to = body.came_to(attempt, await start(attempt))
         except BaseException as error:
             if not (attempt.stopping and isinstance(error, asyncio.CancelledError)):
                 came_to = body.raised(attempt, error)
@@ -179,12 +200,22 @@ class Slots:
             failpoint("attempt.returned")
             self._ended(attempt, came_to)
 
-    def _executor_ended(self, attempt: Attempt, came_to: CameTo) -> None:
+    def _executor_ended(self, attempt: Attempt, came_to: CameTo | Unfinished) -> None:
         """The executor is done with it."""
-        if attempt in self._running:
+        if isinstance(came_to, Unfinished):
+            self._executor_left(attempt, came_to.rest)
+        elif attempt in self._running:
             self._end_delegated(attempt, came_to)
         else:
             # The clock came first: what the executor has comes too late.
+            attempt.work_ended()
+
+    def _executor_left(self, attempt: Attempt, rest: Awaitable[Any]) -> None:
+        """The executor has left this to be awaited."""
+        if attempt in self._running:
+            self._go_on(attempt, rest)
+        else:
+            drop(rest)
             attempt.work_ended()
 
     def _end_delegated(self, attempt: Attempt, came_to: CameTo) -> None:

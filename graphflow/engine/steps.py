@@ -10,9 +10,11 @@ from typing import Any
 
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.drive import Drive
+from graphflow.engine.interrupts import is_of_signal
 from graphflow.errors import GraphflowError
 from graphflow.executors.executor import Executor
 from graphflow.executors.inline import watch_for_stop
+from graphflow.executors.threads import told_by
 from graphflow.graph.functions import is_async
 from graphflow.run import Place
 from graphflow.state.view import Owner
@@ -37,8 +39,14 @@ class Steps:
         assert isinstance(owner, Attempt)
         if not is_async(function):
             function = partial(_watched, owner.is_unwanted, function)
-        result = await self._executor.execute(function, *args, ended=owner.work_begins())
-        return await result if inspect.isawaitable(result) else result
+        try:
+            result = await self._executor.execute(function, *args, ended=owner.work_begins())
+            return await result if inspect.isawaitable(result) else result
+        except (SystemExit, KeyboardInterrupt) as error:
+            if is_of_signal(error) or owner.task in (None, asyncio.current_task()):
+                raise
+            # In another task than the attempt's, as gather() makes them, it would end the event loop.
+            raise told_by(error) from error
 
     async def remembered(self, place: Place, field: str) -> str | None:
         storing = self._storing.get((place, field))

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 
 class Work(NamedTuple):
-    """A call of a sync function that sees to everything itself: it raises nothing, and what it returns is data."""
+    """A call of a sync function that sees to everything itself: it raises nothing, and what it returns is data, or holds
+    what is to be awaited in the event loop."""
 
     call: Callable[..., Any]
     arguments: tuple[Any, ...]

@@ -209,8 +209,11 @@ def _throwable(error: BaseException) -> BaseException:
     A StopIteration cannot be set on a future, so the caller would wait for ever; a GeneratorExit, thrown into the
     coroutines that wait, would close them.
     """
-    if not isinstance(error, StopIteration | GeneratorExit):
-        return error
+    return told_by(error) if isinstance(error, StopIteration | GeneratorExit) else error
+
+
+def told_by(error: BaseException) -> RuntimeError:
+    """An error that may be raised anywhere, in the place of one that may not."""
     replaced = RuntimeError(f"function raised {type(error).__name__}({error})")
     replaced.__cause__ = error
     return replaced

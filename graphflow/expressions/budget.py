@@ -7,8 +7,13 @@ second, however large the state is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from enum import Enum
 from typing import Any, Final
+from uuid import UUID
+
+from graphflow.expressions.members import EnumMember
 
 #: A step is one part of an expression, evaluated once, or what takes as long: some 100 ns.
 BASE_STEPS = 10_000
@@ -32,8 +37,11 @@ CHARACTERS_SEARCHED_PER_STEP = 16
 BITS_PER_STEP = 64
 
 #: Types of which one value holds others, and types whose values are of one size.
-NESTING = frozenset({list, dict, tuple, set})
-_FLAT = frozenset({int, float, bool, type(None)})
+NESTING = frozenset({list, dict, tuple, set, frozenset})
+_FLAT = frozenset({int, float, bool, type(None), Decimal, date, datetime, time, timedelta})
+#: Types whose comparison takes longer, and the steps of one.
+SLOW = frozenset({UUID, EnumMember})
+STEPS_PER_SLOW_COMPARISON = 4
 
 
 class _Missing(Enum):
@@ -85,9 +93,9 @@ class Evaluation:
 
     def admit(self, value: Any) -> Any:
         """Let a value of the state in. Its elements raise the budget at once, what they hold only when it runs out."""
-        if isinstance(value, (list, dict, str)):
+        if isinstance(value, (list, dict, str, bytes, tuple, set, frozenset)):
             self._roots.append(value)
-            if not isinstance(value, str):
+            if not isinstance(value, (str, bytes)):
                 self._raise(len(value))
         return value
 
@@ -118,7 +126,7 @@ class Evaluation:
         pending = [value]
         while pending:
             inner = pending.pop()
-            if isinstance(inner, str):
+            if isinstance(inner, (str, bytes)):
                 size += len(inner)
                 self.spend(1 + len(inner) // CHARACTERS_COMPARED_PER_STEP)
             elif type(inner) in NESTING:
@@ -127,6 +135,8 @@ class Evaluation:
                 for held in (inner, inner.values()) if isinstance(inner, dict) else (inner,):
                     if not _FLAT.issuperset(map(type, held)):
                         pending.extend(held)
+            elif type(inner) in SLOW:
+                self.spend(STEPS_PER_SLOW_COMPARISON)
         return size
 
     def _raise(self, elements: int, characters: int = 0) -> None:
@@ -142,22 +152,29 @@ class Evaluation:
         """Count what the values read so far hold, each container once, however often it is met."""
         pending, self._roots = self._roots, []
         # `admit` has counted the elements of the roots already.
-        known = sum(1 if isinstance(root, str) else 1 + len(root) for root in pending)
+        known = sum(1 if isinstance(root, (str, bytes)) else 1 + len(root) for root in pending)
         elements = characters = 0
         seen: set[int] = set()
         while pending and elements < known + MAX_COUNTED:
             value = pending.pop()
             elements += 1
-            if isinstance(value, str):
+            if isinstance(value, (str, bytes)):
                 characters += len(value)
-            elif isinstance(value, (list, dict)) and id(value) not in seen:
+            elif isinstance(value, (list, dict, tuple, set, frozenset)) and id(value) not in seen:
                 seen.add(id(value))
                 pending.extend(value.values() if isinstance(value, dict) else value)
         self._raise(max(elements - known, 0), characters)
 
 
 def kind(value: Any) -> str:
-    return "null" if value is None else type(value).__name__
+    """The type of a value, in the words of errors."""
+    if value is None:
+        return "null"
+    if isinstance(value, EnumMember):
+        return value.kind
+    if isinstance(value, datetime | time):
+        return f"{type(value).__name__} {'without' if value.utcoffset() is None else 'with'} a zone"
+    return type(value).__name__
 
 
 def bounded(value: Any) -> Any:
@@ -171,7 +188,7 @@ def bounded(value: Any) -> Any:
 
 def elements(evaluation: Evaluation, value: Any, cost: int = 1) -> Any:
     """The value, if it can be gone through, with `cost` steps paid for each element."""
-    if not isinstance(value, (list, dict, str, tuple, set)):
+    if not isinstance(value, (list, dict, str, tuple, set, frozenset)):
         raise Unanswerable(f"cannot go through {kind(value)}, it has no elements")
     evaluation.spend(len(value) * cost)
     return value

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphflow.expressions.budget import MISSING, Evaluation, MissingRead, Unanswerable, elements, kind
+from graphflow.expressions.literals import LiteralReading, refuse_unlike, refuse_unlike_members
 from graphflow.expressions.operations import OPERATIONS, Operation
 
 Frame = list[Any]
@@ -22,6 +23,8 @@ Target = int | list[Any]
 #: What a slot holds until its name is read.
 UNREAD = object()
 
+#: Types that a literal needs not be read as.
+_JSON = frozenset({str, int, float, bool, type(None), list, dict})
 _UNFIT = (TypeError, ValueError, ArithmeticError)
 
 
@@ -66,6 +69,8 @@ def subscript(base: Code, index: Code, lenient: bool) -> Code:
             found = MISSING
         except TypeError:
             raise Unanswerable(f"{kind(value)} has no element for an index of type {kind(key)}") from None
+        if found is MISSING and isinstance(value, dict):
+            refuse_unlike_members(frame[0], "[]", key, value)
         return _absent(lenient) if found is MISSING else found
 
     return code
@@ -77,7 +82,7 @@ def part(base: Code, lower: Code, upper: Code, step: Code) -> Code:
     def code(frame: Frame) -> Any:
         value = base(frame)
         bounds = slice(lower(frame), upper(frame), step(frame))
-        if not isinstance(value, (str, list, tuple)):
+        if not isinstance(value, (str, bytes, list, tuple)):
             raise Unanswerable(f"cannot slice {kind(value)}")
         try:
             frame[0].build(len(range(*bounds.indices(len(value)))))
@@ -128,17 +133,57 @@ def binary(sign: str, left: Code, right: Code) -> Code:
 
 def equals_literal(left: Code, literal: Any) -> Code:
     """Costs no more than the literal is long, so it needs no budget: the commonest test in a long loop."""
-    return lambda frame: left(frame) == literal
+    reading = LiteralReading()
+
+    def code(frame: Frame) -> bool:
+        value = left(frame)
+        if value == literal:
+            return True
+        return type(value) not in _JSON and _equals_literal("==", value, literal, reading)
+
+    return code
 
 
 def differs_from_literal(left: Code, literal: Any) -> Code:
-    return lambda frame: left(frame) != literal
+    reading = LiteralReading()
+
+    def code(frame: Frame) -> bool:
+        value = left(frame)
+        if value == literal:
+            return False
+        return type(value) in _JSON or not _equals_literal("!=", value, literal, reading)
+
+    return code
 
 
-def chain(signs: Sequence[str], operands: Sequence[Code]) -> Code:
+def _equals_literal(sign: str, value: Any, literal: Any, reading: LiteralReading) -> bool:
+    literal = reading.beside(literal, value)
+    if value == literal:
+        return True
+    if type(value) is not type(literal):
+        refuse_unlike(sign, value, literal)
+    return False
+
+
+def comparison(sign: str, left: Code, right: Code, is_literal: tuple[bool, bool]) -> Code:
+    if is_literal != (False, True):
+        apply = _compared(sign, *is_literal)
+        return lambda frame: apply(frame[0], left(frame), right(frame))
+    # The commonest by far, without a call more.
+    applied, reading = _applied(sign), LiteralReading()
+    read = reading.within if sign in ("in", "not in") else reading.beside
+
+    def code(frame: Frame) -> Any:
+        value, literal = left(frame), right(frame)
+        return applied(frame[0], value, literal if type(value) in _JSON else read(literal, value))
+
+    return code
+
+
+def chain(signs: Sequence[str], operands: Sequence[Code], are_literals: Sequence[bool]) -> Code:
     """`a < b < c`: each operand is evaluated once, none after the first test that fails."""
     first, *rest = operands
-    steps = list(zip(map(_applied, signs), rest, strict=True))
+    steps = list(zip(map(_compared, signs, are_literals, are_literals[1:]), rest, strict=True))
 
     def code(frame: Frame) -> Any:
         outcome: Any = True
@@ -216,6 +261,20 @@ def loop(items: Code, target: Target, test: Code | None, body: Loop, cost: int) 
 def _absent(lenient: bool) -> None:
     if not lenient:
         raise MissingRead
+
+
+def _compared(sign: str, left_is_literal: bool, right_is_literal: bool) -> Operation:
+    """A comparison of which one side may be a literal, which is then read as what the other side is."""
+    apply = _applied(sign)
+    if left_is_literal == right_is_literal:
+        return apply
+    reading = LiteralReading()
+    if right_is_literal:
+        read = reading.within if sign in ("in", "not in") else reading.beside
+        return lambda evaluation, left, right: apply(evaluation, left, read(right, left))
+    if sign in ("in", "not in"):
+        return lambda evaluation, left, right: apply(evaluation, reading.among(left, right), right)
+    return lambda evaluation, left, right: apply(evaluation, reading.beside(left, right), right)
 
 
 def _applied(sign: str) -> Operation:

@@ -226,13 +226,14 @@ class Compiler:
         ]
         signs = [_SIGNS[type(test)] for test in node.ops]
         if len(signs) > 1:
-            return closures.chain(signs, codes)
+            return closures.chain(signs, codes, [*map(_is_literal, operands)])
         literal = node.comparators[0]
         if isinstance(literal, ast.Constant) and signs[0] == "==":
             return closures.equals_literal(codes[0], literal.value)
         if isinstance(literal, ast.Constant) and signs[0] == "!=":
             return closures.differs_from_literal(codes[0], literal.value)
-        return closures.binary(signs[0], *codes)
+        left, right = codes
+        return closures.comparison(signs[0], left, right, (_is_literal(operands[0]), _is_literal(literal)))
 
     # Calls
 
@@ -385,6 +386,17 @@ def _is_singleton(node: ast.expr) -> bool:
     if isinstance(node, ast.Name):
         return node.id in CONSTANTS
     return isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, bool))
+
+
+def _is_literal(node: ast.expr) -> bool:
+    """Whether texts and numbers alone, written in the condition, make up this operand, be they in a list."""
+    if isinstance(node, ast.UnaryOp):
+        return _is_literal(node.operand)
+    if isinstance(node, ast.BinOp):
+        return _is_literal(node.left) and _is_literal(node.right)
+    if isinstance(node, ast.List | ast.Tuple | ast.Set):
+        return all(map(_is_literal, node.elts))
+    return isinstance(node, ast.Constant) and type(node.value) in (str, int, float)
 
 
 def _only_against_null(node: ast.Compare, place: int) -> bool:

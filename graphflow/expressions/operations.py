@@ -8,6 +8,8 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from graphflow.expressions.budget import (
@@ -17,6 +19,8 @@ from graphflow.expressions.budget import (
     ELEMENTS_COMPARED_PER_STEP,
     MAX_INTEGER_BITS,
     NESTING,
+    SLOW,
+    STEPS_PER_SLOW_COMPARISON,
     Evaluation,
     OverBudget,
     Unanswerable,
@@ -24,6 +28,8 @@ from graphflow.expressions.budget import (
     elements,
     kind,
 )
+from graphflow.expressions.decimals import calculated, is_decimal_pair, measured
+from graphflow.expressions.literals import refuse_unlike, refuse_unlike_members
 
 #: Longest text that is read as a number, and most digits to round to.
 MAX_DIGITS = 600
@@ -32,6 +38,9 @@ STEPS_PER_NUMBER_TEXT = 16
 STEPS_PER_ROUNDING = 16
 STEPS_PER_ADDITION = 4
 STEPS_PER_POWER = 4
+#: Steps more for a Decimal, and for a power of one.
+STEPS_PER_DECIMAL = 4
+STEPS_PER_DECIMAL_POWER = 600
 #: Steps to compare two values of any types, and to put a pair into a dict.
 STEPS_PER_COMPARISON = 2
 STEPS_PER_PAIR = 4
@@ -46,10 +55,14 @@ NAIVE_SEARCH = 30_000
 #: Types of which nobody can choose values of one hash.
 _SCATTERED = frozenset({str, bool, type(None)})
 
-_SEQUENCES = (str, list, tuple)
+_SEQUENCES = (str, bytes, list, tuple)
+_SETS = (set, frozenset, dict)
 
 
 def _add(evaluation: Evaluation, left: Any, right: Any) -> Any:
+    if is_decimal_pair(left, right):
+        evaluation.spend(STEPS_PER_DECIMAL)
+        return calculated("+", left, right)
     if isinstance(left, _SEQUENCES) and isinstance(right, _SEQUENCES):
         evaluation.build(len(left) + len(right))
     return bounded(left + right)
@@ -62,6 +75,9 @@ def _multiply(evaluation: Evaluation, left: Any, right: Any) -> Any:
         evaluation.build(len(left) * max(right, 0))
     elif isinstance(left, int) and isinstance(right, int):
         _pay_for_bits(evaluation, left.bit_length() + right.bit_length() - 1)
+    elif is_decimal_pair(left, right):
+        evaluation.spend(STEPS_PER_DECIMAL)
+        return calculated("*", left, right)
     return bounded(left * right)
 
 
@@ -69,6 +85,9 @@ def _power(evaluation: Evaluation, left: Any, right: Any) -> Any:
     evaluation.spend(STEPS_PER_POWER)
     if isinstance(left, int) and isinstance(right, int) and abs(left) > 1:
         _pay_for_bits(evaluation, (left.bit_length() - 1) * right)
+    elif is_decimal_pair(left, right):
+        evaluation.spend(STEPS_PER_DECIMAL_POWER)
+        return calculated("**", left, right)
     return bounded(left**right)
 
 
@@ -85,15 +104,18 @@ def _pay_for_bits(evaluation: Evaluation, bits: int) -> None:
         evaluation.spend(bits // BITS_PER_STEP)
 
 
-def _plain(apply: Callable[[Any, Any], Any]) -> Operation:
-    """An operator on numbers, and on sets or dicts."""
+def _plain(sign: str, apply: Callable[[Any, Any], Any]) -> Operation:
+    """An operator on numbers, dates and times, and on sets or dicts."""
 
     def operation(evaluation: Evaluation, left: Any, right: Any) -> Any:
         if isinstance(left, int) and isinstance(right, int):
             # Dividing takes as long as both are long.
             _pay_for_bits(evaluation, bounded(left).bit_length())
             _pay_for_bits(evaluation, bounded(right).bit_length())
-        elif isinstance(left, (set, dict)) and isinstance(right, (set, dict)):
+        elif is_decimal_pair(left, right):
+            evaluation.spend(STEPS_PER_DECIMAL)
+            return calculated(sign, left, right)
+        elif isinstance(left, _SETS) and isinstance(right, _SETS):
             evaluation.spend(len(left) + len(right))
             evaluation.build(len(left) + len(right))
             return _checked(evaluation, apply(left, right))
@@ -103,9 +125,22 @@ def _plain(apply: Callable[[Any, Any], Any]) -> Operation:
 
 
 def _remainder(left: Any, right: Any) -> Any:
-    if isinstance(left, str):
+    if isinstance(left, (str, bytes)):
         raise TypeError("% does not format strings here")
     return left % right
+
+
+def _equality(sign: str) -> Operation:
+    compare = _comparison(operator.eq)
+    equal = sign == "=="
+
+    def operation(evaluation: Evaluation, left: Any, right: Any) -> bool:
+        if compare(evaluation, left, right):
+            return equal
+        refuse_unlike(sign, left, right)
+        return not equal
+
+    return operation
 
 
 def _comparison(apply: Callable[[Any, Any], Any]) -> Operation:
@@ -115,7 +150,7 @@ def _comparison(apply: Callable[[Any, Any], Any]) -> Operation:
             shorter = left if len(left) <= len(right) else right
             evaluation.weigh(shorter)
             evaluation.spend(STEPS_PER_COMPARISON * len(shorter))
-        elif isinstance(left, str) and isinstance(right, str):
+        elif isinstance(left, (str, bytes)) and isinstance(right, (str, bytes)):
             evaluation.spend(min(len(left), len(right)) // CHARACTERS_COMPARED_PER_STEP)
         return apply(left, right)
 
@@ -123,24 +158,33 @@ def _comparison(apply: Callable[[Any, Any], Any]) -> Operation:
 
 
 def _contains(evaluation: Evaluation, left: Any, right: Any) -> bool:
-    if isinstance(left, str) and isinstance(right, str):
+    return _is_among("in", evaluation, left, right)
+
+
+def _contains_not(evaluation: Evaluation, left: Any, right: Any) -> bool:
+    return not _is_among("not in", evaluation, left, right)
+
+
+def _is_among(sign: str, evaluation: Evaluation, left: Any, right: Any) -> bool:
+    if isinstance(left, (str, bytes)) and isinstance(right, (str, bytes)):
         # Above that, the interpreter's search goes over either text once.
         width = 1 + (min(len(left), CHARACTERS_COMPARED_PER_STEP) // 16 if len(right) < NAIVE_SEARCH else 0)
         evaluation.spend(1 + (width * len(right) + len(left)) // CHARACTERS_SEARCHED_PER_STEP)
-        return left in right
-    if type(left) in NESTING or isinstance(left, str):
+        return left in right  # type: ignore[operator]
+    if type(left) in NESTING or isinstance(left, (str, bytes)):
         evaluation.weigh(left)
     if isinstance(right, (list, tuple)):
         if type(left) in NESTING:
             evaluation.weigh(right)
             evaluation.spend(STEPS_PER_COMPARISON * len(right))
-        width = 1 + (len(left) // CHARACTERS_COMPARED_PER_STEP if isinstance(left, str) else 0)
+        width = 1 + (len(left) // CHARACTERS_COMPARED_PER_STEP if isinstance(left, (str, bytes)) else 0)
         evaluation.spend(1 + width * len(right) // ELEMENTS_COMPARED_PER_STEP)
-    return left in right
-
-
-def _contains_not(evaluation: Evaluation, left: Any, right: Any) -> bool:
-    return not _contains(evaluation, left, right)
+        if type(left) in SLOW or (right and type(right[0]) in SLOW):
+            evaluation.spend(STEPS_PER_SLOW_COMPARISON * len(right) // ELEMENTS_COMPARED_PER_STEP)
+    found = left in right
+    if not found:
+        refuse_unlike_members(evaluation, sign, left, right)
+    return found
 
 
 def _invert(value: Any) -> Any:
@@ -156,19 +200,19 @@ UNARY: Mapping[str, Callable[[Any], Any]] = {"-": operator.neg, "+": operator.po
 #: Operators by their sign.
 OPERATIONS: Mapping[str, Operation] = {
     "+": _add,
-    "-": _plain(operator.sub),
+    "-": _plain("-", operator.sub),
     "*": _multiply,
-    "/": _plain(operator.truediv),
-    "//": _plain(operator.floordiv),
-    "%": _plain(_remainder),
+    "/": _plain("/", operator.truediv),
+    "//": _plain("//", operator.floordiv),
+    "%": _plain("%", _remainder),
     "**": _power,
     "<<": _shift_left,
-    ">>": _plain(operator.rshift),
-    "|": _plain(operator.or_),
-    "&": _plain(operator.and_),
-    "^": _plain(operator.xor),
-    "==": _comparison(operator.eq),
-    "!=": _comparison(operator.ne),
+    ">>": _plain(">>", operator.rshift),
+    "|": _plain("|", operator.or_),
+    "&": _plain("&", operator.and_),
+    "^": _plain("^", operator.xor),
+    "==": _equality("=="),
+    "!=": _equality("!="),
     "<": _comparison(operator.lt),
     "<=": _comparison(operator.le),
     ">": _comparison(operator.gt),
@@ -245,14 +289,17 @@ def _build_range(evaluation: Evaluation, *bounds: int) -> list[int]:
     return list(span)
 
 
-def _sum(evaluation: Evaluation, values: Any, start: Any = 0) -> Any:
-    total = start
+def _sum(evaluation: Evaluation, values: Any, *start: Any) -> Any:
+    """As in Python; the sum of timedeltas needs no start, since there is no literal of one."""
+    total = start[0] if start else None
     for value in elements(evaluation, values, STEPS_PER_ADDITION):
+        if total is None and not start:
+            total = timedelta() if isinstance(value, timedelta) else 0
         try:
             total = _add(evaluation, total, value)
         except TypeError:
             raise Unanswerable(f"sum() cannot add {kind(value)} to {kind(total)}") from None
-    return total
+    return 0 if total is None and not start else total
 
 
 def _extreme(pick: Callable[..., Any]) -> Callable[..., Any]:
@@ -286,7 +333,9 @@ def _str(evaluation: Evaluation, value: Any = "") -> str:
 
 def _number(read: type[int] | type[float]) -> Callable[..., Any]:
     def number(evaluation: Evaluation, value: Any = 0) -> Any:
-        if isinstance(value, str):
+        if isinstance(value, Decimal):
+            value = measured(value)
+        elif isinstance(value, (str, bytes)):
             if len(value) > MAX_DIGITS:
                 raise OverBudget(f"a text of {len(value):,} characters is too long for a number")
             evaluation.spend(len(value) // CHARACTERS_SEARCHED_PER_STEP)
@@ -303,7 +352,7 @@ def _round(evaluation: Evaluation, value: Any, digits: Any = None) -> Any:
     if isinstance(digits, int) and abs(digits) > MAX_DIGITS:
         raise OverBudget(f"cannot round to more than {MAX_DIGITS} digits")
     evaluation.spend(STEPS_PER_ROUNDING)
-    return round(bounded(value), digits)
+    return round(measured(value) if isinstance(value, Decimal) else bounded(value), digits)
 
 
 FUNCTIONS: Mapping[str, Function] = {

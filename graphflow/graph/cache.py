@@ -106,11 +106,20 @@ class Cache(Protocol):
         the module's timeout. NoMessage, a TimeoutError, after `timeout` seconds.
         """
 
-    async def wait_for_signal(self, name: str, schema: type[BaseModel] | None = None) -> Any:
+    async def wait_for_signal(
+        self,
+        name: str,
+        schema: type[BaseModel] | None = None,
+        *,
+        timeout: float | None = None,
+        question: str | None = None,
+    ) -> Any:
         """What `agent.signal` or `graphflow signal` sends under this name, as a `schema` if one is given.
 
         If it is not there, this module run ends here and starts again from its first line when it is: put what must not
-        be done twice into a `step`. A run that only waits for signals is suspended, and its process may end.
+        be done twice into a `step`. A run that only waits for signals is suspended, and its process may end. Whoever is to
+        answer is shown the `question` and what fits the schema. Raise `AnswerRefused(reason)` to wait for another answer.
+        NoSignal, a TimeoutError, when nobody has answered `timeout` seconds after the first wait.
         """
 
     def with_prefix(self, prefix: str) -> CacheBlock:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from graphflow.graph.modules import END, AgentModule, ModuleType
+from graphflow.graph.noun import Names, Noun
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,15 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["END", "FlowControlConfig", "FlowControlModule", "FlowDecision"]
 
 
-class FlowDecision(BaseModel):
+class FlowDecision(Noun):
     """A possible next node with its condition. Without a condition it is the else of those before it."""
-
-    model_config = ConfigDict(extra="forbid")
 
     next_node: str | list[str]
     condition: str | None = None
     #: State keys that are deleted when the decision fires.
-    condition_variables: list[str] = Field(default_factory=list)
+    condition_variables: Names = Field(default_factory=list)
     #: A supervisor's decision fires as long as its condition holds, changed state or not.
     repeat: bool = False
     metadata: dict[str, Any] = Field(default_factory=dict)
@@ -34,10 +34,8 @@ class FlowDecision(BaseModel):
         return names_of(self.next_node)
 
 
-class FlowControlConfig(BaseModel):
+class FlowControlConfig(Noun):
     """The decisions of one flow control. Every true one fires, or with `select="first"` only the first."""
-
-    model_config = ConfigDict(extra="forbid")
 
     decisions: list[FlowDecision] = Field(default_factory=list)
     #: Fires when no decision is true; without one the run falls through to all dependents.
@@ -59,8 +57,8 @@ class FlowControlModule(AgentModule):
         )
 
 
-def names_of(names: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:
-    """One name, a list of names or none, as a tuple."""
+def names_of(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    """One name, several or none, as a tuple."""
     if names is None:
         return ()
     return (names,) if isinstance(names, str) else tuple(names)

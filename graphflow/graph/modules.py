@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import ConfigDict, Field, PlainValidator, PydanticUserError
 from pydantic._internal._model_construction import ModelMetaclass
 
 from graphflow.bounds import as_read, real_number
+from graphflow.codec import register_type
+from graphflow.errors import UnknownSetting
+from graphflow.graph.noun import Names, Noun, unknown_in
 from graphflow.settings import DEFAULT_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
@@ -21,7 +25,11 @@ if TYPE_CHECKING:
 #: What a decision names to end the run.
 END = "END"
 
+#: What pydantic says of a class body's attribute that is no field.
+_WITHOUT_ANNOTATION = re.compile(r"A non-annotated attribute was detected: `(\w+) =")
 
+
+@register_type(name="graphflow.ModuleType")
 class ModuleType(StrEnum):
     """What a module is for. Only FLOW_CONTROL changes how a run goes."""
 
@@ -33,10 +41,8 @@ class ModuleType(StrEnum):
     OBSERVER = "observer"
 
 
-class ModuleConfig(BaseModel):
+class ModuleConfig(Noun):
     """Limits of one module."""
-
-    model_config = ConfigDict(extra="forbid")
 
     #: Seconds per attempt; waiting for a slot is not in it.
     timeout: Annotated[float, PlainValidator(as_read(real_number))] = DEFAULT_TIMEOUT_SECONDS
@@ -67,7 +73,16 @@ class _ModuleMeta(ModelMetaclass):
             if key not in annotated
         }
         namespace["field_overrides"] = inherited | overrides
-        return super().__new__(mcs, name, bases, namespace, **kwargs)
+        try:
+            return super().__new__(mcs, name, bases, namespace, **kwargs)
+        except PydanticUserError as error:
+            found = _WITHOUT_ANNOTATION.match(error.message)
+            owner = next((base for base in bases if issubclass(base, Noun)), None)
+            if found is None or owner is None:
+                raise
+        raise UnknownSetting(
+            [f"{unknown_in(owner, found[1], name)} (a field of your own needs an annotation)"]
+        )
 
 
 def _annotated_names(namespace: dict[str, Any]) -> set[str]:
@@ -79,22 +94,22 @@ def _annotated_names(namespace: dict[str, Any]) -> set[str]:
     return set(annotations or ())
 
 
-class AgentModule(BaseModel, metaclass=_ModuleMeta):
+class AgentModule(Noun, metaclass=_ModuleMeta):
     """User code inside a node. Derive from it, give it a name, write `process`.
 
     What `process` returns is the module's result. A dict with the key `status` is read as success (`"success"`) or
     as a failure with `error`; `{"decision": name, list or "END"}` is a decision among the names in `to`.
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, validate_default=True)
     field_overrides: ClassVar[dict[str, Any]] = {}
 
     name: str = ""
     type: ModuleType = ModuleType.EXECUTOR
     config: ModuleConfig = Field(default_factory=ModuleConfig)
     #: Names that a decision returned by `process` may hold.
-    to: list[str] = Field(default_factory=list)
-    input_mailboxes: list[str] = Field(default_factory=list)
+    to: Names = Field(default_factory=list)
+    input_mailboxes: Names = Field(default_factory=list)
     output_mailbox: str | None = None
 
     def __init__(self, **data: Any) -> None:

@@ -6,17 +6,21 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PlainValidator, SerializeAsAny
+from pydantic import AliasChoices, ConfigDict, Field, PlainValidator, SerializeAsAny
 
 from graphflow.bounds import as_read, number_or_share, whole_number
+from graphflow.codec import register_type
 from graphflow.graph.modules import AgentModule, ModuleType
+from graphflow.graph.noun import Names, Noun
 from graphflow.settings import DEFAULT_MAX_CRASHES, DEFAULT_MAX_RETRIES, DEFAULT_MAX_VISITS
 
 #: What is no such number is left as it is: the graph that the node belongs to is refused with all its problems at once.
 Count = Annotated[int, PlainValidator(as_read(whole_number))]
+Source = Annotated[str | Callable[..., Any] | None, PlainValidator(lambda value: value)]
 Share = Annotated[int | float, PlainValidator(as_read(number_or_share))]
 
 
+@register_type(name="graphflow.SnapshotControl")
 class SnapshotControl(StrEnum):
     """When the run's state is kept as a snapshot: each time the node has succeeded or failed, the first time, or not."""
 
@@ -25,10 +29,10 @@ class SnapshotControl(StrEnum):
     ALWAYS = "always"
 
 
-class NodeConfig(BaseModel):
+class NodeConfig(Noun):
     """Limits and policies of one node."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     #: Run the node's modules at the same time instead of one after another.
     parallel: bool = False
@@ -49,19 +53,20 @@ class NodeConfig(BaseModel):
     #: Deaths of the process, the last one with nothing else in flight, after which the node or item is failed.
     max_crashes: Count = DEFAULT_MAX_CRASHES
     #: State keys that the functions of this node may name as parameters.
-    inputs: list[str] = Field(default_factory=list)
+    inputs: Names = Field(default_factory=list)
     #: State keys that this node writes; a function's parameter of that name depends on this node.
-    outputs: list[str] = Field(default_factory=list)
+    outputs: Names = Field(default_factory=list)
     #: Where this map node has its items from: a state key or node that holds them, or a generator function (sync or
     #: async) that yields them. A generator's parameters are filled by name; one called `start` is given the number of
     #: elements to leave out, those that were taken before a crash.
-    map_over: str | Callable[..., Any] | None = None
+    map_over: Source = None
     #: Of a map over the results of another map: an item starts as soon as the other map has its result, instead of when
     #: that map is done.
     pipelined: bool = False
     #: Items that the module gets at a time, as a list; it returns a list with one result for each.
     batch_size: Count | None = None
-    #: Items that have to succeed, as a number or (below 1) as a share of all; with fewer the node fails.
+    #: Items that have to succeed, as a number or (below 1) as a share of all; with fewer the node fails. None: one, if there
+    #: are any.
     min_success: Share | None = None
     #: Folds the results, in input order, into one: the node's result instead of their list.
     reduce: Callable[[Any, Any], Any] | None = None
@@ -90,8 +95,8 @@ class NodeOptions(TypedDict, total=False):
     on_error: str | None
     run_when: Literal["succeeded", "settled"]
     max_crashes: int
-    inputs: list[str]
-    outputs: list[str]
+    inputs: str | list[str]
+    outputs: str | list[str]
     map_over: str | Callable[..., Any] | None
     pipelined: bool
     batch_size: int | None
@@ -103,15 +108,15 @@ class NodeOptions(TypedDict, total=False):
     resources: dict[str, float]
 
 
-class Node(BaseModel):
+class Node(Noun):
     """A named place in the graph. `start=True` starts it with the run in any case, `start=False` never by itself."""
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     name: str
     type: ModuleType = ModuleType.EXECUTOR
     modules: list[SerializeAsAny[AgentModule]] = Field(default_factory=list)
-    dependencies: list[str] = Field(default_factory=list)
+    dependencies: Names = Field(default_factory=list)
     node_config: NodeConfig = Field(default_factory=NodeConfig)
     start: bool | None = None
     #: None leaves it to the agent's `auto_snapshot`.

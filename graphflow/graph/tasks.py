@@ -6,11 +6,13 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from graphflow.codec import encode
+from graphflow.codec import encode, register_type
+from graphflow.graph.noun import Noun
 
 
+@register_type(name="graphflow.RunStatus")
 class RunStatus(StrEnum):
     """How far a run is. The four final ones never change."""
 
@@ -34,10 +36,9 @@ FINAL_STATUSES = (RunStatus.COMPLETE, RunStatus.PARTIAL, RunStatus.FAILED, RunSt
 TaskStatus = RunStatus
 
 
-class Task(BaseModel):
+@register_type(name="graphflow.Task")
+class Task(Noun):
     """What somebody wants done. `params` is JSON plus registered types."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: str
     objective: str = ""

@@ -6,29 +6,40 @@ dependency. What nothing fills is a problem when the graph is compiled: a typo m
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 from graphflow.expressions import Expression
-from graphflow.graph.functions import FunctionShape, Parameter, function_name, inspect_function
+from graphflow.graph.functions import (
+    FunctionShape,
+    Parameter,
+    function_name,
+    inspect_function,
+    plainness_problem,
+    wraps_async,
+)
 from graphflow.graph.modules import FunctionModule
+from graphflow.ids import nearest
+from graphflow.planning.annotations import parameter_problem, result_problem
 from graphflow.planning.plan import REQUIRED, Binding, PlanGenerator, PlanMap, PlanModule, Source
-from graphflow.planning.sketch import Sketch, SketchNode, nearest, parsed
+from graphflow.planning.sketch import Sketch, SketchNode, parsed
 
 #: Parameters with a meaning of their own, in every node.
 GIVEN = {"task": Source.TASK, "cache": Source.CACHE, "semaphore": Source.SEMAPHORE}
 
 #: What fills parameters without a look at the run's state.
 _PLAIN_SOURCES = frozenset({Source.ITEM, Source.INDEX, Source.DEFAULT})
+#: What gives a parameter a value that was stored.
+_STORED_SOURCES = frozenset({Source.ITEM, Source.NODE, Source.KEY})
 
 
 def bind(sketch: Sketch) -> None:
     """Settle every parameter and every map, and add the dependencies that follow from them."""
     for node in sketch.nodes:
-        if node.node.node_config.map_over is not None:
-            node.map = _map(sketch, node, node.node.node_config.map_over)
+        source = node.node.node_config.map_over
+        if isinstance(source, str) or callable(source):
+            node.map = _map(sketch, node, source)
         node.modules = [_bound(sketch, node, module) for module in node.modules]
 
 
@@ -38,13 +49,37 @@ def _bound(sketch: Sketch, node: SketchNode, module: PlanModule) -> PlanModule:
     shape = inspect_function(module.module.function)
     for problem in shape.problems:
         sketch.refuse(node, f"function {shape.name!r} {problem}")
-    if not shape.is_async and any(parameter.name == "cache" for parameter in shape.parameters):
+    if not wraps_async(module.module.function) and any(
+        parameter.name == "cache" for parameter in shape.parameters
+    ):
         sketch.refuse(
             node, f"function {shape.name!r} asks for 'cache', which it would have to await; make it async def"
         )
     bindings = tuple(_bindings(sketch, node, shape))
+    _check_annotations(sketch, node, module.module.function, shape, bindings)
     is_plain = all(binding.source in _PLAIN_SOURCES for binding in bindings)
     return replace(module, bindings=bindings, is_async=shape.is_async, is_plain=is_plain)
+
+
+def _check_annotations(
+    sketch: Sketch,
+    node: SketchNode,
+    function: Callable[..., Any],
+    shape: FunctionShape,
+    bindings: Iterable[Binding],
+    *,
+    yields: bool = False,
+) -> None:
+    """Refuse what the function says of its result and of the stored values that it is given, where none can be stored."""
+    where = "map_over: " if yields else ""
+    problems = [result_problem(function, shape.name, yields=yields)]
+    problems += [
+        parameter_problem(function, shape.name, binding.parameter)
+        for binding in bindings
+        if binding.source in _STORED_SOURCES
+    ]
+    for problem in filter(None, problems):
+        sketch.refuse(node, f"{where}{problem}")
 
 
 def _bindings(sketch: Sketch, node: SketchNode, shape: FunctionShape) -> Iterable[Binding]:
@@ -107,6 +142,8 @@ def _unfilled(sketch: Sketch, node: SketchNode, shape: FunctionShape, name: str)
 def _map(sketch: Sketch, node: SketchNode, source: str | Callable[..., Any]) -> PlanMap | None:
     """How the node comes by its items, with what it makes of their results."""
     config = node.node.node_config
+    if config.reduce is not None and (problem := result_problem(config.reduce, function_name(config.reduce))):
+        sketch.refuse(node, f"reduce: {problem}")
     found = _source(sketch, node, source)
     if config.pipelined and found is not None and not found.borrows:
         sketch.refuse(
@@ -125,10 +162,8 @@ def _map(sketch: Sketch, node: SketchNode, source: str | Callable[..., Any]) -> 
 def _source(sketch: Sketch, node: SketchNode, source: str | Callable[..., Any]) -> PlanMap | None:
     config = node.node.node_config
     where: str | Expression | Callable[[Any], bool] | None = config.where
-    if inspect.iscoroutinefunction(where):
-        sketch.refuse(
-            node, "where is async, but it is called without await; make it a plain function of the item"
-        )
+    if callable(where) and (problem := plainness_problem(where)):
+        sketch.refuse(node, f"where {problem} of the item")
     if isinstance(where, str):
         where = parsed(sketch, node, "where", where, extra=("item", "index"))
     assert not isinstance(where, str)
@@ -176,6 +211,7 @@ def _generator(sketch: Sketch, node: SketchNode, function: Callable[..., Any]) -
             )
         elif (binding := _binding(sketch, node, shape, parameter)) is not None:
             bindings.append(binding)
+    _check_annotations(sketch, node, function, shape, bindings, yields=True)
     return PlanGenerator(function, tuple(bindings), shape.is_async)
 
 

@@ -20,7 +20,7 @@ from graphflow.planning.describe import describe_node, plan_hash, plan_json, unw
 from graphflow.planning.plan import Plan, PlanDecision, PlanFlow, PlanNode
 from graphflow.planning.relations import forward_jumps, graph_problems, relate
 from graphflow.planning.sketch import Sketch, SketchNode, sketch_graph
-from graphflow.planning.topology import inverted, order, reachable
+from graphflow.planning.topology import components, inverted, order, reachable
 from graphflow.planning.validate import node_problems
 from graphflow.settings import default_max_concurrent_tasks, default_max_total_iterations
 
@@ -135,6 +135,7 @@ def _plan_nodes(sketch: Sketch, placed: list[NodeNumber], auto_snapshot: bool) -
     ends = _end_nodes(sketched, place, ancestors)
     lent_to = _borrowers(sketched, place, pipelined=False)
     streams_to = _borrowers(sketched, place, pipelined=True)
+    counted = _counted_nodes(sketch)
     return tuple(
         PlanNode(
             index=index,
@@ -166,6 +167,7 @@ def _plan_nodes(sketch: Sketch, placed: list[NodeNumber], auto_snapshot: bool) -
             lent_to=lent_to.get(node.number, 0),
             streams_to=streams_to.get(node.number, 0),
             snapshot=_snapshot(node, auto_snapshot),
+            is_counted=node.number in counted,
         )
         for index, node in enumerate_nodes(sketched)
     )
@@ -183,6 +185,31 @@ def _borrowers(
             lender = node.map.source_node
             masks[lender] = masks.get(lender, 0) | 1 << place[node.number]
     return masks
+
+
+def _counted_nodes(sketch: Sketch) -> set[int]:
+    """The numbers of the nodes whose starts count (rule 9): of those that only decide, which come before anything else
+    starts, the ones that may start again through nothing but each other."""
+    deciding = {node.number for node in sketch.nodes if node.is_flow_control}
+    # A supervisor may decide whenever nothing is active.
+    supervisors = {node.number for node in sketch.nodes if node.supervises}
+    edges = [
+        sorted(deciding & {*node.targets, *node.dependents, node.on_error, *supervisors})
+        if node.number in deciding
+        else []
+        for node in sketch.nodes
+    ]
+    again = {
+        number
+        for component in components(edges)
+        for number in component
+        if len(component) > 1 or number in edges[number]
+    }
+    return {
+        node.number
+        for node in sketch.nodes
+        if not node.is_pure_flow and (node.number not in deciding or node.number in again)
+    }
 
 
 def _snapshot(node: SketchNode, auto_snapshot: bool) -> SnapshotControl:

@@ -193,6 +193,8 @@ class PlanNode:
     streams_to: int = 0
     #: Whether the run's state is kept when the node has succeeded or failed; how a run goes does not depend on it.
     snapshot: SnapshotControl = SnapshotControl.NEVER
+    #: Its starts count towards max_total_iterations (rule 9).
+    is_counted: bool = True
 
     @property
     def bit(self) -> int:

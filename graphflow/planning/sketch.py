@@ -6,20 +6,16 @@ Numbers here are places in the order of addition. `binding.py` adds what functio
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 from graphflow.errors import ExpressionError
 from graphflow.expressions import Expression, parse_expression
 from graphflow.graph.flow import FlowControlConfig, FlowControlModule, FlowDecision, names_of
 from graphflow.graph.modules import END, AgentModule, FunctionModule, ModuleType
 from graphflow.graph.nodes import Node
-from graphflow.ids import NodeNumber
+from graphflow.ids import NodeNumber, nearest
 from graphflow.planning.plan import PlanDecision, PlanFlow, PlanMap, PlanModule
-
-#: How many names a message lists when none is similar.
-NAMES_SHOWN = 5
 
 
 @dataclass(slots=True)
@@ -123,17 +119,6 @@ def sketch_graph(nodes: Sequence[Node], state_keys: Collection[str]) -> Sketch:
         for module in sketched.node.modules:
             _read_module(sketch, sketched, module)
     return sketch
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: what it may have meant."""
-    known = sorted(known)
-    if close := get_close_matches(name, known, n=2):
-        return f"; did you mean {' or '.join(map(repr, close))}?"
-    if not known:
-        return ""
-    more = ", ..." if len(known) > NAMES_SHOWN else ""
-    return f"; there are {', '.join(map(repr, known[:NAMES_SHOWN]))}{more}"
 
 
 def parsed(

@@ -12,9 +12,11 @@ from graphflow.bounds import MODULE_BOUNDS, NODE_BOUNDS, problems
 from graphflow.executors.table import EXECUTORS
 from graphflow.expressions import EXPRESSION_WORDS
 from graphflow.graph.flow import FlowControlModule
+from graphflow.graph.functions import plainness_problem
 from graphflow.graph.modules import END, AgentModule, FunctionModule, ModuleType
 from graphflow.graph.nodes import Node, NodeConfig
 from graphflow.ids import NAME_PATTERN
+from graphflow.planning.annotations import process_problem
 
 #: Names that mean something else in parameters, decisions and expressions.
 RESERVED_NAMES = (
@@ -58,6 +60,12 @@ def _config_problems(config: NodeConfig) -> Iterator[str]:
 
 
 def _map_problems(config: NodeConfig) -> Iterator[str]:
+    source: object = config.map_over
+    if inspect.isgenerator(source) or inspect.isasyncgen(source):
+        yield f"map_over is the generator that {source.__name__}() gave; give it the function, without calling it"
+    elif not (source is None or isinstance(source, str) or callable(source)):
+        kind = type(source).__name__
+        yield f"map_over is a {kind}; name the node or state key that holds the items, or give a generator function"
     if config.map_over is None:
         if config.where is not None:
             yield "where filters the items of a map, but map_over is not set"
@@ -66,8 +74,8 @@ def _map_problems(config: NodeConfig) -> Iterator[str]:
                 yield f"{setting} is for the items of a map, but map_over is not set"
     if config.min_success is not None and config.on_item_error == "fail":
         yield "min_success counts items that may fail, but on_item_error='fail' lets none; drop one of the two"
-    if config.reduce is not None and inspect.iscoroutinefunction(config.reduce):
-        yield "reduce is async, but it is called without await; make it a plain function of two results"
+    if config.reduce is not None and (problem := plainness_problem(config.reduce)):
+        yield f"reduce {problem} of two results"
 
 
 def _shape_problems(node: Node) -> Iterator[str]:
@@ -112,3 +120,5 @@ def _module_problems(module: AgentModule) -> Iterator[str]:
         yield f"{called}: a process that yields (an async generator) {NOT_IN_THIS_VERSION}; return the result"
     elif not inspect.iscoroutinefunction(inspect.unwrap(process)):
         yield f"{called}: {kind}.process is a plain function; make it `async def process(self, cache, semaphore)`"
+    elif mistake := process_problem(process, kind):
+        yield f"{called}: {mistake}"

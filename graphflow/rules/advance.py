@@ -25,6 +25,7 @@ from graphflow.inputs import (
     RetryDue,
     SignalArrived,
     SignalAwaited,
+    SignalOverdue,
     Started,
     StateSet,
     Stop,
@@ -35,6 +36,7 @@ from graphflow.rules.draft import Draft
 from graphflow.rules.effects import (
     apply_effects,
     await_signal,
+    give_up,
     send_early,
     take_signal,
 )
@@ -76,6 +78,8 @@ def advance(plan: Plan, run: Run, outcome: Input, now: float, draw: float, *, ro
             fold.go_on()
         case SignalArrived():
             take_signal(fold.draft, outcome)
+        case SignalOverdue():
+            give_up(fold.draft, outcome)
         case Begin():
             _begin(fold)
         case Crashed():
@@ -98,6 +102,8 @@ def is_late(run: Run, outcome: Input) -> bool:
             return False
         case SignalAwaited(place=place):
             return _is_late_wait(run, place)
+        case SignalOverdue(place=place, field=field):
+            return place not in run.waits or run.waits[place].field != field
         case Begin():
             return run.status is not RunStatus.WAITING
         case GraphChanged():

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from graphflow.codec import decode_plain, encode
+from graphflow.codec import encode, is_plain
 from graphflow.events import Event, NodeEvent
-from graphflow.expressions import MISSING, Expression
+from graphflow.expressions import MISSING, Expression, seen, seen_value
 from graphflow.ids import ItemNumber, NodeNumber
 from graphflow.planning.plan import Plan, PlanDecision, PlanFlow
 from graphflow.run import NodeState, NodeStatus, Run
@@ -129,8 +129,8 @@ class Draft:
         return holds
 
     def holds_for(self, where: Expression, item: Any, index: ItemNumber) -> bool:
-        """Whether a map's filter lets the item pass. Raises EvaluationError."""
-        extra = {"item": item, "index": index}
+        """Whether a map's filter lets the item pass. Raises EvaluationError, UnstorableValue."""
+        extra = {"item": item if is_plain(item) else seen_value(item, "item"), "index": index}
         return _truth(where.evaluate(self._name_value, self._node_value, self._task(where), extra))
 
     def _name_text(self, name: str) -> str | None:
@@ -161,20 +161,20 @@ class Draft:
     def _decoded(self, name: str, text: str | None) -> Any:
         if text is None:
             return MISSING
-        known = self.run.plain.get(name)
+        known = self.run.seen.get(name)
         if known is None or known[0] != text:
-            known = self.run.plain[name] = (text, decode_plain(text, name))
+            known = self.run.seen[name] = (text, seen(text, name))
         return known[1]
 
     def _task(self, expression: Expression) -> Any:
         if not expression.reads_task:
             return None
-        if _TASK not in self.run.plain:
+        if _TASK not in self.run.seen:
             task = self.run.task
             fields = ("id", "type", "objective", "params", "metadata")
             text = encode({field: getattr(task, field) for field in fields}, "task")
-            self.run.plain[_TASK] = (text, decode_plain(text, "task"))
-        return self.run.plain[_TASK][1]
+            self.run.seen[_TASK] = (text, seen(text, "task"))
+        return self.run.seen[_TASK][1]
 
 
 def _truth(value: Any) -> bool:

@@ -7,19 +7,34 @@ remembered of a module run lasts as long as the visit of its node, of a map's it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from graphflow import events
+from graphflow.errors import NoSignal
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import ItemNumber, NodeNumber, enumerate_modules
-from graphflow.inputs import SignalArrived, SignalAwaited
+from graphflow.inputs import SignalArrived, SignalAwaited, SignalOverdue
 from graphflow.planning.plan import bits
 from graphflow.rules.draft import Draft
-from graphflow.run import Message, NodeStatus, Place, Run, Wait
+from graphflow.run import (
+    Failure,
+    Message,
+    NodeStatus,
+    Place,
+    Run,
+    Wait,
+    answer_field,
+    beginning_field,
+    is_from_outside,
+    is_overdue_field,
+    overdue_field,
+    own_signal_text,
+    told_apart,
+)
 from graphflow.transition import Transition
 
-#: What is remembered of a message that left before the commit.
-_SENT = "true"
+#: What is remembered of a message that left before the commit, and of a wait whose patience has ended.
+_TRUE = "true"
 
 
 # Signals
@@ -28,17 +43,36 @@ _SENT = "true"
 def await_signal(draft: Draft, awaited: SignalAwaited) -> None:
     """The module run has ended; it is ready again at once if the signal came before it was waited for."""
     place, name = awaited.place, awaited.signal
-    item = "" if place.item is None else str(place.item)
-    draft.emit_node(events.SignalAwaited, place.node, signal=name, item=item)
-    wait = Wait(name, awaited.field, draft.revision)
+    wait = _wait(draft, awaited)
+    told = {"signal": name, "item": _item_text(place)}
+    if awaited.refused is not None:
+        _remember(draft, place, {wait.field: None})
+        draft.emit_node(events.SignalRefused, place.node, reason=wait.refused, **told)
+    draft.emit_node(events.SignalAwaited, place.node, **told)
     kept = _kept(draft, name)
     if kept:
         draft.transition.signals[name] = kept[1:]
-        _answer(draft, place, wait, kept[0])
+        _answer(draft, place, wait, *told_apart(kept[0]))
         return
     draft.transition.waits[place] = wait
     if place.item is None:
         _set_status(draft, place, NodeStatus.WAITING)
+
+
+def _wait(draft: Draft, awaited: SignalAwaited) -> Wait:
+    """Of an answer that was refused, the wait goes on as if it had never come."""
+    patience = None if awaited.timeout is None else draft.now + awaited.timeout * 1000
+    wait = Wait(
+        awaited.signal,
+        awaited.field,
+        draft.revision,
+        awaited.question,
+        awaited.schema,
+        patience or 0,
+        "" if awaited.refused is None else awaited.refused or "for no given reason",
+    )
+    beginning = draft.run.steps.get(awaited.place, {}).get(beginning_field(awaited.field))
+    return wait if beginning is None else wait.going_on_from(beginning)
 
 
 def take_signal(draft: Draft, arrived: SignalArrived) -> None:
@@ -50,17 +84,46 @@ def take_signal(draft: Draft, arrived: SignalArrived) -> None:
     if waiting:
         _, place = min(waiting)
         draft.transition.waits[place] = None
-        _answer(draft, place, draft.run.waits[place], arrived.text)
+        _answer(draft, place, draft.run.waits[place], arrived.text, arrived.is_own)
     else:
-        draft.transition.signals[arrived.signal] = (*_kept(draft, arrived.signal), arrived.text)
+        text = own_signal_text(arrived.text) if arrived.is_own else arrived.text
+        draft.transition.signals[arrived.signal] = (*_kept(draft, arrived.signal), text)
+
+
+def give_up(draft: Draft, overdue: SignalOverdue) -> None:
+    """Nobody has answered in time: that is what the module run finds when it starts again."""
+    place, wait = overdue.place, draft.run.waits[overdue.place]
+    draft.transition.waits[place] = None
+    item = _item_text(place)
+    draft.emit_node(events.SignalOverdue, place.node, signal=wait.signal, item=item)
+    _go_on(draft, place, {overdue_field(wait.field): _TRUE})
+
+
+def forgive(draft: Draft, place: Place, failure: Failure) -> None:
+    """A module run, or an item, has failed for good: if it was because nobody has answered in time, who tries it again, in
+    a fork of the run, asks again."""
+    # Of the chain, what was merely being handled does not count.
+    types = [failure.type, *(cause.type for cause in failure.causes if cause.relation != "context")]
+    if NoSignal.__name__ not in types:
+        return
+    remembered = draft.run.steps.get(place, {})
+    for name in [name for name in remembered if is_overdue_field(name)]:
+        _remember(draft, place, {name: None, beginning_field(answer_field(name)): None})
 
 
 def _kept(draft: Draft, signal: str) -> tuple[str, ...]:
     return draft.run.signals.get(signal, ())
 
 
-def _answer(draft: Draft, place: Place, wait: Wait, text: str) -> None:
-    draft.transition.steps[place] = {wait.field: text}
+def _answer(draft: Draft, place: Place, wait: Wait, text: str, is_own: bool) -> None:
+    if not is_own:
+        count_anew(draft)
+    _go_on(draft, place, {wait.field: text, beginning_field(wait.field): wait.beginning})
+
+
+def _go_on(draft: Draft, place: Place, remembered: Mapping[str, str]) -> None:
+    """The module run that waited starts again, with this remembered of it."""
+    _remember(draft, place, remembered)
     if draft.run.status is RunStatus.SUSPENDED:
         draft.transition.status = RunStatus.EXECUTING
     if place.item is not None:
@@ -68,6 +131,20 @@ def _answer(draft: Draft, place: Place, wait: Wait, text: str) -> None:
         return
     _set_status(draft, place, NodeStatus.READY)
     draft.transition.ready.append((place.node, place.module))
+
+
+def _remember(draft: Draft, place: Place, fields: Mapping[str, str | None]) -> None:
+    known = draft.transition.steps.get(place)
+    draft.transition.steps[place] = {**(known or {}), **fields}
+
+
+def _item_text(place: Place) -> str:
+    return "" if place.item is None else str(place.item)
+
+
+def count_anew(draft: Draft) -> None:
+    """Something was taken from outside: node runs are counted from here on (rule 9)."""
+    draft.transition.iterations = 0
 
 
 def _set_status(draft: Draft, place: Place, status: NodeStatus) -> None:
@@ -119,6 +196,14 @@ def _only_waits(draft: Draft, index: NodeNumber, waits: Collection[Place], count
 # Messages
 
 
+def take_messages(draft: Draft, taken: Iterable[tuple[str, str]]) -> None:
+    """Messages leave their mailboxes with the commit of who has taken them."""
+    messages = [*taken]
+    draft.transition.taken += messages
+    if any(is_from_outside(text) for _, text in messages):
+        count_anew(draft)
+
+
 def send(draft: Draft, messages: Iterable[Message]) -> None:
     """Deliver the messages of a commit, but for those that have left before it."""
     draft.transition.sent += [message for message in messages if not _has_left(draft.run, message)]
@@ -133,7 +218,7 @@ def send_early(draft: Draft, messages: Sequence[Message]) -> None:
         if message.place is not None:
             remembered = draft.transition.steps.setdefault(message.place, {})
             assert remembered is not None
-            remembered[message.field] = _SENT
+            remembered[message.field] = _TRUE
 
 
 def _has_left(run: Run, message: Message) -> bool:
@@ -171,7 +256,12 @@ def apply_effects(run: Run, transition: Transition) -> None:
         if fields is None:
             run.steps.pop(place, None)
         else:
-            run.steps.setdefault(place, {}).update(fields)
+            known = run.steps.setdefault(place, {})
+            for name, text in fields.items():
+                if text is None:
+                    known.pop(name, None)
+                else:
+                    known[name] = text
     for place, wait in transition.waits.items():
         if wait is None:
             run.waits.pop(place, None)

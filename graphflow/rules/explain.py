@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphflow.ids import NodeNumber
 from graphflow.planning.plan import Plan, PlanNode
 from graphflow.rules.readiness import ReadNode, blocked_since, chose, edge_status
-from graphflow.run import NodeState, NodeStatus, Run
+from graphflow.run import NodeState, NodeStatus, Run, Wait
 
 
 def explain(plan: Plan, run: Run, name: str) -> str:
@@ -27,9 +27,12 @@ def explain(plan: Plan, run: Run, name: str) -> str:
         case NodeStatus.RUNNING:
             return f"{name} is running{_map_progress(run, node)}"
         case NodeStatus.WAITING:
-            waits = (wait.signal for place, wait in run.waits.items() if place.node == node.index)
-            if signal := next(waits, None):
-                return f"{name} waits for the signal {signal!r}: graphflow signal {run.id} {signal} JSON sends it"
+            waits = (wait for place, wait in run.waits.items() if place.node == node.index)
+            if wait := next(waits, None):
+                return (
+                    f"{name} waits for the signal {wait.signal!r}{asked(wait)}: "
+                    f"graphflow signal {run.id} {wait.signal} JSON sends it"
+                )
             module = next(module for module in state.modules if module.status is NodeStatus.WAITING)
             after = f" after {module.failure.summary}" if module.failure else ""
             return f"{name} waits for attempt {module.attempts + 1} of {node.config.attempts}{after}"
@@ -41,6 +44,15 @@ def explain(plan: Plan, run: Run, name: str) -> str:
         return f"{name} never decided for anything: {_quiet_supervisor(run)}"
     how_far = "never ran" if run.status.is_final else "has not started"
     return f"{name} {how_far}: {_why_pending(plan, run, node)}"
+
+
+def asked(wait: Wait) -> str:
+    """What a wait asks, and what became of the last answer, in brackets; empty if there is nothing to say."""
+    parts = [
+        *([f"it asks: {wait.question}"] if wait.question else []),
+        *([f"the last answer was refused: {wait.refused}"] if wait.refused else []),
+    ]
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def skip_reason(plan: Plan, read: ReadNode, index: NodeNumber) -> str:

@@ -8,6 +8,8 @@ something that settled after it was last considered, so the mask `fresh` of thes
 
 from __future__ import annotations
 
+from typing import Any
+
 from graphflow import events
 from graphflow.codec import decode_plain, encode
 from graphflow.errors import EvaluationError
@@ -24,6 +26,12 @@ from graphflow.run import Failure, Message, ModuleState, NodeState, NodeStatus, 
 
 #: State key that lists the failures that were handed to an on_error node.
 ERRORS_KEY = "errors"
+
+
+def failure_entry(node: str, item: int | None, failure: Failure, attempts: int) -> dict[str, Any]:
+    """What handlers and the error mailbox are told of something that has failed for good."""
+    entry = {"node": node, "item": item, "error": failure.summary, "attempts": attempts}
+    return entry | {"causes": [cause.told for cause in failure.causes]} if failure.causes else entry
 
 
 class Fold:
@@ -71,7 +79,7 @@ class Fold:
             self.decide_by_flow(node)
             return
         self.transition.active |= node.bit
-        self.transition.iterations += 1
+        self.transition.iterations += node.is_counted
         state.status = NodeStatus.READY
         state.modules = [ModuleState() for _ in node.modules]
         for place, module in enumerate_modules(state.modules if node.config.parallel else state.modules[:1]):
@@ -94,7 +102,7 @@ class Fold:
         limit = node.config.max_visits
         if limit and self.draft.node(node.index).visits >= limit:
             self.limit(f"node {node.name!r} reached max_visits={limit}")
-        elif not node.is_pure_flow and self.transition.iterations >= self.plan.max_total_iterations:
+        elif node.is_counted and self.transition.iterations >= self.plan.max_total_iterations:
             self.limit(f"the run reached max_total_iterations={self.plan.max_total_iterations}")
         return self._is_limited
 
@@ -132,7 +140,7 @@ class Fold:
     ) -> None:
         text = self.draft.text(ERRORS_KEY)
         known = decode_plain(text, ERRORS_KEY) if text else []
-        entry = {"node": node.name, "item": item, "error": failure.summary, "attempts": state.attempts}
+        entry = failure_entry(node.name, item, failure, state.attempts)
         self.draft.write(
             {ERRORS_KEY: encode([*(known if isinstance(known, list) else []), entry], ERRORS_KEY)}
         )
@@ -144,7 +152,7 @@ class Fold:
         if self.plan.error_mailbox is None:
             return
         name = self.plan.nodes[index].name
-        entry = {"node": name, "item": item, "error": failure.summary, "attempts": attempts}
+        entry = failure_entry(name, item, failure, attempts)
         place = Place(index, self.draft.node(index).visits, FIRST_MODULE, item)
         text = message_text(f"{place.text(name)}:error", name, encode(entry))
         send(self.draft, [Message(self.plan.error_mailbox, text)])

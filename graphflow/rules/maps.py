@@ -7,6 +7,7 @@ its end and each item has a record.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import compress
 from operator import itemgetter
 
@@ -14,7 +15,7 @@ from graphflow import events
 from graphflow.ids import FIRST_MODULE, ItemNumber, NodeNumber, item_range
 from graphflow.inputs import ItemOutcomes, ItemsStored
 from graphflow.planning.plan import PlanNode, bits
-from graphflow.rules.effects import forget, send
+from graphflow.rules.effects import forget, forgive, send, take_messages
 from graphflow.rules.fold import Fold
 from graphflow.rules.visits import fail_module, publish_result
 from graphflow.run import Failure, MapState, NodeStatus, Place, Run, SourcePage
@@ -138,19 +139,21 @@ def take_items(fold: Fold, outcome: ItemOutcomes) -> None:
         pace=outcome.pace,
     )
     send(fold.draft, outcome.sent)
-    fold.transition.taken += outcome.taken
+    take_messages(fold.draft, outcome.taken)
     for item, text in outcome.done if node.modules[0].module.output_mailbox is not None else ():
         publish_result(fold, Place(node.index, outcome.visit, FIRST_MODULE, item), text)
     if fold.draft.run.steps or fold.draft.run.waits:
         forget(fold.draft, node.index, {index for index, *_ in outcome.done})
         forget(fold.draft, node.index, {index for index, *_ in outcome.failed}, keep_steps=True)
+        for index, failure, _ in outcome.failed:
+            forgive(fold.draft, Place(node.index, outcome.visit, FIRST_MODULE, index), failure)
     _report_items(fold, outcome)
     done, failed = state.done + len(outcome.done), state.failed + len(outcome.failed)
     if outcome.failed and node.map.fail_fast:
         index, failure, _ = outcome.failed[0]
         fold.transition.stopped |= node.bit
         _fail_map(
-            fold, node, Failure(failure.type, f"item {index}: {failure.message}", failure.traceback), index
+            fold, node, replace(failure, message=f"item {index}: {failure.message}", retryable=True), index
         )
     elif outcome.reduce_failure is not None:
         fold.transition.stopped |= node.bit
@@ -182,7 +185,8 @@ def _end_map(
     if node.map.min_success is None:
         _fail_map(fold, node, Failure("AllItemsFailed", f"all {failed} items failed{last}"))
     else:
-        message = f"{failed} of {total} items failed, but min_success={node.map.min_success:g}{last}"
+        there = f"{failed} of {total} items failed" if failed else f"there are {total} items in all"
+        message = f"{there}, but min_success={node.map.min_success:g}{last}"
         _fail_map(fold, node, Failure("TooFewSucceeded", message))
 
 

@@ -13,7 +13,15 @@ from graphflow.ids import ItemNumber, NodeNumber
 from graphflow.planning.plan import Plan, PlanNode, bits
 from graphflow.rules.draft import Draft
 from graphflow.rules.readiness import recount
-from graphflow.run import ModuleState, NodeState, NodeStatus, Run
+from graphflow.run import (
+    ModuleState,
+    NodeState,
+    NodeStatus,
+    Run,
+    beginning_field,
+    is_beginning_field,
+    timeless,
+)
 
 
 def reopen(plan: Plan, run: Run, unrecorded: dict[NodeNumber, set[ItemNumber]], now: float) -> None:
@@ -22,6 +30,7 @@ def reopen(plan: Plan, run: Run, unrecorded: dict[NodeNumber, set[ItemNumber]], 
     `unrecorded` are the indexes of items without a result, failed ones included, by map node. Events and times of
     visits that are under way begin anew; `now` is in ms since 1970.
     """
+    _ask_again(run)
     for node in plan.nodes:  # in topological order
         _reopen_node(plan, run, node, unrecorded.get(node.index, set()))
     if run.limit is not None:
@@ -38,6 +47,25 @@ def reopen(plan: Plan, run: Run, unrecorded: dict[NodeNumber, set[ItemNumber]], 
     run.held = ()
     run.started = run.finished = 0
     recount(plan, run)
+
+
+def _ask_again(run: Run) -> None:
+    """Who waits for a signal asks again, by the code as it is now: in its place among who waits, with all its time. A wait
+    that asks nothing, takes any answer and has no end would be the same again: it goes on."""
+    asking = [
+        (place, wait) for place, wait in run.waits.items() if wait.question or wait.schema or wait.deadline
+    ]
+    for place, wait in asking:
+        del run.waits[place]
+        run.steps.setdefault(place, {})[beginning_field(wait.field)] = wait.beginning
+        if place.item is None:
+            state = run.nodes[place.node]
+            state.modules[place.module].status = NodeStatus.READY
+            state.status = state.busiest
+    for remembered in run.steps.values():
+        for name, text in remembered.items():
+            if is_beginning_field(name):
+                remembered[name] = timeless(text)
 
 
 def _reopen_node(plan: Plan, run: Run, node: PlanNode, unrecorded: set[ItemNumber]) -> None:

@@ -11,7 +11,7 @@ from graphflow.graph.modules import END
 from graphflow.ids import ModuleNumber, enumerate_modules
 from graphflow.inputs import Outcome, RetryDue, Started
 from graphflow.planning.plan import Plan, PlanDecision, PlanNode
-from graphflow.rules.effects import send
+from graphflow.rules.effects import forgive, send, take_messages
 from graphflow.rules.fold import Fold
 from graphflow.run import Failure, Message, NodeStatus, Place, message_text
 from graphflow.settings import BACKOFF_BASE_SECONDS, BACKOFF_FACTOR, BACKOFF_MAX_SECONDS
@@ -52,7 +52,7 @@ def take_outcome(fold: Fold, outcome: Outcome, draw: float) -> None:
     else:
         fold.draft.write(outcome.writes)
         send(fold.draft, outcome.sent)
-        fold.transition.taken += outcome.taken
+        take_messages(fold.draft, outcome.taken)
         if node.modules[outcome.module].module.output_mailbox is not None:
             publish_result(fold, Place(outcome.node, outcome.visit, outcome.module), outcome.result)
         module.status = NodeStatus.SUCCEEDED
@@ -81,6 +81,7 @@ def fail_module(fold: Fold, node: PlanNode, place: ModuleNumber, failure: Failur
     module.failure = failure
     if not failure.retryable or module.attempts >= node.config.attempts:
         module.status = NodeStatus.FAILED
+        forgive(fold.draft, Place(node.index, state.visits, place), failure)
         _next_module(fold, node)
         return
     delay = backoff_seconds(module.attempts, draw)

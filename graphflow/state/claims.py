@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from graphflow.codec import decode, decode_plain, encode
+from graphflow.codec import decode, encode
 from graphflow.errors import StateError, WrongType
-from graphflow.expressions import Expression, parse_expression
+from graphflow.expressions import Expression, are_unlike, kind, parse_expression, seen, seen_value
+from graphflow.graph.functions import truth
 from graphflow.values import described
 
 #: Equalities of fields, an expression over `item` and `index`, or a function of the item.
@@ -131,9 +132,9 @@ class _List:
         if isinstance(where, str):
             return self._condition_test(where)
         if isinstance(where, Mapping):
-            wanted = decode_plain(encode(dict(where), "where"))
-            return lambda index: _has_fields(self._plain(index), wanted)
-        return lambda index: bool(where(decode(self.item_text(index))))
+            wanted = seen_value(dict(where), "where")
+            return lambda index: _has_fields(self._seen(index), wanted)
+        return lambda index: truth(where(decode(self.item_text(index))), "where of claim()")
 
     def _condition_test(self, text: str) -> Callable[[int], bool]:
         condition = _condition(text)
@@ -142,20 +143,30 @@ class _List:
         def test(index: int) -> bool:
             verdict = verdicts.get(index)
             if verdict is None:
-                extra = {"item": self._plain(index), "index": index}
+                extra = {"item": self._seen(index), "index": index}
                 verdict = verdicts[index] = bool(condition.evaluate(_nothing, _nothing, extra=extra))
             return verdict
 
         return test
 
-    def _plain(self, index: int) -> Any:
-        return decode_plain(self.item_text(index)) if self._has_tags else self.members[index]
+    def _seen(self, index: int) -> Any:
+        return seen(self.item_text(index)) if self._has_tags else self.members[index]
 
 
 def _has_fields(item: Any, wanted: dict[str, Any]) -> bool:
     return isinstance(item, dict) and all(
-        name in item and item[name] == value for name, value in wanted.items()
+        name in item and _is_value(name, item[name], value) for name, value in wanted.items()
     )
+
+
+def _is_value(name: str, found: Any, wanted: Any) -> bool:
+    if found == wanted:
+        return True
+    if are_unlike(found, wanted):
+        raise StateError(
+            f"claim(where=) looks for {kind(wanted)} in {name!r}, which holds {kind(found)}; give it a {kind(found)}"
+        )
+    return False
 
 
 @lru_cache(maxsize=256)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from graphflow.codec import decode, encode
-from graphflow.errors import InvalidSignal, NoMessage, StateError, UnstorableValue
+from graphflow.errors import CorruptState, NoMessage, NoSignal, StateError, UnknownType, UnstorableValue
 from graphflow.failpoints import failpoint
-from graphflow.run import Message, message_text
+from graphflow.run import Message, message_text, overdue_field
 from graphflow.state.calls import Calls
+from graphflow.state.schemas import Unfit, fitting, schema_text
 from graphflow.state.view import Messages, Owner, Steps
 
 if TYPE_CHECKING:
@@ -40,12 +41,33 @@ class Awaited:
 
     signal: str
     field: str
+    question: str = ""
+    #: JSON Schema, as text.
+    schema: str = ""
+    timeout: float | None = None
+    #: Why the answer that was there is dropped; None if none was.
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One call of `wait_for_signal`."""
+
+    signal: str
+    model: type[BaseModel] | None
+    timeout: float | None
+    question: str
+
+    @property
+    def schema(self) -> str:
+        return "" if self.model is None else schema_text(self.model)
 
 
 class Effects:
     """Those of one module run."""
 
     __slots__ = (
+        "_answered",
         "_counts",
         "_messages",
         "_owner",
@@ -68,6 +90,8 @@ class Effects:
         #: (mailbox, text) of messages that are reserved for this module run.
         self.taken: list[tuple[str, str]] = []
         self.awaits: Awaited | None = None
+        #: The answer that was given last.
+        self._answered: Awaited | None = None
         #: Steps under way.
         self.calls = Calls()
 
@@ -128,37 +152,42 @@ class Effects:
 
     # Signals
 
-    async def answer(self, signal: str) -> Any:
-        """The value that was sent under this name for this wait. Suspended if there is none yet, when no other step is
-        under way."""
-        field = self._numbered("signal", signal)
-        text = await self._steps.remembered(self._owner.place, field)
+    async def answer(self, asked: Asked) -> Any:
+        """The value that was sent for this wait. Suspended if there is none yet, or what came does not fit, when no
+        other step is under way; NoSignal."""
+        field = self._numbered("signal", asked.signal)
+        place = self._owner.place
+        text = await self._steps.remembered(place, field)
+        if text is None and await self._steps.remembered(place, overdue_field(field)) is not None:
+            raise NoSignal(asked.signal, asked.timeout or 0)
+        awaited = Awaited(asked.signal, field, asked.question, asked.schema, asked.timeout)
         if text is None:
             await self.calls.over()
-            self.awaits = Awaited(signal, field)
+            self.awaits = awaited
             raise Suspended
-        return decode(text, signal)
+        self._answered = awaited
+        try:
+            return (
+                decode(text, asked.signal)
+                if asked.model is None
+                else fitting(text, asked.signal, asked.model)
+            )
+        except (Unfit, UnknownType, CorruptState) as error:
+            await self.calls.over()
+            self.refuse(str(error))
+            raise Suspended from error
+
+    def refuse(self, reason: str) -> bool:
+        """Drop the answer that was given last, and wait again; False if none was."""
+        if self._answered is not None and self.awaits is None:
+            self.awaits = replace(self._answered, refused=reason)
+        return self.awaits is not None
 
     def close(self) -> None:
         """What was reserved is free again, unless it was committed."""
         taken, self.taken = self.taken, []
         for mailbox, text in taken:
             self._messages.mailboxes.release(mailbox, text)
-
-
-def validated(signal: str, value: Any, schema: type[BaseModel]) -> BaseModel:
-    """A signal's value as its receiver wants it. InvalidSignal."""
-    if isinstance(value, schema):
-        return value
-    from pydantic import ValidationError
-
-    try:
-        return schema.model_validate(value)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'value'}: {problem['msg']}" for problem in error.errors()
-        )
-        raise InvalidSignal(signal, schema.__name__, problems) from error
 
 
 def _digest(text: str) -> str:

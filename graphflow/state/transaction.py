@@ -26,7 +26,7 @@ from graphflow.run import Message
 from graphflow.settings import MAX_TRANSACTION_BYTES, MAX_VALUE_BYTES, MAX_VALUE_BYTES_WARN
 from graphflow.state.calls import Calls
 from graphflow.state.claims import ClaimedItem, Where
-from graphflow.state.effects import Awaited, Effects, Suspended, validated
+from graphflow.state.effects import Asked, Awaited, Effects, Suspended
 from graphflow.state.footprint import Footprint
 from graphflow.state.isolation import IsolatedState
 from graphflow.state.names import TASK_KEY, checked_name
@@ -267,20 +267,37 @@ class Transaction:
         self._check_reads()
         return message
 
-    async def wait_for_signal(self, name: str, schema: type[BaseModel] | None = None) -> Any:
+    async def wait_for_signal(
+        self,
+        name: str,
+        schema: type[BaseModel] | None = None,
+        *,
+        timeout: float | None = None,
+        question: str | None = None,
+    ) -> Any:
         """The value that `agent.signal` or `graphflow signal` has sent under this name, as a `schema` if one is given.
 
         If it is not there, this module run ends here without a commit and starts again from its first line when it is:
-        put what must not be done twice into a `step`. InvalidSignal if the value does not fit the schema.
+        put what must not be done twice into a `step`. So it does if the value does not fit; raise AnswerRefused if it fits
+        but is not accepted. NoSignal, a TimeoutError, `timeout` seconds after the first wait.
         """
         self._check_open()
         self._check_reads()
+        if schema is not None and not hasattr(schema, "model_json_schema"):
+            raise StateError(f"wait_for_signal({name!r}) takes a pydantic model as schema, not {schema!r}")
+        if question is not None:
+            if not isinstance(question, str):
+                raise StateError(
+                    f"wait_for_signal({name!r}) takes text as question, not {type(question).__name__}"
+                )
+            self._encoded(f"question of signal {name}", question)
+        timeout = checked(CALL_BOUNDS, "timeout", timeout)
+        asked = Asked(checked_name("signal", name), schema, timeout, question or "")
         try:
-            value = await self._my_effects().answer(checked_name("signal", name))
+            return await self._my_effects().answer(asked)
         except Suspended:
             self._ended = True
             raise
-        return value if schema is None else validated(name, value, schema)
 
     def _my_effects(self) -> Effects:
         if self._effects is None:
@@ -350,6 +367,10 @@ class Transaction:
     def awaits(self) -> Awaited | None:
         """The signal for which the module run has ended."""
         return None if self._effects is None else self._effects.awaits
+
+    def refuse(self, reason: str) -> bool:
+        """The module run does not accept the answer that it was given last; False if it was given none."""
+        return self._effects is not None and self._effects.refuse(reason)
 
     @property
     def outgoing(self) -> Sequence[Message]:

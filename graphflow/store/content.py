@@ -249,7 +249,7 @@ def _put_effects(writes: WriteList, keys: RunKeys, plan: Plan, run: Run) -> None
     """What modules remember, wait for and have sent, as one transition would have brought all of it about."""
     messages = [Message(mailbox, text) for mailbox, texts in run.mailboxes.items() for text in texts]
     transition = Transition(run.revision, run.active, run.fresh, run.iterations, sent=messages)
-    transition.steps |= run.steps
+    transition.steps |= {place: {**fields} for place, fields in run.steps.items()}
     transition.waits |= run.waits
     transition.signals |= run.signals
     effects = EffectWrites(plan)

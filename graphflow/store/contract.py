@@ -8,16 +8,17 @@ Every method raises `StoreUnreachable`, `StoreFull` or another `StoreError` wher
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from graphflow.codec import register_type
 from graphflow.errors import CorruptState
 from graphflow.events import Event
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import ItemNumber, NodeNumber, RunId
 from graphflow.planning.plan import Plan
-from graphflow.run import Failure, Place, Run, SourcePage
+from graphflow.run import Failure, Place, Run, SourcePage, Wait
 from graphflow.settings import KEEP_COMPLETE_SECONDS, KEEP_OTHER_SECONDS
 from graphflow.transition import Transition
 
@@ -72,6 +73,7 @@ class RunHead:
     initial: dict[str, str] | None = None
 
 
+@register_type(name="graphflow.Snapshot")
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A run as it was when a node had succeeded or failed, kept to be forked from."""
@@ -86,6 +88,43 @@ class Snapshot:
     revision: int
 
 
+@register_type(name="graphflow.SignalWait")
+@dataclass(frozen=True, slots=True)
+class SignalWait:
+    """What one module run, or one item of a map, waits for from outside."""
+
+    node: str
+    #: Index of the map's item; None for a module run.
+    item: int | None
+    signal: str
+    #: What whoever is to answer is asked; empty if nothing is.
+    question: str = ""
+    #: The JSON Schema that an answer has to fit, as text; empty if any will do.
+    schema: str = ""
+    #: When its timeout ends, in seconds since 1970; None for never.
+    deadline: float | None = None
+    #: Why the last answer was refused; empty if none was.
+    refused: str = ""
+
+    @property
+    def place(self) -> str:
+        """Who waits, for people."""
+        return self.node if self.item is None else f"{self.node} item {self.item}"
+
+
+def signal_waits(waits: Iterable[tuple[str, int | None, Wait]]) -> list[SignalWait]:
+    """Waits by (node, item), as they are looked at: who has waited longest is the first."""
+    return [
+        SignalWait(
+            node, item, wait.signal, wait.question, wait.schema, wait.deadline / 1000 or None, wait.refused
+        )
+        for node, item, wait in sorted(
+            waits, key=lambda each: (each[2].since, each[0], -1 if each[1] is None else each[1])
+        )
+    ]
+
+
+@register_type(name="graphflow.MapProgress")
 @dataclass(frozen=True, slots=True)
 class MapProgress:
     """How far a map node is in its latest visit, at one look."""
@@ -335,6 +374,10 @@ class Store(Protocol):
 
     async def wait_for_memory(self, run_id: RunId) -> None:
         """Until the store takes what is new again; StoreFull after its patience."""
+
+    async def waits(self, run_id: RunId, signal: str | None = None) -> list[SignalWait]:
+        """What the run waits for from outside, or who waits for this signal; who has waited longest is the first. Nothing
+        of a run that is not there."""
 
     async def waiting_requests(self, run_id: RunId) -> int:
         """How many requests of a run have not been answered yet."""

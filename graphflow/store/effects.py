@@ -6,14 +6,15 @@ A field of `steps` and of `waits` begins with the place: `NODE:VISIT:MODULE:ITEM
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
 from graphflow.errors import UNREADABLE, CorruptState
 from graphflow.ids import item_number, module_number
 from graphflow.planning.plan import Plan
-from graphflow.run import Place, Run, Wait
+from graphflow.run import NodeStatus, Place, Run, Wait
+from graphflow.store.contract import SignalWait, signal_waits
 from graphflow.store.fields import Changes, read_json
 from graphflow.store.keys import RunKeys
 from graphflow.transition import Transition
@@ -44,7 +45,7 @@ class EffectWrites:
                 self._steps |= {f"{start}:{field}": None for field in run.steps.get(place, ())}
             else:
                 self._steps |= {f"{start}:{field}": text for field, text in fields.items()}
-                self.size += sum(map(len, fields.values()))
+                self.size += sum(len(text) for text in fields.values() if text is not None)
         for place, wait in transition.waits.items():
             self._waits[self._start_of(place)] = None if wait is None else _wait_text(wait)
         for name, texts in transition.signals.items():
@@ -113,6 +114,24 @@ async def load_effects(
         run.mailboxes[name] = await _elements(redis, keys.mailbox(name))
 
 
+async def read_waits(redis: PatientClient, keys: RunKeys, signal: str | None = None) -> list[SignalWait]:
+    """What a run waits for, or who waits for this signal; what is left of visits that are over is left out."""
+    waits, nodes = await redis.hashes([keys.waits, keys.nodes])
+    # Each of thousands of items may wait for a signal of its own: only what may be meant is read.
+    needle = "" if signal is None else to_json(signal).decode()
+    try:
+        found = [
+            (place.split(":", 4), _wait_from_text(text)) for place, text in waits.items() if needle in text
+        ]
+        return signal_waits(
+            (name, None if item == "-" else int(item), wait)
+            for (name, _, _, item), wait in found
+            if name in nodes and NodeStatus(nodes[name]).is_active and signal in (None, wait.signal)
+        )
+    except UNREADABLE as error:
+        raise CorruptState(keys.waits, f"it cannot be read: {error}") from error
+
+
 async def _elements(redis: PatientClient, key: str) -> list[str]:
     texts: list[str] = await redis.command(lambda client: client.lrange(key, 0, -1), key)
     return texts
@@ -134,9 +153,26 @@ def _is_under_way(run: Run, place: Place) -> bool:
 
 
 def _wait_text(wait: Wait) -> str:
-    return to_json({"signal": wait.signal, "since": wait.since, "field": wait.field}).decode()
+    fields: dict[str, Any] = {"signal": wait.signal, "since": wait.since, "field": wait.field}
+    if wait.question:
+        fields["question"] = wait.question
+    if wait.schema:
+        fields["schema"] = from_json(wait.schema)
+    if wait.deadline:
+        fields["deadline"] = round(wait.deadline)
+    if wait.refused:
+        fields["refused"] = wait.refused
+    return to_json(fields).decode()
 
 
 def _wait_from_text(text: str) -> Wait:
     fields = read_json(text)
-    return Wait(fields["signal"], fields["field"], fields["since"])
+    return Wait(
+        fields["signal"],
+        fields["field"],
+        fields["since"],
+        fields.get("question", ""),
+        to_json(fields["schema"]).decode() if "schema" in fields else "",
+        fields.get("deadline", 0),
+        fields.get("refused", ""),
+    )

@@ -23,7 +23,7 @@ from graphflow.events import index_ranges, indexes_of
 from graphflow.graph.tasks import Task
 from graphflow.ids import ItemNumber, ModuleNumber, enumerate_modules, item_number
 from graphflow.planning.plan import Plan, PlanNode
-from graphflow.run import Failure, ModuleState, NodeState, NodeStatus, SourcePage
+from graphflow.run import Cause, Failure, ModuleState, NodeState, NodeStatus, SourcePage
 
 #: Field -> its new text, or None to delete it.
 Changes = dict[str, str | None]
@@ -82,9 +82,21 @@ def failure_text(failure: Failure, attempts: int | None = None) -> str:
         fields["traceback"] = failure.traceback
     if not failure.retryable:
         fields["retryable"] = False
+    if failure.causes:
+        fields["causes"] = [_cause_fields(cause) for cause in failure.causes]
     if attempts is not None:
         fields["attempts"] = attempts
     return to_json(fields).decode()
+
+
+def _cause_from_fields(fields: dict[str, Any]) -> Cause:
+    return Cause(
+        fields["relation"], fields["type"], fields["message"], fields["depth"], fields.get("traceback", "")
+    )
+
+
+def _cause_fields(cause: Cause) -> dict[str, Any]:
+    return cause.told | {"traceback": cause.traceback} if cause.traceback else cause.told
 
 
 def failure_from_text(text: str) -> Failure:
@@ -95,7 +107,11 @@ def item_failure_from_text(text: str) -> tuple[Failure, int]:
     """The failure and the attempts, 0 if none are given."""
     fields = from_json(text)
     failure = Failure(
-        fields["type"], fields["message"], fields.get("traceback", ""), fields.get("retryable", True)
+        fields["type"],
+        fields["message"],
+        fields.get("traceback", ""),
+        fields.get("retryable", True),
+        tuple(map(_cause_from_fields, fields.get("causes", ()))),
     )
     return failure, fields.get("attempts", 0)
 

@@ -22,8 +22,10 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:run:{ID}:events           STREAM  every fact in order: event revision at, and fields of its own
     gf:run:{ID}:inbox            LIST    requests from outside
     gf:run:{ID}:steps            HASH    NODE:VISIT:MODULE:ITEM:CALL -> result; ITEM is - if there is none. CALL is
-                                         step:DIGEST:NUMBER:NAME, signal:NUMBER:NAME (its answer), sent:NUMBER:DIGEST
-    gf:run:{ID}:waits            HASH    NODE:VISIT:MODULE:ITEM -> signal since field: who waits for a signal
+                                         step:DIGEST:NUMBER:NAME, signal:NUMBER:NAME (its answer), sent:NUMBER:DIGEST,
+                                         wait:NUMBER:NAME (its beginning), timeout:NUMBER:NAME (nobody answered)
+    gf:run:{ID}:waits            HASH    NODE:VISIT:MODULE:ITEM -> signal since field question schema deadline refused: who waits
+                                         for a signal
     gf:run:{ID}:signals          HASH    signal -> values that came before anybody waited for them
     gf:run:{ID}:mailbox:NAME     LIST    messages not yet taken: id from value
     gf:run:{ID}:lease            HASH    token owner deadline (ms since 1970, Redis' clock) length (ms)

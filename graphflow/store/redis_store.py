@@ -40,8 +40,10 @@ from graphflow.store.contract import (
     Retention,
     RunContent,
     RunHead,
+    SignalWait,
     Snapshot,
 )
+from graphflow.store.effects import read_waits
 from graphflow.store.event_log import read_events
 from graphflow.store.fields import Changes, time_text
 from graphflow.store.held_run import EVENTS_KEPT, RedisHeldRun
@@ -205,6 +207,9 @@ class RedisStore:
         # It writes nothing, but Redis refuses it when it has no memory.
         await self._redis.command(lambda client: client.setrange(plan, 0, ""), plan)
 
+    async def waits(self, run_id: RunId, signal: str | None = None) -> list[SignalWait]:
+        return await read_waits(self._redis, self._keys.run(run_id), signal)
+
     async def waiting_requests(self, run_id: RunId) -> int:
         key = self._keys.run(run_id).inbox
         waiting: int = await self._redis.command(lambda client: client.llen(key), key)
@@ -266,7 +271,7 @@ class RedisStore:
         found: list[RunHead] = []
         start, page = 0, min(count, PAGE)
         while len(found) < count:
-            ids = await self._recent_ids(start, start + page - 1)
+            ids = await _recent_ids(self._redis, self._keys.runs, start, start + page - 1)
             keys = [self._keys.run(run_id) for run_id in ids]
             hashes = await self._redis.hashes([key for each in keys for key in (each.run, each.task)])
             for run_id, each, fields, task in zip(ids, keys, hashes[::2], hashes[1::2], strict=True):
@@ -276,11 +281,6 @@ class RedisStore:
                 break
             start += page
         return found[:count]
-
-    async def _recent_ids(self, first: int, last: int) -> list[RunId]:
-        key = self._keys.runs
-        ids: list[RunId] = await self._redis.command(lambda client: client.zrevrange(key, first, last), key)
-        return ids
 
     async def items(
         self, run_id: RunId, node_name: str, indexes: Sequence[ItemNumber], lender: str | None = None
@@ -330,3 +330,8 @@ class RedisStore:
         if answer[0] == "gone":
             raise RunNotFound(run_id, self.masked_url)
         return bool(answer[0] == "ok")
+
+
+async def _recent_ids(redis: PatientClient, key: str, first: int, last: int) -> list[RunId]:
+    ids: list[RunId] = await redis.command(lambda client: client.zrevrange(key, first, last), key)
+    return ids

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from graphflow.codec import decode, encode
-from graphflow.errors import WaitsInVain
+from graphflow.errors import AnswerRefused, WaitsInVain
+from graphflow.graph.flow import names_of
 from graphflow.graph.tasks import Task
 from graphflow.ids import FIRST_MODULE, ItemNumber, NodeNumber, enumerate_items
 from graphflow.run import Message, Place, message_text
@@ -51,8 +52,13 @@ class ModuleCache(Transaction):
 
     @property
     def awaited_signal(self) -> str | None:
-        """The signal for which the module run ended, since it was not among those given."""
+        """The signal for which the module run ended, since it was not among those given, or was refused."""
         return None if self.awaits is None else self.awaits.signal
+
+    @property
+    def refused(self) -> str | None:
+        """Why the module run did not accept the answer that it was given last; None if it did."""
+        return None if self.awaits is None else self.awaits.refused
 
 
 @asynccontextmanager
@@ -62,8 +68,9 @@ async def module_cache(
     task: Task | None = None,
     results: Mapping[str, Any] | None = None,
     messages: Mapping[str, Sequence[Any]] | None = None,
-    input_mailboxes: Sequence[str] = (),
+    input_mailboxes: str | Sequence[str] = (),
     signals: Mapping[str, Any] | None = None,
+    overdue: Collection[str] = (),
     steps: Mapping[str, Any] | None = None,
     item: Any = None,
     index: int | None = None,
@@ -76,7 +83,8 @@ async def module_cache(
 
     When the block ends what was written is committed, and `cache.state` shows it; if it raises, nothing is. A
     `wait_for_signal` for which there is no answer ends the block without a commit, as it ends a module run, and
-    `cache.awaited_signal` names it. `get_message` with a timeout raises NoMessage at once where there is no message, and
+    `cache.awaited_signal` names it; so does an answer that is refused, and `cache.refused` says why. A signal whose name is in
+    `overdue` has had its timeout: NoSignal. `get_message` with a timeout raises NoMessage at once where there is no message, and
     WaitsInVain without one. UnstorableValue, ValueTooLarge, InvalidName for what cannot be given.
     """
     view = _View(initial_texts(state or {}), task or Task(type="test"))
@@ -84,16 +92,22 @@ async def module_cache(
     view.answers = {
         checked_name("signal", name): value_text(name, value) for name, value in (signals or {}).items()
     }
+    view.overdue = frozenset(checked_name("signal", name) for name in overdue)
     view.remembered_steps = {name: value_text(name, value) for name, value in (steps or {}).items()}
     for mailbox, values in (messages or {}).items():
         view.put(checked_name("mailbox", mailbox), values)
-    cache = ModuleCache(view, input_mailboxes)
+    cache = ModuleCache(view, names_of(input_mailboxes))
     if item is not None or index is not None:
         cache.set_item(ItemNumber(index or 0), encode(item, "item"))
     try:
         yield cache
     except Suspended:
         cache.end()
+        return
+    except AnswerRefused as refusal:
+        cache.end()
+        if not cache.refuse(str(refusal)):
+            raise
         return
     except BaseException:
         cache.end()
@@ -125,6 +139,8 @@ class _View:
         self.results: dict[str, str] = {}
         self.answers: dict[str, str] = {}
         self.remembered_steps: dict[str, str] = {}
+        #: Signals whose timeout is over.
+        self.overdue: frozenset[str] = frozenset()
         #: (name, text of the result) of steps that were called.
         self.called: list[tuple[str, str]] = []
         #: Messages that have left.
@@ -197,6 +213,8 @@ class _View:
     async def remembered(self, place: Place, field: str) -> str | None:
         kind, rest = field.split(":", 1)
         name = rest.split(":", 2)[-1] if kind == "step" else rest.split(":", 1)[-1]
+        if kind == "timeout":
+            return "true" if name in self.overdue else None
         given = self.answers if kind == "signal" else self.remembered_steps
         return self._fields.get(field, given.get(name))
 

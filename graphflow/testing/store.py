@@ -45,7 +45,9 @@ from graphflow.store.contract import (
     Retention,
     RunContent,
     RunHead,
+    SignalWait,
     Snapshot,
+    signal_waits,
 )
 from graphflow.testing.crashes import deaths
 from graphflow.transition import MapChange, Transition
@@ -370,6 +372,17 @@ class MemoryStore:
         stored.inbox.append(request)
         return True
 
+    async def waits(self, run_id: RunId, signal: str | None = None) -> list[SignalWait]:
+        stored = self.runs.get(run_id)
+        if stored is None:
+            return []
+        names = [node.name for node in stored.plan.nodes]
+        return signal_waits(
+            (names[place.node], place.item, wait)
+            for place, wait in stored.run.waits.items()
+            if signal in (None, wait.signal)
+        )
+
     async def waiting_requests(self, run_id: RunId) -> int:
         stored = self.runs.get(run_id)
         return 0 if stored is None else len(stored.inbox)
@@ -435,7 +448,7 @@ def loaded(stored: StoredRun, plan: Plan) -> Run:
     nodes = [node.clone() for node in run.nodes]
     memos: dict[int, Any] = {id(run.nodes): nodes, id(run.task): run.task.model_copy(deep=True)}
     found = copy.deepcopy(run, memos)
-    found.plain, found.evaluated = {}, {}
+    found.seen, found.evaluated = {}, {}
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -74,6 +75,50 @@ def test_show_lists_failed_items_with_the_users_line(folder: Path) -> None:
     place = lines.index("double item 1 failed after 2 attempts: ValueError: chunk 1 is bad")
     assert lines[place + 1].endswith('in double: raise ValueError(f"chunk {chunk} is bad")')
     assert any(line.split()[0] == "double" and line.endswith("2/3, 1 failed") for line in lines if line)
+
+
+PAYS = """
+from graphflow import Agent, NonRetryableException
+
+agent = Agent()
+
+class Declined(NonRetryableException): ...
+
+@agent.node
+def pay() -> None:
+    try:
+        raise Declined("card 4 is stolen") from KeyError(4)
+    except Declined as error:
+        raise ExceptionGroup("two cards", [error])
+"""
+
+
+def test_show_tells_what_is_behind_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "pay.py").write_text(PAYS)
+
+    ran = graphflow(tmp_path, "run", "pay.py", "--id", "paid", "--json")
+    shown = graphflow(tmp_path, "show", "paid").stdout.splitlines()
+
+    place = shown.index(
+        "pay failed: ExceptionGroup: two cards (1 sub-exception), first Declined: card 4 is stolen"
+    )
+    assert shown[place + 1 :] == [
+        '  pay.py:13 in pay: raise ExceptionGroup("two cards", [error])',
+        "  member Declined: card 4 is stolen",
+        '    pay.py:11 in pay: raise Declined("card 4 is stolen") from KeyError(4)',
+        "    caused by KeyError: 4",
+    ]
+    failure = json.loads(ran.stdout)["failures"][0]
+    assert failure["causes"] == [
+        {
+            "relation": "member",
+            "type": "Declined",
+            "message": "card 4 is stolen",
+            "depth": 1,
+            "at": 'pay.py:11 in pay: raise Declined("card 4 is stolen") from KeyError(4)',
+        },
+        {"relation": "cause", "type": "KeyError", "message": "4", "depth": 2, "at": None},
+    ]
 
 
 def test_show_says_how_far_each_map_is(folder: Path) -> None:

@@ -12,16 +12,19 @@ from tests.acceptance.command_line import graphflow, run_id_of, started, wait_fo
 ASKS = """
 from pydantic import BaseModel
 
-from graphflow import Agent
+from graphflow import Agent, AnswerRefused
 
 agent = Agent(lease_seconds=0.6)
 
 class Approval(BaseModel):
     approved: bool
+    by: str = "Ada"
 
 @agent.node
 async def asks(cache):
-    approval = await cache.wait_for_signal("approve", Approval)
+    approval = await cache.wait_for_signal("approve", Approval, timeout=86_400, question="May it be sent?")
+    if approval.by == "Bob":
+        raise AnswerRefused("only Ada may approve")
     return approval.approved
 
 @agent.node
@@ -88,6 +91,53 @@ def test_a_signal_to_a_run_that_is_driven_is_taken_by_its_driver(folder: Path) -
         output, _ = process.communicate(timeout=30)
         assert "asks_again waits for the signal 'second'" in output
         assert process.returncode == 4
+
+
+def test_answer_that_does_not_fit_is_told_field_by_field_and_not_sent(folder: Path) -> None:
+    graphflow(folder, "run", "asks.py", "--id", "letter")
+
+    for words in ((), ("--no-run",)):
+        refused = graphflow(folder, "signal", "letter", "approve", '{"approved": "perhaps"}', *words)
+
+        assert refused.returncode == 2, refused.stdout + refused.stderr
+        assert "approved: 'perhaps' is not of type 'boolean'" in refused.stderr
+    assert graphflow(folder, "signal", "letter", "approve", '{"approved": true}').returncode == 4
+
+
+def test_question_and_refusal_are_shown_to_who_is_to_answer(folder: Path) -> None:
+    graphflow(folder, "run", "asks.py", "--id", "letter")
+
+    refused = graphflow(folder, "signal", "letter", "approve", '{"approved": true, "by": "Bob"}')
+    shown = graphflow(folder, "show", "letter")
+    listed = graphflow(folder, "list", "--waiting")
+
+    assert refused.returncode == 4, refused.stdout + refused.stderr
+    assert "the last answer was refused: only Ada may approve" in refused.stdout
+    for line in (
+        "question May it be sent?",
+        "refused  only Ada may approve",
+        "until    20",
+        '"type":"boolean"',
+    ):
+        assert line in shown.stdout
+    row = next(line for line in listed.stdout.splitlines() if line.startswith("letter"))
+    assert row.split()[1:7] == ["asks", "approve", "May", "it", "be", "sent?"]
+    assert row.endswith("only Ada may approve")
+    graphflow(folder, "cancel", "letter")
+    assert "waits for a signal" in graphflow(folder, "list", "--waiting").stdout
+
+
+def test_name_that_nobody_waits_for_is_told_with_the_nearest(folder: Path) -> None:
+    graphflow(folder, "run", "asks.py", "--id", "letter")
+
+    stored = graphflow(folder, "signal", "letter", "aprove", "true", "--no-run")
+
+    assert stored.returncode == 0, stored.stderr
+    assert stored.stdout == (
+        "run letter: signal aprove is stored\n"
+        "the run waits for approve, not for aprove; it is kept for who will wait for it\n"
+    )
+    assert stored.stderr == ""
 
 
 @pytest.mark.parametrize(

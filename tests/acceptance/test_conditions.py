@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections import Counter
+from datetime import date, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -113,13 +116,134 @@ def test_condition_reads_state_node_results_and_the_task(agent: Agent) -> None:
     assert outcome.node_results["never"].status is NodeStatus.SKIPPED
 
 
-@register_type
+@register_type(name="conditions.Size")
 @dataclasses.dataclass
 class Size:
     width: int
 
 
-def test_condition_reads_registered_types_as_plain_data_in_state_and_task(agent: Agent) -> None:
+@register_type(name="conditions.Level")
+class Level(enum.Enum):
+    LOW = "low"
+    HIGH = "high"
+
+
+@register_type(name="conditions.Bill")
+@dataclasses.dataclass
+class Bill:
+    amount: Decimal
+    due: date
+    level: Level = Level.LOW
+
+
+def test_decision_between_decimals_takes_the_branch_that_python_would(agent: Agent) -> None:
+    @agent.node
+    def spent() -> Decimal:
+        return Decimal("9.50")
+
+    agent.add_node(
+        Node(
+            name="check",
+            dependencies=["spent"],
+            modules=[
+                FlowControlModule(
+                    flow_config=FlowControlConfig(
+                        decisions=[FlowDecision(next_node="buy", condition="limit > spent")], default="stop"
+                    )
+                )
+            ],
+        )
+    )
+    agent.node(name="buy", start=False)(lambda: "bought")
+    agent.node(name="stop", start=False)(lambda: "stopped")
+
+    outcome = agent.run_task_sync(task(), state={"limit": Decimal("100.00")})
+
+    assert outcome.status is RunStatus.COMPLETE, outcome.error
+    assert outcome.result == "bought"
+
+
+def test_conditions_read_the_values_of_state_results_and_task(agent: Agent) -> None:
+    agent.node(name="bill")(lambda: Bill(Decimal("9.50"), date(2026, 11, 20), Level.HIGH))
+    conditions = {
+        "by_number": "bill.amount < task.params.limit",
+        "by_date": "bill.due < today and bill.due > '2026-11-19'",
+        "by_member": "bill.level == 'high' and nodes.bill.level in levels",
+        "by_time": "today - bill.due < task.params.grace",
+        "never": "bill.amount > task.params.limit or bill.level == 'low'",
+    }
+    for name, condition in conditions.items():
+        agent.node(name=name, dependencies=["bill"], condition=condition)(lambda: "ran")
+
+    outcome = agent.run_task_sync(
+        task(limit=Decimal(10), grace=timedelta(days=30)),
+        state={"today": date(2026, 12, 1), "levels": [Level.HIGH]},
+    )
+
+    assert outcome.status is RunStatus.COMPLETE, outcome.error
+    assert [name for name in conditions if name in outcome] == list(conditions)[:-1]
+
+
+@pytest.mark.parametrize("source", ["list", "generator", "map"])
+def test_where_of_a_map_sees_items_as_other_conditions_see_values(agent: Agent, source: str) -> None:
+    bills = [
+        Bill(Decimal(amount), date(2026, 11, day)) for amount, day in (("9.5", 1), ("100", 2), ("20", 3))
+    ]
+
+    if source == "generator":
+
+        def bills_source():  # type: ignore[no-untyped-def]
+            yield from bills
+    elif source == "list":
+        agent.node(name="bills_source")(lambda: bills)
+    else:
+        agent.node(name="numbers")(lambda: [0, 1, 2])
+        agent.node(name="bills_source", map_over="numbers")(lambda number: bills[number])
+
+    over: Any = bills_source if source == "generator" else "bills_source"
+
+    @agent.node(
+        map_over=over, where="item.amount > limit and item.due > '2026-11-01' and item.level == 'low'"
+    )
+    def paid(bill: Bill) -> int:
+        return bill.due.day
+
+    outcome = agent.run_task_sync(task(), state={"limit": Decimal(10)})
+
+    assert outcome.status is RunStatus.COMPLETE, outcome.error
+    assert outcome["paid"] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("condition", "types"),
+    [
+        ("level > other", "Level and Level"),
+        ("due > limit", "date and Decimal"),
+        ("due == text", "date and str"),
+        ("due > 'tomorrow'", "a date is compared with a literal that is none"),
+    ],
+)
+def test_values_without_an_order_fail_the_node_with_both_types(
+    agent: Agent, condition: str, types: str
+) -> None:
+    agent.node(name="reader", condition=condition)(lambda: "never")
+
+    outcome = agent.run_task_sync(
+        task(),
+        state={
+            "level": Level.HIGH,
+            "other": Level.LOW,
+            "due": date(2026, 11, 20),
+            "limit": Decimal(1),
+            "text": "2026-11-20",
+        },
+    )
+
+    assert outcome.status is RunStatus.FAILED
+    assert types in outcome.failures[0].error
+
+
+def test_condition_reads_models_as_dicts_of_their_fields_in_state_and_task(agent: Agent) -> None:
     agent.node(name="by_state", condition="size.width == 3")(lambda: "ran")
     agent.node(name="by_task", condition="task.params.size.width == 4")(lambda: "ran")
 

@@ -256,8 +256,8 @@ def test_node_that_a_decision_started_is_tried_again(redis_url):
     assert "rest" not in outcome
 
 
-@pytest.mark.parametrize(("limit", "not_started"), [(5, "enough"), (6, "step")])
-def test_run_that_hit_a_limit_goes_on_with_a_new_one(redis_url, limit, not_started):
+@pytest.mark.parametrize(("limit", "not_started", "visits"), [(3, "step", 3), (4, "report", 0)])
+def test_run_that_hit_a_limit_goes_on_with_a_new_one(redis_url, limit, not_started, visits):
     agent = agent_on(redis_url, max_total_iterations=limit)
 
     @agent.node
@@ -274,8 +274,8 @@ def test_run_that_hit_a_limit_goes_on_with_a_new_one(redis_url, limit, not_start
 
     stopped = run_async(agent.run_task(task(), state={"count": 0}))
     assert stopped.status is RunStatus.FAILED
-    assert stopped["count"] == 3
-    assert stopped.node_results[not_started].visits == (2 if not_started == "enough" else 3)
+    assert stopped["count"] == limit
+    assert stopped.node_results[not_started].visits == visits
 
     outcome = run_async(agent.fork(stopped.run_id))
 

@@ -535,20 +535,24 @@ def test_node_succeeds_if_enough_items_do(
 
     assert outcome.status is status
     if status is RunStatus.FAILED:
-        assert f"of 10 items failed, but min_success={least:g}" in (outcome.node_results["work"].error or "")
+        there = "of 10 items failed" if failing else "there are 10 items in all"
+        assert f"{there}, but min_success={least:g}" in (outcome.node_results["work"].error or "")
     else:
         assert outcome["work"] == list(range(failing, 10))
         assert [each.item for each in outcome.failures] == list(range(failing))
 
 
-@pytest.mark.parametrize("least", [1, 0.5])
-def test_empty_map_has_enough_or_too_few(agent: Agent, least: float) -> None:
-    """Of no items every share succeeds; one that must succeed does not."""
+@pytest.mark.parametrize("least", [None, 1, 0.5])
+def test_empty_map_has_enough_or_too_few(agent: Agent, least: float | None) -> None:
+    """Of no items every share succeeds, and as many as must without a number; one that is asked for does not."""
     agent.node(name="work", map_over="items", min_success=least)(same)
 
     outcome = agent.run_task_sync(task(), state={"items": []})
 
     assert outcome.status is (RunStatus.FAILED if least == 1 else RunStatus.COMPLETE)
+    if least == 1:
+        error = outcome.node_results["work"].error
+        assert error == "TooFewSucceeded: there are 0 items in all, but min_success=1"
 
 
 def test_node_fails_as_soon_as_enough_cannot_succeed_any_more(agent: Agent) -> None:

@@ -229,21 +229,6 @@ def test_the_answer_stays_through_retries_and_is_forgotten_with_the_visit(redis_
     assert answers == ["one", "one", "two"]
 
 
-def test_a_value_that_does_not_fit_the_schema_fails_the_module_at_once(redis_url: str) -> None:
-    agent = asking_agent(redis_url, [])
-
-    async def main() -> Any:
-        await agent.run_task(task(), run_id="does-not-fit")
-        await agent.signal("does-not-fit", "approve", {"approved": "perhaps"})
-        return await agent.resume("does-not-fit")
-
-    outcome = asyncio.run(main())
-
-    assert outcome.status is RunStatus.FAILED
-    assert "signal 'approve' does not fit Approval: approved:" in outcome.failures[0].error
-    assert outcome.failures[0].attempts == 1
-
-
 def test_a_wait_in_a_task_group_ends_the_module_run_too(redis_url: str) -> None:
     agent = agent_on(redis_url)
 

@@ -19,7 +19,7 @@ from tests.servers import RealServer
 
 PROGRAM = """
 import asyncio, json, os, sys
-from graphflow import Agent, RedisCache, Task
+from graphflow import Agent, AnswerRefused, RedisCache, Task
 
 url, log, form, run_id = sys.argv[1:]
 agent = Agent(cache=RedisCache(url), name="victim", lease_seconds=10)
@@ -64,6 +64,27 @@ elif form == "signal":
         answer = await cache.step("ask", ask, "before")
         signal = await cache.wait_for_signal("go")
         return [answer, signal, await cache.step("ask", ask, "after")]
+
+    state = {}
+elif form == "refusal":
+    @agent.node(max_retries=1)
+    async def asks(cache):
+        answer = await cache.step("ask", ask, "before")
+        signal = await cache.wait_for_signal("go", question="May it go?", timeout=600)
+        checked = await cache.step("ask", ask, signal)
+        if signal == "maybe":
+            raise AnswerRefused("yes or no")
+        return [answer, signal, checked]
+
+    state = {}
+elif form == "overdue":
+    @agent.node(max_retries=1)
+    async def asks(cache):
+        try:
+            return await cache.wait_for_signal("go", timeout=600)
+        except TimeoutError:
+            answer = await cache.step("ask", ask, "overdue")
+        return [answer, await cache.wait_for_signal("go")]
 
     state = {}
 else:
@@ -197,6 +218,53 @@ def test_a_wait_for_a_signal_survives_a_kill_at_each_commit(
 
     assert outcome["nodes"] == {"asks": ["answer to before", "went", "answer to after"]}, killed.stderr
     assert program.asked == {"before": 1, "after": 1}
+
+
+@pytest.mark.parametrize("place", ["commit.before_send@2", "commit.after_reply@2"])
+def test_nothing_is_asked_twice_when_the_process_dies_around_a_refusal(
+    place: str, redis_server: RealServer, tmp_path: Path
+) -> None:
+    program = Program(redis_server, tmp_path, "refusal")
+    assert program.finishes()["status"] == "suspended"
+    with looking_at(redis_server.url) as client:
+        key = f"gf:run:{{{program.run_id}}}:waits"
+        (asked,) = map(json.loads, client.hvals(key))
+    _send(program, redis_server, "maybe")
+
+    program.dies(f"{place}=kill")
+    waiting = program.finishes()
+
+    assert waiting["status"] == "suspended", waiting
+    with looking_at(redis_server.url) as client:
+        (wait,) = map(json.loads, client.hvals(key))
+    assert wait == asked | {"refused": "yes or no"}, (
+        "as it was first asked, with why the answer was not accepted"
+    )
+    _send(program, redis_server, "yes")
+    outcome = program.finishes()
+    assert outcome["nodes"] == {"asks": ["answer to before", "yes", "answer to yes"]}
+    assert program.asked == {"before": 1, "maybe": 1, "yes": 1}
+
+
+@pytest.mark.parametrize("place", ["commit.before_send", "commit.after_reply"])
+@pytest.mark.parametrize("turn", [1, 2])
+def test_timeout_of_a_wait_is_had_once_when_the_process_dies_around_it(
+    place: str, turn: int, redis_server: RealServer, tmp_path: Path
+) -> None:
+    program = Program(redis_server, tmp_path, "overdue")
+    assert program.finishes()["status"] == "suspended"
+    with looking_at(redis_server.url) as client:
+        key = f"gf:run:{{{program.run_id}}}:waits"
+        ((waiting, text),) = client.hgetall(key).items()
+        client.hset(key, waiting, json.dumps(json.loads(text) | {"deadline": 1}))
+
+    program.dies(f"{place}@{turn}=kill")
+    assert program.finishes()["status"] == "suspended"
+    _send(program, redis_server, "late")
+    outcome = program.finishes()
+
+    assert outcome["nodes"] == {"asks": ["answer to overdue", "late"]}
+    assert program.asked == {"overdue": 1}
 
 
 @pytest.mark.parametrize("place", ["commit.before_send", "commit.after_reply"])

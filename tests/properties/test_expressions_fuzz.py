@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import time
 import warnings
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from time import thread_time as time_of_thread
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -14,6 +18,13 @@ from hypothesis import strategies as st
 
 from graphflow.errors import BudgetExceeded, EvaluationError, ExpressionError
 from graphflow.expressions import MISSING, parse_expression
+from graphflow.expressions.members import EnumMember
+
+
+class Level(Enum):
+    LOW = "low"
+    HIGH = "high"
+
 
 STATE: dict[str, Any] = {
     "subtasks": [{"id": "a", "status": "pending", "n": 1}, {"id": "b", "status": "done", "n": 2}],
@@ -25,6 +36,31 @@ STATE: dict[str, Any] = {
     "settings": {"on": True, "limit": 10},
 }
 PLAIN = (type(None), bool, int, float, str, list, dict, tuple, set)
+
+#: Of the types that JSON has not.
+VALUES: dict[str, Any] = {
+    "price": Decimal("9.50"),
+    "huge": Decimal("1E+999999"),
+    "day": date(2026, 11, 20),
+    "noon": datetime(2026, 11, 20, 12, tzinfo=UTC),
+    "clock": time(8, 30),
+    "took": timedelta(minutes=5),
+    "identity": UUID(int=7),
+    "level": EnumMember(Level.HIGH, "high"),
+    "data": b"abc",
+    "pair": (1, Decimal(2)),
+    "days": {date(2026, 11, 20)},
+    "tags": frozenset({"a", "b"}),
+}
+LITERALS = [
+    "'2026-11-20'",
+    "'2026-11-20T08:30:00+00:00'",
+    "'9.5'",
+    "'high'",
+    "300",
+    "-1.5",
+    "['high', '1.5', 300]",
+]
 
 ATOMS = st.sampled_from(
     [
@@ -69,6 +105,7 @@ def _compound(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 EXPRESSIONS = st.recursive(st.one_of(ATOMS, LOOKUPS), _compound, max_leaves=12)
+ON_VALUES = st.recursive(st.sampled_from([*VALUES, *STATE, *LITERALS]), _compound, max_leaves=12)
 SCRAPS = st.lists(
     st.one_of(
         st.sampled_from(list("()[]{},:.;=+-*/%@|^~'#$_é\\\"\n\t\x00\N{FULLWIDTH LOW LINE}")),
@@ -92,7 +129,7 @@ def evaluate(text: str) -> Any:
 @given(EXPRESSIONS)
 def test_expression_agrees_with_python_or_says_why_not(text: str) -> None:
     before = copy.deepcopy(STATE)
-    started = time.thread_time()
+    started = time_of_thread()
     try:
         result = evaluate(text)
     except (ExpressionError, BudgetExceeded):
@@ -104,7 +141,7 @@ def test_expression_agrees_with_python_or_says_why_not(text: str) -> None:
                 _python(text)
         return
     finally:
-        assert time.thread_time() - started < 1
+        assert time_of_thread() - started < 1
         assert before == STATE
 
     try:
@@ -120,12 +157,24 @@ def test_expression_agrees_with_python_or_says_why_not(text: str) -> None:
 @given(st.one_of(SCRAPS, st.text(max_size=60)))
 def test_any_text_is_answered_with_plain_data_or_an_error_of_ours(text: str) -> None:
     before = copy.deepcopy(STATE)
-    started = time.thread_time()
+    started = time_of_thread()
     with contextlib.suppress(EvaluationError, ExpressionError):
         assert isinstance(evaluate(text), PLAIN)
 
-    assert time.thread_time() - started < 1
+    assert time_of_thread() - started < 1
     assert before == STATE
+
+
+@given(ON_VALUES)
+def test_expression_on_values_of_any_type_is_answered_or_says_why_not(text: str) -> None:
+    values = STATE | VALUES
+    before = copy.deepcopy(STATE), dict(VALUES)
+    started = time_of_thread()
+    with contextlib.suppress(EvaluationError, ExpressionError):
+        parse_expression(text).evaluate(lambda name: values.get(name, MISSING), lambda name: MISSING)
+
+    assert time_of_thread() - started < 1
+    assert before == (STATE, VALUES)
 
 
 def _python(text: str) -> Any:

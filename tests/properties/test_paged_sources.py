@@ -139,7 +139,7 @@ class Paged(Simulation):
     def _fold_late_page(self) -> None:
         """One that was folded before: nothing may change by it, whatever visit it is of."""
         before = copy.deepcopy(self.run)
-        before.plain, before.evaluated = self.run.plain, self.run.evaluated
+        before.seen, before.evaluated = self.run.seen, self.run.evaluated
         transition = self.fold(copy.deepcopy(self.rng.choice(self.pages)))
         assert transition == Transition(before.revision, before.active, before.fresh, before.iterations)
         assert self.run == before

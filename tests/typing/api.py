@@ -29,6 +29,7 @@ from graphflow import (
     RunInterrupted,
     RunResult,
     RunStatus,
+    SignalWait,
     Snapshot,
     SnapshotControl,
     StoreError,
@@ -69,6 +70,7 @@ class Doubler(AgentModule):
         assert_type(await cache.get_message("log", timeout=1.5), Any)
         assert_type(await cache.wait_for_signal("go"), Any)
         await cache.wait_for_signal("approve", Approval)
+        await cache.wait_for_signal("approve", Approval, timeout=60, question="May it be sent?")
         try:
             await cache.get_message(timeout=0.1)
         except NoMessage as error:
@@ -184,7 +186,10 @@ async def use() -> None:
     assert_type(await agent.cancel("nightly", "not needed"), RunStatus)
     await agent.delete("nightly")
     assert_type(await agent.state("nightly"), dict[str, Any])
-    await agent.signal("nightly", "go", {"approved": True})
+    sent = await agent.signal("nightly", "go", {"approved": True})
+    assert_type(sent.is_awaited, bool)
+    assert_type(sent.nearest, tuple[str, ...])
+    assert_type(sent.waits, tuple[SignalWait, ...])
     await agent.send_message("nightly", "log", [1, 2])
 
 
@@ -202,3 +207,13 @@ def use_without_a_loop() -> None:
         assert_type(error.risks, tuple[str, ...])
     except StoreError:
         pass
+
+
+def misspell() -> None:
+    Agent(nmae="numbers")  # type: ignore[arg-type]
+    Task(type="numbers", parms={})  # type: ignore[call-arg]
+    Node(name="numbers", dependency=["a"])  # type: ignore[call-arg]
+    NodeConfig(retries=3)  # type: ignore[call-arg]
+    ModuleConfig(timout=3)  # type: ignore[call-arg]
+    agent.node(retries=3)  # type: ignore[call-overload]
+    agent.node(dependencies="a", inputs="b", outputs=["c"])

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -89,6 +91,17 @@ def test_where_sees_registered_types_as_plain_data_and_functions_see_them_as_the
     assert by_fields.item == Job("b", urgent=True)
     assert taken(Transaction(state), where=lambda job: job.name == "a").index == 0
     assert claim(Transaction(state), where="item.urgent") is None
+
+
+def test_where_compares_values_and_not_their_texts() -> None:
+    state = MemoryState(
+        items=[{"price": Decimal("1.50"), "due": date(2026, 11, 20)}, {"price": Decimal(9), "due": date.max}]
+    )
+
+    assert taken(Transaction(state), where={"price": Decimal("1.5")}).index == 0
+    assert taken(Transaction(state), where="item.price > 2 and item.due > '2026-11-20'").index == 1
+    with pytest.raises(StateError, match=r"looks for str in 'due', which holds date; give it a date"):
+        claim(Transaction(MemoryState(items=[{"due": date.max}])), where={"due": "2026-11-20"})
 
 
 def test_where_knows_only_item_and_index() -> None:

@@ -173,7 +173,7 @@ class Opaque:
         ({"s": {Opaque}}, "type", "['s']{…}", "neither JSON nor registered"),
         (bytearray(b"x"), "bytearray", "", "convert it"),
         (range(3), "range", "", "convert it"),
-        (lambda: None, "function", "", "convert it"),
+        (lambda: None, "function", "", "a function is no value"),
         (type("Later", (datetime,), {})(2026, 1, 1), "Later", "", "convert it"),
         (timedelta(days=200_000_000, microseconds=1), "timedelta", "", "centuries"),
     ],

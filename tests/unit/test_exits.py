@@ -32,8 +32,10 @@ SAMPLES: dict[str, Any] = {
 CODES = {
     errors.InvalidAddress: 2,
     errors.InvalidGraph: 2,
+    errors.UnknownSetting: 2,
     errors.InvalidName: 2,
     errors.InvalidSetting: 2,
+    errors.InvalidSignal: 2,
     errors.TaskMismatch: 2,
     errors.AgentMismatch: 2,
     errors.PlanMismatch: 2,

@@ -110,7 +110,7 @@ def test_map_for_readers_names_files_that_are_there() -> None:
 def test_importing_graphflow_imports_no_redis_no_terminal_library_and_nothing_for_tests() -> None:
     code = (
         "import sys, graphflow; graphflow.Agent; "
-        "heavy = {'redis', 'rich', 'typer', 'ray', 'httpx', 'aiohttp', 'fakeredis', 'graphflow.testing'} & set(sys.modules); "
+        "heavy = {'redis', 'rich', 'typer', 'ray', 'httpx', 'aiohttp', 'fakeredis', 'jsonschema', 'graphflow.testing'} & set(sys.modules); "
         "print(sorted(heavy))"
     )
 

@@ -4,9 +4,10 @@ import subprocess
 import sys
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import graphflow.graph
+from graphflow import Agent, InvalidGraph
 from graphflow.graph import (
     AgentModule,
     FlowControlConfig,
@@ -86,13 +87,136 @@ def test_name_defaults_to_the_class_name_and_type_to_executor():
     assert (Nameless().name, Nameless().type) == ("Nameless", ModuleType.EXECUTOR)
 
 
-def test_unknown_keyword_is_an_error_that_names_it():
-    with pytest.raises(ValidationError, match="chunk_sise"):
-        Splitter(chunk_sise=3)
-    with pytest.raises(ValidationError, match="max_retrys"):
-        NodeConfig(max_retrys=3)
-    with pytest.raises(ValidationError, match="condtion"):
-        FlowDecision(next_node="a", condtion="x")
+@pytest.mark.parametrize(
+    ("door", "sentence"),
+    [
+        (
+            lambda: Agent().node(retries=3),
+            "@agent.node has no setting 'retries'; did you mean 'max_retries' or",
+        ),
+        (
+            lambda: Agent().node(dependancies=[]),
+            "@agent.node has no setting 'dependancies'; did you mean 'dep",
+        ),
+        (
+            lambda: Agent().decide(to="a", afer="b"),
+            "@agent.decide has no setting 'afer'; did you mean 'after'",
+        ),
+        (lambda: Agent(nmae="a"), "Agent has no setting 'nmae'; did you mean 'name'?"),
+        (lambda: Task(type="a", parms={}), "Task has no setting 'parms'; did you mean 'params'?"),
+        (lambda: Task(typ="a"), "Task has no setting 'typ'; did you mean 'type'?"),
+        (
+            lambda: Node(name="a", dependency=[]),
+            "Node has no setting 'dependency'; did you mean 'dependencies'?",
+        ),
+        (
+            lambda: Node(name="a", max_retries=3),
+            "Node has no setting 'max_retries'; give it as node_config=NodeC",
+        ),
+        (
+            lambda: Node(name="a", node_config={"retries": 3}),
+            "NodeConfig has no setting 'retries'; did you mean",
+        ),
+        (
+            lambda: NodeConfig(retry_form="a"),
+            "NodeConfig has no setting 'retry_form'; did you mean 'retry_from'",
+        ),
+        (lambda: ModuleConfig(timout=3), "ModuleConfig has no setting 'timout'; did you mean 'timeout'?"),
+        (lambda: Splitter(chunk_sise=3), "Splitter has no setting 'chunk_sise'; did you mean 'chunk_size'?"),
+        (
+            lambda: Splitter(timeout=3),
+            "Splitter has no setting 'timeout'; give it as config=ModuleConfig(timeou",
+        ),
+        (lambda: FlowDecision(next="a"), "FlowDecision has no setting 'next'; did you mean 'next_node'?"),
+        (
+            lambda: FlowControlConfig(decision=[]),
+            "FlowControlConfig has no setting 'decision'; did you mean 'dec",
+        ),
+        (
+            lambda: FlowControlModule(flow_config={"decisions": [{"next": "a"}]}),
+            "FlowDecision has no setting 'next'; did you mean 'next_node'?",
+        ),
+    ],
+)
+def test_unknown_setting_is_refused_with_the_nearest_name(door, sentence):
+    with pytest.raises(InvalidGraph) as refused:
+        door()
+
+    assert str(refused.value).startswith(sentence)
+    assert refused.value.problems == (str(refused.value),)
+    assert refused.value.__cause__ is None
+
+
+def test_all_unknown_settings_are_told_at_once_and_what_else_is_wrong():
+    with pytest.raises(InvalidGraph) as refused:
+        NodeConfig(pararell=True, retry_form="a")
+    assert len(refused.value.problems) == 2
+
+    with pytest.raises(InvalidGraph) as refused:
+        Node(name=5, node_config={"retries": 3})
+    assert sorted(problem.partition(";")[0] for problem in refused.value.problems) == [
+        "Node.name: Input should be a valid string",
+        "NodeConfig has no setting 'retries'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "sentence"),
+    [
+        ("input_mailbox", "did you mean 'input_mailboxes'"),
+        ("timeout", "give it as config=ModuleConfig(timeout=...)"),
+    ],
+)
+def test_class_body_with_an_unknown_setting_is_refused_with_the_nearest_name(attribute, sentence):
+    with pytest.raises(InvalidGraph) as refused:
+        type("Odd", (AgentModule,), {attribute: 5, "__module__": __name__})
+
+    assert str(refused.value).startswith(f"Odd has no setting {attribute!r}; {sentence}")
+    assert str(refused.value).endswith("(a field of your own needs an annotation)")
+
+
+def test_task_inside_of_another_model_is_validated_as_data():
+    class Request(BaseModel):
+        task: Task
+
+    with pytest.raises(ValidationError, match="Task has no setting 'parms'; did you mean") as refused:
+        Request(task={"type": "a", "parms": {}})
+
+    assert refused.value.errors()[0]["loc"] == ("task",)
+
+
+def test_module_class_that_takes_more_than_its_fields_takes_it():
+    class Open(AgentModule):
+        model_config = ConfigDict(extra="allow")
+        size: int = Field(1, alias="length")
+
+    assert Open(length=3, colour="red").model_extra == {"colour": "red"}
+
+
+def test_one_name_need_not_be_in_a_list():
+    def one(item):
+        return item
+
+    agent = Agent()
+    agent.node(name="a", dependencies="items", inputs="given", outputs="made")(one)
+    agent.decide(name="b", to="a", after="items")(one)
+
+    assert (agent.nodes["a"].dependencies, agent.nodes["b"].dependencies) == (["items"], ["items"])
+    assert (agent.nodes["a"].node_config.inputs, agent.nodes["a"].node_config.outputs) == (
+        ["given"],
+        ["made"],
+    )
+    assert Node(name="c", dependencies="items").dependencies == ["items"]
+    assert FlowDecision(next_node="a", condition_variables="done").condition_variables == ["done"]
+    module = Splitter(to="first", input_mailboxes="orders")
+    assert (module.to, module.input_mailboxes) == (["first"], ["orders"])
+
+
+def test_keys_of_the_state_to_compile_for_may_be_one_name():
+    agent = Agent()
+    agent.node(name="a", map_over="items")(lambda item: item)
+
+    assert agent.compile("items").nodes[0].map.source == "items"
 
 
 def test_flow_control_module_needs_only_its_config():

@@ -9,7 +9,7 @@ import pytest
 from graphflow.events import ItemsFinished
 from graphflow.inputs import Begin, ItemOutcomes, ItemsStored, Started, StateSet
 from graphflow.rules.advance import advance, apply
-from graphflow.run import Failure, ModuleState, NodeState, NodeStatus
+from graphflow.run import Cause, Failure, ModuleState, NodeState, NodeStatus
 from graphflow.store.fields import (
     failure_from_text,
     failure_text,
@@ -172,6 +172,13 @@ def test_failure_comes_back_as_it_was():
     assert failure_from_text(failure_text(failure)) == failure
     assert item_failure_from_text(failure_text(failure, 3)) == (failure, 3)
     assert failure_text(Failure("E", "")) == '{"type":"E","message":""}'
+
+
+def test_what_is_behind_a_failure_comes_back_as_it_was() -> None:
+    causes = (Cause("member", "OSError", "lost", 1, "frames"), Cause("cause", "KeyError", "'x'", 2))
+    failure = Failure("ExceptionGroup", "one", causes=causes)
+
+    assert item_failure_from_text(failure_text(failure, 3)) == (failure, 3)
 
 
 def test_any_change_of_a_node_can_be_read_back():

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from graphflow import AgentModule, Task
+from graphflow import AgentModule, AnswerRefused, NoSignal, Task
 from graphflow.errors import (
     MissingKey,
     NoMessage,
@@ -77,6 +77,29 @@ def test_signal_that_is_not_there_ends_the_module_run_without_a_commit() -> None
     asyncio.run(main())
 
 
+def test_answer_that_is_refused_ends_the_module_run_and_says_why() -> None:
+    async def main() -> None:
+        async with module_cache(state={"a": 1}, signals={"approve": "Bob"}) as cache:
+            await cache.set("a", 2)
+            raise AnswerRefused(f"not {await cache.wait_for_signal('approve')}")
+
+        assert (cache.awaited_signal, cache.refused) == ("approve", "not Bob")
+        assert cache.state == {"a": 1}
+
+    asyncio.run(main())
+
+
+def test_signal_that_is_overdue_raises() -> None:
+    async def main() -> None:
+        async with module_cache(overdue=["approve"]) as cache:
+            with pytest.raises(NoSignal, match="'approve' within timeout=5 s"):
+                await cache.wait_for_signal("approve", timeout=5)
+
+        assert cache.awaited_signal is None
+
+    asyncio.run(main())
+
+
 def test_module_that_raises_leaves_the_state_as_it_was() -> None:
     async def main() -> None:
         caches = []
@@ -107,9 +130,10 @@ def test_deleted_key_is_gone() -> None:
     asyncio.run(main())
 
 
-def test_messages_are_taken_the_oldest_first_and_from_the_boxes_of_the_module() -> None:
+@pytest.mark.parametrize("boxes", [["in"], "in"])
+def test_messages_are_taken_the_oldest_first_and_from_the_boxes_of_the_module(boxes: str | list[str]) -> None:
     async def main() -> None:
-        async with module_cache(messages={"in": [1, 2]}, input_mailboxes=["in"]) as cache:
+        async with module_cache(messages={"in": [1, 2]}, input_mailboxes=boxes) as cache:
             assert await cache.get_message() == 1
             assert await cache.get_message("in") == 2
             with pytest.raises(NoMessage):

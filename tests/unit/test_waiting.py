@@ -13,6 +13,7 @@ from graphflow.inputs import (
     RetryDue,
     SignalArrived,
     SignalAwaited,
+    SignalOverdue,
     Started,
     Stop,
 )
@@ -106,7 +107,9 @@ def test_an_answer_is_remembered_and_makes_the_module_ready():
 
     assert run.run.status is RunStatus.EXECUTING
     assert run.ready(transition) == ["a"]
-    assert run.run.steps == {place_of(run, "a"): {"signal:0:go": "42"}}
+    assert run.run.steps == {
+        place_of(run, "a"): {"signal:0:go": "42", "wait:0:go": '{"since":2,"deadline":0}'}
+    }
     assert run.run.waits == {}
     run.succeed("a")
     assert run.run.status is RunStatus.COMPLETE
@@ -122,7 +125,7 @@ def test_a_signal_that_nobody_waits_for_is_kept_and_answers_the_next_wait_at_onc
 
     assert run.ready(transition) == ["a"]
     assert run.run.signals == {"go": ("2",)}
-    assert run.run.steps[place_of(run, "a")] == {"signal:0:go": "1"}
+    assert run.run.steps[place_of(run, "a")]["signal:0:go"] == "1"
     assert run.run.status is RunStatus.EXECUTING
 
 
@@ -282,3 +285,33 @@ def test_every_event_can_be_stored_and_read():
 
     for event in transition.events:
         assert events.event_from_fields(events.event_fields(event)) == event
+
+
+def test_answer_ends_the_patience_of_its_wait_only():
+    run = folding(work("a"))
+    run.start("a")
+    place = place_of(run, "a")
+    run.fold(SignalAwaited(place, "go", "signal:0:go", timeout=5))
+    assert run.run.waits[place].deadline == run.now + 5000
+    run.fold(SignalArrived("go", "1"))
+
+    late = run.fold(SignalOverdue(place, "signal:0:go"))
+
+    assert late.events == []
+    assert "timeout:0:go" not in run.run.steps[place]
+
+
+def test_refused_answer_gives_way_to_the_next_one_that_was_kept():
+    run = folding(work("a"))
+    for value in ("1", "2"):
+        run.fold(SignalArrived("go", value))
+    await_signal(run, "a", "go")
+    run.start("a")
+
+    place = place_of(run, "a")
+    transition = run.fold(SignalAwaited(place, "go", "signal:0:go", refused="not 1"))
+
+    assert [event.kind for event in transition.events] == ["SignalRefused", "SignalAwaited"]
+    assert run.ready(transition) == ["a"]
+    assert run.run.steps[place]["signal:0:go"] == "2"
+    assert run.state("a").modules[0].attempts == 0

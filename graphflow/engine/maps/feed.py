@@ -11,13 +11,12 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
 from typing import Any
 
 from graphflow.codec import decode
 from graphflow.engine.cancellation import GRACE_SECONDS, STOP_SECONDS, tear_down
+from graphflow.engine.failures import end_with_process, failure_from, overdue
 from graphflow.engine.maps.retrace import Retrace
-from graphflow.engine.returned import failure_from
 from graphflow.engine.tasks import start_task
 from graphflow.ids import ItemNumber
 from graphflow.inputs import ItemsStored
@@ -164,14 +163,17 @@ class Feed:
                 elif not self._taken % TURN_ITEMS:
                     await asyncio.sleep(0)
             else:
-                self._failure = None if retrace is None else retrace.ended()
+                if retrace is not None and not self._is_overdue:
+                    self._failure = retrace.ended()
         except BaseException as error:
-            self._failure = failure_from(error)
+            self._failure = self._overdue_failure(error) if self._is_overdue else failure_from(error)
         finally:
             self._end()
-            # A generator that cannot be closed has nothing more to say.
-            with suppress(Exception):
+            try:
                 await elements.aclose()
+            except BaseException as error:
+                # A generator that cannot be closed has nothing more to say.
+                end_with_process(error)
 
     def _add(self, element: Any) -> None:
         """Of a map an element is the record of an item, whose index stays."""
@@ -196,7 +198,7 @@ class Feed:
         if self._has_ended:
             return
         self._has_ended = True
-        if self._is_overdue:
+        if self._is_overdue and self._failure is None:
             self._failure = self._overdue_failure()
         self._tell()
 
@@ -220,6 +222,6 @@ class Feed:
     def _is_full(self) -> bool:
         return len(self._items) >= AHEAD_ITEMS or self._size >= AHEAD_BYTES
 
-    def _overdue_failure(self) -> Failure:
+    def _overdue_failure(self, error: BaseException | None = None) -> Failure:
         source = self.node.map.source if self.node.map is not None else ""
-        return Failure("ModuleTimeout", f"{source} yielded nothing within timeout={self._timeout:g} s")
+        return overdue(f"{source} yielded nothing within timeout={self._timeout:g} s", error)

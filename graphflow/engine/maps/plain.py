@@ -6,6 +6,7 @@ map may have a million of them, so everything that is the same for all is looked
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 from graphflow.codec import decode
 from graphflow.engine.attempt import Attempt, CameTo
 from graphflow.engine.body import raised, reading_of
-from graphflow.engine.returned import Reading, Returned, failure_from, timed_out, unstorable
+from graphflow.engine.failures import failure_from
+from graphflow.engine.returned import Reading, Returned, Unfinished, timed_out, unstorable
 from graphflow.errors import UnstorableValue, ValueTooLarge
 from graphflow.executors.executor import Executor
 from graphflow.graph.modules import FunctionModule
@@ -54,12 +56,17 @@ class PlainCall:
         except (UnstorableValue, ValueTooLarge) as error:
             return unstorable(error)
 
-    def run(self, text: str, place: Place) -> str | Returned:
+    def run(self, text: str, place: Place) -> str | Returned | Unfinished:
         """All of an item whose function is sync; raises nothing."""
         try:
-            return self.read(self(text, place), place)
+            value = self(text, place)
+            came_to = self.read(value, place)
         except BaseException as error:
             return Returned(failure=failure_from(error))
+        # Only what cannot be stored is looked at: items that succeed pay nothing for it.
+        if came_to.__class__ is not str and inspect.isawaitable(value):
+            return Unfinished(value)
+        return came_to
 
 
 class PlainBody:

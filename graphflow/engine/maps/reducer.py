@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from typing import Any, Final
 
 from graphflow.codec import decode
-from graphflow.engine.returned import failure_from
-from graphflow.errors import StoreError
+from graphflow.engine.failures import failure_from
+from graphflow.graph.functions import no_answer
 from graphflow.ids import ItemNumber, enumerate_items, item_range
 from graphflow.run import Failure, MapState
 from graphflow.values import value_text
@@ -88,7 +88,8 @@ class Reducer:
             return None
         try:
             return value_text(self._name, None if self._value is _NOTHING else self._value)
-        except Exception as error:
+        except BaseException as error:
+            # Called without await: a cancellation, or the end of the process, is what the user's code has raised.
             self.failure = failure_from(error)
             return None
 
@@ -123,8 +124,13 @@ class Reducer:
             return
         try:
             result = decode(text, self._name)
-            self._value = result if self._value is _NOTHING else self._function(self._value, result)
-        except StoreError:
-            raise
-        except Exception as error:
+            if self._value is _NOTHING:
+                self._value = result
+                return
+            self._value = value = self._function(self._value, result)
+            # inspect.isawaitable takes as long as decoding a small result.
+            if hasattr(type(value), "__await__"):
+                raise no_answer(value, "reduce")
+        except BaseException as error:
+            # A result that cannot be read is the node's failure, too, as one is that a parameter asks for.
             self.failure = failure_from(error)

@@ -21,9 +21,11 @@ from graphflow.engine.body import raised
 from graphflow.engine.maps.feed import Feed, Filter
 from graphflow.engine.maps.retrace import Retrace
 from graphflow.engine.run_view import RunView
+from graphflow.errors import NoItems, NonRetryableException
 from graphflow.executors.executor import Executor
 from graphflow.executors.inline import watch_for_stop
 from graphflow.expressions import Expression
+from graphflow.graph.functions import drop, function_name, truth
 from graphflow.ids import FIRST_MODULE, ItemNumber, enumerate_items
 from graphflow.inputs import ItemsStored
 from graphflow.planning.plan import PlanGenerator, PlanNode
@@ -37,6 +39,9 @@ logger = logging.getLogger(__name__)
 #: Elements, and seconds, after which a thread that runs a sync generator hands over what it has.
 CHUNK_ITEMS = 256
 CHUNK_SECONDS = 0.02
+
+#: Stands for the result of a node that has none: it was skipped, say.
+_NO_RESULT = object()
 
 
 class SourceBody:
@@ -81,7 +86,9 @@ class SourceBody:
                 )
             elements: AsyncGenerator[Any, None] = _records(node, self._view, start)
         elif self._map.generator is None:
-            return ItemsStored(node.index, attempt.visit, await _read_list(node, transaction, keeps))
+            return ItemsStored(
+                node.index, attempt.visit, await _read_list(node, transaction, self._view, keeps)
+            )
         else:
             bindings = self._map.generator.bindings
             arguments = await arguments_of(bindings, transaction, self._semaphore)
@@ -152,18 +159,34 @@ async def _records(node: PlanNode, view: RunView, start: int) -> AsyncGenerator[
                 yield record
 
 
-async def _read_list(node: PlanNode, transaction: Transaction, keeps: Filter) -> list[tuple[ItemNumber, str]]:
+async def _read_list(
+    node: PlanNode, transaction: Transaction, view: RunView, keeps: Filter
+) -> list[tuple[ItemNumber, str]]:
     assert node.map is not None
     name = node.map.source
     if node.map.source_node is not None:
-        source = await transaction.node_result(name, None)
-        if source is None:
+        source = await transaction.node_result(name, _NO_RESULT)
+        if source is _NO_RESULT or (source is None and view.was_reduced_from_nothing(name)):
             source = []
     else:
         source = await transaction.get(name)
     if isinstance(source, str | bytes | dict) or not isinstance(source, Iterable):
-        raise TypeError(f"map_over={name!r} holds {type(source).__name__}, not a list of items")
+        raise NoItems(name, type(source).__name__, _advice(node, source))
     return [(index, encode(item, name)) for index, item in enumerate_items(source) if keeps(item, index)]
+
+
+def _advice(node: PlanNode, source: Any) -> str:
+    """What to do about a source that is no list."""
+    assert node.map is not None
+    if source is None and node.map.source_node is not None:
+        return "did it forget to return? For no items it returns []"
+    if source is None:
+        return "was it forgotten? For no items it is []"
+    if isinstance(source, dict):
+        return "its items would be list(it.items()), its keys list(it)"
+    if isinstance(source, str | bytes):
+        return "split it, or put it into a list if it is one item"
+    return "put it into a list if it is one item"
 
 
 def _filter(node: PlanNode, transaction: Transaction, view: RunView) -> Filter:
@@ -171,7 +194,7 @@ def _filter(node: PlanNode, transaction: Transaction, view: RunView) -> Filter:
     if where is None:
         return lambda item, index: True
     if not isinstance(where, Expression):
-        return lambda item, index: bool(where(item))
+        return lambda item, index: truth(where(item), "where")
     for name in where.names:
         transaction.note_read(name)
         if view.is_node(name):
@@ -191,7 +214,15 @@ def _elements(
     if generator.seeks:
         arguments["start"] = start
     elements: Any = generator.function(**arguments)
-    return elements if generator.is_async else _from_threads(elements, executor)
+    if isinstance(elements, AsyncGenerator):
+        return elements
+    if isinstance(elements, Generator):
+        return _from_threads(elements, executor)
+    drop(elements)
+    raise NonRetryableException(
+        f"map_over: {function_name(generator.function)!r} returned a {type(elements).__name__}, not a generator; let it "
+        "yield the items, or return a generator"
+    )
 
 
 @dataclass(slots=True)
