@@ -154,7 +154,10 @@ class RedisStore:
         answer = await self._redis.script("create", writes.keys, [op, EVENTS_KEPT, *writes.arguments])
         failpoint("create.after_reply")
         if answer[0] == "exists":
-            await self._unindex_if_over(run.id)
+            if (await self.head(run.id)).status.is_final:
+                # What `_index` did is taken back; of a run that ends after this look its last commit does that.
+                open_runs = self._keys.open_runs
+                await self._redis.command(lambda client: client.zrem(open_runs, run.id), open_runs)
             raise RunExists(run.id)
         if is_known:
             # The entry was that of an earlier run of this id, which has expired.
@@ -168,13 +171,6 @@ class RedisStore:
         added = await self._redis.command(lambda client: client.zadd(runs, entry, nx=True), runs)
         await self._redis.command(lambda client: client.zadd(open_runs, entry, nx=True), open_runs)
         return not added
-
-    async def _unindex_if_over(self, run_id: RunId) -> None:
-        """Of a run that is over, take back what `_index` did; if it ends after this look, its last commit does."""
-        if (await self.head(run_id)).status.is_final:
-            await self._redis.command(
-                lambda client: client.zrem(self._keys.open_runs, run_id), self._keys.open_runs
-            )
 
     async def acquire(self, run_id: RunId, seconds: float) -> RedisHeldRun:
         await check_rights(self._redis, self._address, self._keys.prefix)
