@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from graphflow.codec import register_type
     from graphflow.entrance.signalling import SignalSent
     from graphflow.errors import (
+        AgentMismatch,
         AnswerRefused,
         GraphflowError,
         InvalidGraph,
@@ -72,6 +73,7 @@ _HOMES = {
     "graphflow.codec": ("register_type",),
     "graphflow.entrance.signalling": ("SignalSent",),
     "graphflow.errors": (
+        "AgentMismatch",
         "AnswerRefused",
         "GraphflowError",
         "InvalidGraph",
@@ -155,6 +157,7 @@ __all__ = [
     "SnapshotNotFound",
     "MapNotFound",
     "TaskMismatch",
+    "AgentMismatch",
     "PlanMismatch",
     "LeaseHeld",
     # with its state

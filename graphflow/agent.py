@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
+from functools import partial
 from typing import Any, Never
 from uuid import uuid4
 
@@ -22,7 +23,7 @@ from graphflow.entrance.fork import enter_fork
 from graphflow.entrance.session import Session, Sessions
 from graphflow.entrance.signalling import SignalSent, send_signal
 from graphflow.entrance.sweep import Sweep
-from graphflow.errors import GraphflowError, RunInterrupted, RunOver
+from graphflow.errors import AgentMismatch, GraphflowError, RunInterrupted, RunOver
 from graphflow.events import Event, RunFinished
 from graphflow.graph.flow import names_of
 from graphflow.graph.noun import refuse_unknown
@@ -30,7 +31,7 @@ from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import RunId, check_run_id
 from graphflow.interruptions import draining, handled, stop_driven
 from graphflow.map_results import results_as_completed, results_in_order
-from graphflow.origin import code_of, name_of, refuse_while_loading
+from graphflow.origin import Identity, Owner, name_of, refuse_while_loading
 from graphflow.own_loop import in_own_loop, is_in_loop
 from graphflow.planning.compile import compile_plan
 from graphflow.planning.plan import Plan
@@ -139,10 +140,10 @@ class Agent(GraphBuilder):
     ) -> RunResult:
         """Run the task and return what it came to.
 
-        `state` holds initial values by state key. With a `run_id` of your own the call is idempotent: the result of a
-        finished run comes back, an interrupted run is resumed, one that another process drives is waited for.
-        InvalidGraph, TaskMismatch, PlanMismatch, UnstorableValue, ValueTooLarge and StoreError are raised before
-        anything runs.
+        `state` holds initial values by state key, which are part of what is asked for. With a `run_id` of your own the
+        call is idempotent: the result of a finished run comes back, an interrupted run is resumed, one that another
+        process drives is waited for. InvalidGraph, AgentMismatch, TaskMismatch, PlanMismatch, UnstorableValue,
+        ValueTooLarge and StoreError are raised before anything runs.
 
         Ctrl-C or SIGTERM lets what runs end and be stored, says how to go on, and raises RunInterrupted; a second one ends
         the process. That is so in the main thread, unless somebody else has set a handler of the signal.
@@ -165,12 +166,15 @@ class Agent(GraphBuilder):
     async def resume(self, run_id: str, *, accept_changes: bool = False) -> RunResult:
         """Go on with a run that was interrupted; a finished one's result comes back. RunNotFound.
 
-        PlanMismatch if it was started with another graph. With `accept_changes` it goes on with this one: nodes keep what
-        they came to by their names, new ones run if what they depend on did. PlanMismatch says what stands against that,
-        as an active node that is gone; LeaseHeld, that a process still drives the run with the other graph.
+        PlanMismatch if it was started with another graph, AgentMismatch if it is another agent's. With `accept_changes`
+        it goes on with this one: nodes keep what they came to by their names, new ones run if what they depend on did.
+        PlanMismatch says what stands against that, as an active node that is gone; LeaseHeld, that a process still
+        drives the run with the other graph.
         """
         async with self._sessions.open() as session:
             head = await session.store.head(check_run_id(run_id))
+            if not accept_changes:
+                _check_owner(self._identity(), head)
             entrance = await self._entrance_of(session, head)
             if accept_changes:
                 head = await entrance.accept_changes(head)
@@ -182,17 +186,23 @@ class Agent(GraphBuilder):
         """Resume every run of this agent that nobody drives, or the `limit` oldest; what they came to. Suspended runs to
         which no signal was sent, and none of whose waits is over its timeout, are left alone.
 
-        A run is of this agent if it was started by one of the same name. `refused` is called for each that cannot be
-        resumed, as after a change of the graph (PlanMismatch); unless given, that is logged as an error.
+        A run is of this agent if it was started by one of the same name in the same variable of the same module, however
+        that was loaded; of agents that are no variables of a module only names are compared. `refused` is called for
+        each that cannot be resumed, as after a change of the graph (PlanMismatch); unless given, that is logged as an
+        error.
         """
         limit = checked(CALL_BOUNDS, "limit", limit)
         refused = refused or _log_refusal
+        identity, strangers = self._identity(), _Strangers()
         async with self._sessions.open() as session:
 
             async def resume(run_id: RunId) -> RunResult | None:
                 async with setting_aside(session.store, run_id):
                     head = await session.store.head(run_id)
-                if not self._owns(head) or head.status.is_final:
+                if head.status.is_final:
+                    return None
+                if identity.owner_of(head.agent, head.code) is not Owner.OURS:
+                    strangers.note(identity, head)
                     return None
                 if head.status is RunStatus.SUSPENDED and not await _has_news(session.store, head.id):
                     return None
@@ -233,6 +243,7 @@ class Agent(GraphBuilder):
         limit = checked(CALL_BOUNDS, "limit", limit)
         begin = since.timestamp() if isinstance(since, datetime) else checked(CALL_BOUNDS, "since", since)
         found: list[RunSummary] = []
+        identity = self._identity()
         async with (
             self._sessions.open() as session,
             aclosing(session.store.heads((begin or 0.0) * 1000)) as heads,
@@ -240,7 +251,7 @@ class Agent(GraphBuilder):
             async for head in heads:
                 if isinstance(head, UnreadableHead):
                     logger.warning("run %s is left out: %s", head.id, head.error)
-                elif self._owns(head) and wanted in (None, head.status):
+                elif identity.owner_of(head.agent, head.code) is Owner.OURS and wanted in (None, head.status):
                     found.append(run_summary(head))
                     if len(found) == limit:
                         break
@@ -376,7 +387,8 @@ class Agent(GraphBuilder):
             )
         refuse_while_loading()
         # Refused here, not by the store, which would have had it sent.
-        value_text("task", {"objective": task.objective, "params": task.params, "metadata": task.metadata})
+        told = {name: getattr(task, name) for name in ("type", "objective", "params", "metadata", "id")}
+        value_text("task", told)
         initial = initial_texts(state or {})
         plan = self.compile(list(initial))
         async with self._sessions.open() as session:
@@ -384,13 +396,15 @@ class Agent(GraphBuilder):
             head = await entrance.new(task, initial, None if run_id is None else check_run_id(run_id))
             return await self._finish(entrance, head, task, watch)
 
-    def _owns(self, head: RunHead) -> bool:
-        return head.agent == self.name
+    def _identity(self) -> Identity:
+        return Identity(self, self.name, self._own_name is not None, self._file, self.cache.address)
 
     def _entrance(self, session: Session, plan: Plan) -> Entrance:
+        identity = self._identity()
         terms = Terms(
             agent=self.name,
-            find_code=lambda: code_of(self, self._file, self.cache.address),
+            find_code=lambda: identity.code,
+            check_owner=partial(_check_owner, identity),
             kept=self.retention,
             lease_seconds=self.lease_seconds,
             stall_seconds=self.stall_seconds,
@@ -448,6 +462,38 @@ class _Watch:
     def __init__(self) -> None:
         self.run_id: RunId | None = None
         self.committed = asyncio.Event()
+
+
+class _Strangers:
+    """Runs of other agents that have the name of this one."""
+
+    def __init__(self) -> None:
+        self._codes: set[str] = set()
+
+    def note(self, identity: Identity, head: RunHead) -> None:
+        """Say once where such an agent is, unless this process has it: it may be this one, before it was moved."""
+        if head.code in self._codes or identity.is_loaded(head.code):
+            return
+        self._codes.add(head.code)
+        logger.warning(
+            "run %s is left alone: it belongs to another agent named %s, at %s; if that is this one, which has moved, "
+            "go on with resume(run_id, accept_changes=True); if not, give each a name of its own by Agent(name=...)",
+            head.id,
+            head.agent,
+            head.code,
+        )
+
+
+def _check_owner(identity: Identity, head: RunHead) -> None:
+    """AgentMismatch if the run is another agent's."""
+    if identity.owner_of(head.agent, head.code) is Owner.ANOTHERS:
+        raise AgentMismatch(
+            head.id, _described(head.agent, head.code), _described(identity.name, identity.code)
+        )
+
+
+def _described(name: str, code: str) -> str:
+    return f"{name} ({code})" if code else name
 
 
 def _log_refusal(run_id: RunId, error: GraphflowError) -> None:

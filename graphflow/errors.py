@@ -28,7 +28,8 @@ GraphflowError
 │   ├── RunComplete         nothing of the run failed that could be tried again
 │   ├── SnapshotNotFound
 │   ├── MapNotFound         the run's graph has no map node of this name
-│   ├── TaskMismatch        this run id belongs to another task
+│   ├── TaskMismatch        this run id belongs to another task, or to one with another initial state
+│   ├── AgentMismatch       this run belongs to another agent
 │   ├── PlanMismatch        this run was started with another graph
 │   ├── RunOver             the run has ended: nothing can be sent to it, nobody drives it
 │   ├── InvalidSignal       what was to be sent does not fit the schema; also a NonRetryableException
@@ -348,6 +349,18 @@ class TaskMismatch(RunError):
         super().__init__(
             run_id,
             f"run {run_id!r} was started for another task ({difference}); choose another run_id for this one",
+        )
+
+
+class AgentMismatch(RunError):
+    """This run belongs to another agent, whose modules it would not find here."""
+
+    def __init__(self, run_id: str, stored: str, agent: str) -> None:
+        super().__init__(
+            run_id,
+            f"run {run_id!r} belongs to agent {stored}, not to {agent}; choose another run_id for this one, go on with "
+            f"the run by that agent, or with this one by resume(run_id, accept_changes=True) or "
+            f"`graphflow resume {run_id} --agent FILE:AGENT --accept-changes`",
         )
 
 

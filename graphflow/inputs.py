@@ -64,6 +64,8 @@ class ItemsStored:
     start: int = 0
     span: int = 0
     has_more: bool = False
+    #: Of what a generator has yielded, by which it is known again; see `SourcePage`.
+    digest: str = ""
     #: As in `MapState`.
     borrowed: int = 0
     #: The items are the results that another map has so far and is going to have.

@@ -336,6 +336,18 @@ class MapState:
         return self.done + self.failed
 
 
+@dataclass(frozen=True, slots=True)
+class SourcePage:
+    """What a map has taken from its generator at a time: the elements from `start` up to `end`, as a digest."""
+
+    start: int
+    end: int
+    #: Of the texts of those that became items; see `values.texts_digest`.
+    digest: str
+    #: The indexes of these; None for all.
+    kept: tuple[ItemNumber, ...] | None = None
+
+
 @dataclass(slots=True)
 class Run:
     """The mirror of a stored run. Only `apply` changes it, and the scheduler that holds the lease calls it."""

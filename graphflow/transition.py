@@ -9,7 +9,7 @@ from graphflow.events import Event
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import ItemNumber, ModuleNumber, NodeNumber
 from graphflow.inputs import Pace
-from graphflow.run import Failure, Message, NodeState, Place, Wait
+from graphflow.run import Failure, Message, NodeState, Place, SourcePage, Wait
 
 
 @dataclass(slots=True)
@@ -25,6 +25,7 @@ class MapChange:
     #: these as they are.
     span: int = 0
     has_more: bool | None = None
+    page: SourcePage | None = None
     borrowed: int = 0
     done: list[tuple[ItemNumber, str]] = field(default_factory=list)
     failed: list[tuple[ItemNumber, Failure, int]] = field(default_factory=list)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 from graphflow.codec import decode, encode
@@ -16,6 +18,17 @@ def value_text(key: str, value: Any) -> str:
     if len(text) > MAX_VALUE_BYTES // 4 and (size := size_of(text)) > MAX_VALUE_BYTES:
         raise ValueTooLarge(key, type(value).__name__, size, MAX_VALUE_BYTES)
     return text
+
+
+def value_digest(text: str) -> str:
+    """Of a stored text: two are equal if the texts are the same value. 16 hex digits."""
+    # What writes the texts has changed its mind about the sign of large exponents: 1e16, 1e+16.
+    return sha256(text.replace("e+", "e").encode()).hexdigest()[:16]
+
+
+def texts_digest(texts: Sequence[str]) -> str:
+    """Of stored texts in their order, which are one line each."""
+    return value_digest("\n".join(texts))
 
 
 def size_of(text: str) -> int:

@@ -20,6 +20,7 @@ import typer
 
 from graphflow.cli.words import escaped, printable
 from graphflow.errors import (
+    AgentMismatch,
     GraphflowError,
     InvalidAddress,
     InvalidGraph,
@@ -147,6 +148,7 @@ def exit_code(error: GraphflowError) -> int:
             | InvalidSetting()
             | InvalidSignal()
             | TaskMismatch()
+            | AgentMismatch()
             | PlanMismatch()
             | RunComplete()
             | RunOver()

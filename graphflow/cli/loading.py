@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import importlib.util
 import logging
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ from graphflow.cli.origins import (
     split_reference,
 )
 from graphflow.cli.words import escaped
-from graphflow.origin import folder_of, loading
+from graphflow.origin import folder_of, loading, note_loaded_by_file
 
 if TYPE_CHECKING:
     from graphflow.agent import Agent
@@ -37,14 +38,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_PACKAGE_FILE = "__init__.py"
 
-def load_agent(reference: str, folder: Path | None = None) -> Agent:
+
+def load_agent(reference: str, folder: Path | None = None, *, within: Sequence[Path] | None = None) -> Agent:
     """The agent in the variable that `reference` names, or the only one of its module. Usage errors are BadParameter.
 
-    Modules are looked for in the working folder and in `folder`.
+    Modules are looked for in the working folder and in `folder`. The packages around a file are loaded if they lie
+    in one of the folders `within`, unless given wherever they are.
     """
     place, variable = split_reference(reference)
-    return _agent_of(_module_of(place, folder), place, variable)
+    return _agent_of(_module_of(place, folder, within), place, variable)
 
 
 def load_agent_of(head: RunHead, reference: str | None, address: Address, *, command: str) -> Agent:
@@ -93,7 +97,7 @@ def _load_recorded(origin: Origin, address: Address) -> Agent:
     path = folders[-1] / origin.place if origin.is_file else None
     try:
         if path is not None:
-            return load_agent(f"{file_inside(path, folders)}:{origin.variable}")
+            return load_agent(f"{file_inside(path, folders)}:{origin.variable}", within=folders)
         _look_in(folders)
         with _only_loading(origin.place):
             check_module_inside(origin.place, folders)
@@ -109,12 +113,12 @@ def _folders(address: Address) -> list[Path]:
     return [Path.cwd().resolve(), *filter(None, [folder_of(address)])]
 
 
-def _module_of(place: str, folder: Path | None) -> ModuleType:
+def _module_of(place: str, folder: Path | None, within: Sequence[Path] | None) -> ModuleType:
     path = Path(place)
     if path.is_file():
         _look_in([path.resolve().parent])
         with _only_loading(place):
-            return _load_file(path.resolve())
+            return _load_file(path.resolve(), within)
     if place.endswith(".py") or len(path.parts) > 1:
         raise typer.BadParameter(f"there is no file {place}; name a Python file that makes an agent")
     _look_in([*filter(None, [folder]), Path.cwd()])
@@ -148,14 +152,25 @@ def _only_loading(place: str) -> Iterator[None]:
         raise typer.BadParameter(f"{place} cannot be loaded: {reason}") from error
 
 
-def _load_file(path: Path) -> ModuleType:
-    """The file as a module of its own name, so that workers can import it too; another if the name is taken."""
+def _load_file(path: Path, within: Sequence[Path] | None) -> ModuleType:
+    """The file as a module of its own name, so that workers can import it too; another if the name is taken. One that
+    imports relatively is loaded as a module of its package."""
+    if (name := _name_in_package(path, within)) is not None:
+        return _load_as(name, path)
     name = path.stem
     if (taken := sys.modules.get(name)) is not None:
         if getattr(taken, "__file__", None) == str(path):
             return taken
         name = f"{name}_{path.suffix.lstrip('.') or 'file'}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    return _load_as(name, path)
+
+
+def _load_as(name: str, path: Path) -> ModuleType:
+    taken = sys.modules.get(name)
+    if taken is not None and getattr(taken, "__file__", None) == str(path):
+        return taken
+    folders = [str(path.parent)] if path.name == _PACKAGE_FILE else None
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=folders)
     if spec is None or spec.loader is None:
         raise ImportError("it is not a Python file")
     module = importlib.util.module_from_spec(spec)
@@ -166,6 +181,49 @@ def _load_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def _name_in_package(path: Path, within: Sequence[Path] | None) -> str | None:
+    """The file's name in its package, whose packages are loaded then; None if it needs none."""
+    packages = _packages_around(path)
+    if not packages or not _imports_relatively(path):
+        return None
+    if within is not None:
+        try:
+            for package in packages:
+                file_inside(package / _PACKAGE_FILE, within)
+        except OutsideFolders:
+            return None
+    name = ""
+    for package in packages:
+        name = f"{name}.{package.name}".lstrip(".")
+        taken = sys.modules.get(name)
+        if taken is not None and getattr(taken, "__file__", None) != str(package / _PACKAGE_FILE):
+            return None
+        note_loaded_by_file(name)
+        _load_as(name, package / _PACKAGE_FILE)
+    if path.name != _PACKAGE_FILE:
+        name = f"{name}.{path.stem}"
+        note_loaded_by_file(name)
+    return name
+
+
+def _packages_around(path: Path) -> list[Path]:
+    """The folders of the packages that the file is in, the outermost first."""
+    found: list[Path] = []
+    for folder in path.parents:
+        if not folder.name.isidentifier() or not (folder / _PACKAGE_FILE).is_file():
+            break
+        found.insert(0, folder)
+    return found
+
+
+def _imports_relatively(path: Path) -> bool:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return False  # loading it says what is wrong
+    return any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree))
 
 
 def _agent_of(module: ModuleType, place: str, variable: str) -> Agent:

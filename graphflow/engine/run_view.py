@@ -11,7 +11,7 @@ from graphflow.graph.tasks import Task
 from graphflow.ids import ItemNumber, NodeNumber
 from graphflow.planning.plan import PlanNode
 from graphflow.rules.draft import Draft
-from graphflow.run import NodeStatus
+from graphflow.run import NodeStatus, SourcePage
 from graphflow.state.claims import Claims
 from graphflow.state.view import Owner
 
@@ -79,6 +79,23 @@ class RunView:
             # The store's trouble is no failure of the module that met it.
             self._drive.break_off(error)
             raise
+
+    async def source_pages(self, name: str) -> list[SourcePage]:
+        """What a map has taken from its generator so far."""
+        try:
+            return await self._drive.store.source_pages(self._run.id, name)
+        except StoreError as error:
+            self._drive.break_off(error)
+            raise
+
+    async def item_text(self, name: str, index: ItemNumber) -> str:
+        """An item that a map has taken from its generator."""
+        try:
+            (text,) = await self._drive.store.items(self._run.id, name, [index])
+        except StoreError as error:
+            self._drive.break_off(error)
+            raise
+        return text
 
     def taken_from_source(self, index: NodeNumber, visit: int) -> int:
         """Elements that a map's visit has taken from its source and stored."""

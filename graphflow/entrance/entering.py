@@ -21,6 +21,7 @@ from graphflow.ids import RunId, new_run_id
 from graphflow.planning.plan import Plan
 from graphflow.run import NodeState, Run
 from graphflow.store.contract import Retention, RunContent, RunHead
+from graphflow.values import value_digest
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ class Terms:
     agent: str
     #: Says where the agent is; see `origin.py`.
     find_code: Callable[[], str]
+    #: AgentMismatch if the run is another agent's.
+    check_owner: Callable[[RunHead], None]
     kept: Retention
     lease_seconds: float
     stall_seconds: float
@@ -49,9 +52,10 @@ class Entrance:
     terms: Terms
 
     async def new(self, task: Task, initial: Mapping[str, str], own_id: RunId | None) -> RunHead:
-        """The run of this task: a new one with these state texts, or that of the given id if it is for the same task.
+        """The run of this task: a new one with these state texts, or that of the given id if it is for the same task
+        and began with the same ones.
 
-        TaskMismatch.
+        AgentMismatch, TaskMismatch.
         """
         while True:
             wanted = own_id or self.new_id(task)
@@ -61,13 +65,17 @@ class Entrance:
             except RunExists:
                 if own_id is None:
                     continue
+                is_known = True
             else:
+                is_known = False
                 logger.info(
                     "run %s started; run_task(..., run_id=%r) resumes it if it is interrupted", wanted, wanted
                 )
             head = await self.session.store.head(wanted)
-            if difference := head.task.difference(task):
-                raise TaskMismatch(wanted, difference)
+            if is_known:
+                self.terms.check_owner(head)
+                if difference := head.task.difference(task) or _state_difference(head, initial):
+                    raise TaskMismatch(wanted, difference)
             return head
 
     def new_id(self, task: Task) -> RunId:
@@ -107,3 +115,12 @@ class Entrance:
             on_commit=on_commit,
             waits=waits,
         )
+
+
+def _state_difference(head: RunHead, initial: Mapping[str, str]) -> str | None:
+    """In one phrase, how `initial` differs from what the run was started with; None if it does not, or nobody knows."""
+    if head.initial is None:
+        return None
+    given = {key: value_digest(text) for key, text in initial.items()}
+    keys = sorted({key for key, _ in head.initial.items() ^ given.items()})
+    return f"state differs in {', '.join(map(repr, keys))}" if keys else None

@@ -23,11 +23,12 @@ logger = logging.getLogger(__name__)
 async def enter_fork(entrance: Entrance, parent: RunHead, at: int | None, own_id: RunId | None) -> RunHead:
     """The fork of `parent` at its last state, or at snapshot `at`: a new run, or the one of `own_id` if it is that fork.
 
-    RunComplete, SnapshotNotFound, PlanMismatch; RunExists if `own_id` is another run; LeaseHeld if the last state is
-    asked for while a process drives the run.
+    RunComplete, SnapshotNotFound, PlanMismatch; RunExists if `own_id` is another run, AgentMismatch if it is the fork of
+    another agent; LeaseHeld if the last state is asked for while a process drives the run.
     """
     store = entrance.session.store
     if own_id is not None and (known := await _known_fork(store, own_id, parent.id, at)):
+        entrance.terms.check_owner(known)
         return known
     content = await _content(store, entrance.plan, parent, at, entrance.terms.lease_seconds)
     while True:

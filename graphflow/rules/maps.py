@@ -18,7 +18,7 @@ from graphflow.planning.plan import PlanNode, bits
 from graphflow.rules.effects import forget, forgive, send, take_messages
 from graphflow.rules.fold import Fold
 from graphflow.rules.visits import fail_module, publish_result
-from graphflow.run import Failure, MapState, NodeStatus, Place, Run
+from graphflow.run import Failure, MapState, NodeStatus, Place, Run, SourcePage
 from graphflow.transition import MapChange
 
 
@@ -56,7 +56,7 @@ def _open_map(fold: Fold, node: PlanNode, outcome: ItemsStored) -> None:
     module.failure = None
     items = _results_so_far(fold, node) if outcome.follows else outcome.items
     change = fold.transition.maps[node.index] = MapChange(
-        outcome.visit, opened=items, borrowed=outcome.borrowed
+        outcome.visit, opened=items, page=_page(outcome), borrowed=outcome.borrowed
     )
     fold.open_stream(node)
     if outcome.has_more:
@@ -69,6 +69,15 @@ def _open_map(fold: Fold, node: PlanNode, outcome: ItemsStored) -> None:
         if fold.plan.maps_in_expressions & node.bit:
             change.results = "[]"
         _end_map(fold, node, 0, 0, 0, "null" if node.is_reduced else None)
+
+
+def _page(outcome: ItemsStored) -> SourcePage | None:
+    """By what these elements of a generator will be known again."""
+    if not outcome.digest:
+        return None
+    kept = tuple(index for index, _ in outcome.items)
+    is_whole = len(kept) == outcome.span - outcome.start
+    return SourcePage(outcome.start, outcome.span, outcome.digest, None if is_whole else kept)
 
 
 def _results_so_far(fold: Fold, node: PlanNode) -> list[tuple[ItemNumber, str]]:
@@ -103,6 +112,7 @@ def _add_page(fold: Fold, node: PlanNode, opened: MapState, outcome: ItemsStored
         added=outcome.items,
         span=outcome.span,
         has_more=outcome.has_more,
+        page=_page(outcome),
         results=outcome.results,
     )
     if outcome.reduce_failure is not None:

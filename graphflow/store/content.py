@@ -16,7 +16,7 @@ from graphflow.planning.plan import Plan, bits, lender_of
 from graphflow.run import MapState, Message, NodeState, NodeStatus, Run
 from graphflow.store.contract import MapRecords, RunContent
 from graphflow.store.effects import EffectWrites, load_effects, mailboxes_text
-from graphflow.store.fields import Changes, node_changes, task_text
+from graphflow.store.fields import Changes, node_changes, task_fields
 from graphflow.store.keys import RunKeys
 from graphflow.store.loading import Fields, StoredRun, marked, run_from, understood
 from graphflow.store.records import read_result_pages, read_unfinished
@@ -25,6 +25,7 @@ from graphflow.store.snapshots import StoredSnapshot, read_snapshots
 from graphflow.store.write_list import WriteList
 from graphflow.store.writes import SETTLED
 from graphflow.transition import Transition
+from graphflow.values import value_digest
 
 if TYPE_CHECKING:
     from graphflow.store.patient_client import PatientClient
@@ -35,16 +36,17 @@ async def read_stored(
 ) -> StoredRun:
     """The hashes of a run, or of a snapshot under its keys. Before a run's first outcome its nodes and maps have none."""
     maps = [node.index for node in plan.nodes if node.map is not None]
-    wanted = [keys.run, keys.state, keys.revisions, keys.nodes]
+    wanted = [keys.run, keys.task, keys.state, keys.revisions, keys.nodes]
     if has_begun:
         wanted += (keys.node(node.name) for node in plan.nodes)
         wanted += (keys.map(plan.nodes[index].name) for index in maps)
-    run, state, revisions, statuses, *rest = await redis.hashes(wanted)
+    run, task, state, revisions, statuses, *rest = await redis.hashes(wanted)
     if not has_begun:
         rest = [{}] * (len(plan.nodes) + len(maps))
     nodes, map_hashes = rest[: len(plan.nodes)], rest[len(plan.nodes) :]
     return StoredRun(
         run,
+        task,
         state,
         revisions,
         statuses,
@@ -106,7 +108,7 @@ async def read_content(
     while True:
         snapshot = await _snapshot(redis, run_id, keys, at)
         copied = await read_stored(redis, keys.snapshot(at), plan)
-        (own,) = await redis.hashes([keys.run])
+        own, copied.task = await redis.hashes([keys.run, keys.task])
         if not own:
             raise RunNotFound(run_id, store)
         if not copied.run:
@@ -154,13 +156,13 @@ async def _with_records(
         record_keys = [*keys.records(name, state.visit if is_aside else None)]
         hashes = await redis.hashes(record_keys)
         later = snapshot.unfinished(name) if snapshot is not None else set()
-        items, results, failures = (
+        items, results, failures, pages = (
             understood(key, partial(_texts, fields, state.span))
             for key, fields in zip(record_keys, hashes, strict=True)
         )
         if state.borrowed:
             items = _borrowed_items(plan, run, records, index)
-        records[index] = MapRecords(items, _without(results, later), _without(failures, later))
+        records[index] = MapRecords(items, _without(results, later), _without(failures, later), pages)
         state.unfinished = {
             item_number(item) for item in items.keys() - results.keys() - failures.keys()
         } | later
@@ -200,7 +202,7 @@ def creation(content: RunContent, plan: Plan, keys: RunKeys, origin: Changes) ->
     fields: Changes = {
         **origin,
         "status": run.status.value,
-        "task": task_text(run.task),
+        "task": run.task.type,
         "plan_hash": plan.hash,
         "revision": str(run.revision),
         "progress": _progress(run),
@@ -211,15 +213,20 @@ def creation(content: RunContent, plan: Plan, keys: RunKeys, origin: Changes) ->
         fields["mailboxes"] = mailboxes_text(list(run.mailboxes))
     if content.parent:
         fields["parent"] = content.parent
+    else:
+        fields["initial"] = str(len(run.state))
     if content.snapshot is not None:
         fields["parent_snapshot"] = str(content.snapshot)
     writes = WriteList(keys.run)
     writes.set_fields(keys.run, fields)
     for key in (keys.plan, keys.state, keys.revisions, keys.nodes, keys.events, keys.inbox, keys.lease):
         writes.put("UNLINK", key)
-    for key in (keys.steps, keys.waits, keys.signals):
+    for key in (keys.task, keys.initial, keys.steps, keys.waits, keys.signals):
         writes.put("UNLINK", key)
+    writes.set_fields(keys.task, task_fields(run.task))
     writes.put("SET", keys.plan, [plan.json])
+    if not content.parent:
+        writes.set_fields(keys.initial, {key: value_digest(text) for key, text in run.state.items()})
     writes.set_fields(keys.state, dict(run.state))
     writes.set_fields(keys.revisions, {key: str(number) for key, number in run.revisions.items() if number})
     writes.set_fields(keys.nodes, {node.name: run.nodes[node.index].status.value for node in plan.nodes})
@@ -231,7 +238,8 @@ def creation(content: RunContent, plan: Plan, keys: RunKeys, origin: Changes) ->
     for index, records in content.records.items():
         name = plan.nodes[index].name
         writes.set_fields(keys.map(name), _map_fields(run.maps[index], records))
-        texts = ({} if run.maps[index].borrowed else records.items, records.results, records.failures)
+        items = {} if run.maps[index].borrowed else records.items
+        texts = (items, records.results, records.failures, records.pages)
         for key, fields_of_key in zip(keys.records(name), texts, strict=True):
             writes.set_fields(key, dict(fields_of_key))
     return writes

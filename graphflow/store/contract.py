@@ -18,7 +18,7 @@ from graphflow.events import Event
 from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import ItemNumber, NodeNumber, RunId
 from graphflow.planning.plan import Plan
-from graphflow.run import Failure, Place, Run, Wait
+from graphflow.run import Failure, Place, Run, SourcePage, Wait
 from graphflow.settings import KEEP_COMPLETE_SECONDS, KEEP_OTHER_SECONDS
 from graphflow.transition import Transition
 
@@ -70,6 +70,9 @@ class RunHead:
     snapshot: int | None = None
     #: When something of it was last stored.
     updated: float = 0.0
+    #: Digests of the state that it was started with, by key (see `values.value_digest`); None if they are not known, as of
+    #: forks and in lists.
+    initial: dict[str, str] | None = None
 
     @property
     def nodes(self) -> tuple[int, int]:
@@ -191,6 +194,8 @@ class MapRecords:
     items: dict[str, str]
     results: dict[str, str]
     failures: dict[str, str]
+    #: What a generator has yielded, a text for each page by the number of its first element.
+    pages: dict[str, str]
 
 
 @dataclass(slots=True)
@@ -354,6 +359,9 @@ class Store(Protocol):
         self, run_id: RunId, node_name: str, start: int = 0, stop: int | None = None
     ) -> AsyncIterator[list[tuple[ItemNumber, str]]]:
         """(index, text) of a map's committed results, in the order of the items, as many at a time as one reply holds."""
+
+    async def source_pages(self, run_id: RunId, node_name: str) -> list[SourcePage]:
+        """What a map has taken from its generator, in its order; none of what earlier versions took."""
 
     async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[ItemNumber, Failure, int]]:
         """(index, failure, attempts) of a map's failed items, in the order of the items."""

@@ -19,19 +19,21 @@ from pydantic_core import from_json, to_json
 
 from graphflow.codec import decode, decode_plain, encode
 from graphflow.errors import UnknownType
+from graphflow.events import index_ranges, indexes_of
 from graphflow.graph.tasks import Task
 from graphflow.ids import ItemNumber, ModuleNumber, enumerate_modules, item_number
 from graphflow.planning.plan import Plan, PlanNode
-from graphflow.run import Cause, Failure, ModuleState, NodeState, NodeStatus
+from graphflow.run import Cause, Failure, ModuleState, NodeState, NodeStatus, SourcePage
 
 #: Field -> its new text, or None to delete it.
 Changes = dict[str, str | None]
 
 #: What `chosen` holds if a decision chose nothing; no name of a node.
 _NONE_CHOSEN = "(none)"
+#: What stands for the indexes of a page of which there is no item.
+_NONE_KEPT = "-"
 #: A number that is read as infinity has such an exponent.
 _LARGE_EXPONENT = re.compile(r"[0-9][eE]\+?[0-9]{2}")
-_TASK_FIELDS = ("type", "objective", "params", "metadata", "id")
 
 
 def read_json(text: str) -> Any:
@@ -114,21 +116,60 @@ def item_failure_from_text(text: str) -> tuple[Failure, int]:
     return failure, fields.get("attempts", 0)
 
 
-def task_text(task: Task) -> str:
-    # Not model_dump: it would make plain data of registered types.
-    return encode({name: getattr(task, name) for name in _TASK_FIELDS}, "task")
+def task_fields(task: Task) -> Changes:
+    """All of a task but its type. UnstorableValue."""
+    fields: Changes = {"params": encode(task.params, "task"), "id": task.id}
+    if task.objective:
+        fields["objective"] = task.objective
+    if task.metadata:
+        fields["metadata"] = encode(task.metadata, "task")
+    return fields
 
 
-def task_from_text(text: str, key: str, *, rebuild: bool = True) -> Task:
-    """The task that is stored under `key`; ValueError if it holds a number that is none. Values of registered types are rebuilt; without `rebuild`, those of types
-    that this process does not know are plain data instead of an UnknownType."""
+def task_from_fields(task_type: str, fields: Mapping[str, str], key: str, *, rebuild: bool) -> Task:
+    """The task of this type that is stored under `key`; ValueError if it holds a number that is none. Values of registered
+    types are rebuilt; without `rebuild`, those of types that this process does not know are plain data instead of an
+    UnknownType."""
+    params, metadata = (
+        _value(text, key, rebuild=rebuild) for text in (fields["params"], fields.get("metadata", "{}"))
+    )
+    return Task(
+        type=task_type,
+        objective=fields.get("objective", ""),
+        params=params,
+        metadata=metadata,
+        id=fields["id"],
+    )
+
+
+def task_from_text(text: str, key: str, *, rebuild: bool) -> Task:
+    """The same of a task that is stored as one text, as earlier versions did."""
+    return Task(**_value(text, key, rebuild=rebuild))
+
+
+def _value(text: str, key: str, *, rebuild: bool) -> Any:
     read_json(text)
     try:
-        return Task(**decode(text, key))
+        return decode(text, key)
     except UnknownType:
         if rebuild:
             raise
-        return Task(**decode_plain(text, key))
+        return decode_plain(text, key)
+
+
+# Pages of sources
+
+
+def page_text(page: SourcePage) -> str:
+    """All of it but its start, which is the field's name."""
+    kept = "" if page.kept is None else f" {index_ranges(page.kept) or _NONE_KEPT}"
+    return f"{page.end} {page.digest}{kept}"
+
+
+def page_from_text(start: str, text: str) -> SourcePage:
+    end, digest, *ranges = text.split(" ")
+    kept = None if not ranges else () if ranges == [_NONE_KEPT] else tuple(indexes_of(" ".join(ranges)))
+    return SourcePage(int(start), int(end), digest, kept)
 
 
 # Nodes

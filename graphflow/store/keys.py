@@ -7,10 +7,12 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:runs                      ZSET    run id by creation (ms since 1970); a hint, the run itself decides
     gf:runs:open                 ZSET    the same for runs that are not over; a hint, too
     gf:run:{ID}                  HASH    agent code task status revision op plan_hash created started updated finished
-                                         owner progress error limit held iterations keys_revision leases posted snapshots mailboxes
+                                         owner progress error limit held iterations keys_revision initial leases posted snapshots mailboxes
                                          parent parent_snapshot
                                          expires keep_complete keep_other quarantined
+    gf:run:{ID}:task             HASH    objective params metadata id of the task, whose type is in the run's hash
     gf:run:{ID}:plan             STRING  the compiled graph as JSON
+    gf:run:{ID}:initial          HASH    state key -> digest of the value that the run was started with
     gf:run:{ID}:state            HASH    state key -> JSON value
     gf:run:{ID}:revisions        HASH    state key -> revision of its last change; initial state that never changed has none
     gf:run:{ID}:nodes            HASH    node -> pending ready running waiting succeeded failed skipped
@@ -33,13 +35,16 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:run:{ID}:map:NODE:in      HASH    index -> item; not there if they are borrowed
     gf:run:{ID}:map:NODE:out     HASH    index -> result
     gf:run:{ID}:map:NODE:failed  HASH    index -> failure with its attempts
-    gf:run:{ID}:map:NODE:VISIT:in :out :failed   the same of an earlier visit, as long as a snapshot names it
+    gf:run:{ID}:map:NODE:pages   HASH    number of the first element of a page of the generator's -> end, digest of the texts
+                                         of its items, and their indexes unless these are all of it
+    gf:run:{ID}:map:NODE:VISIT:in :out :failed :pages   the same of an earlier visit, as long as a snapshot names it
     gf:run:{ID}:snapshot:NUMBER  HASH    revision at nodes plan_hash iterations keys_revision mailboxes
                                          visit:MAP unfinished:MAP
     gf:run:{ID}:snapshot:NUMBER:state :revisions :nodes :node:NODE :map:MAP :steps :waits :signals :mailbox:NAME
                                          as the run's own were
 
-What needs a word: `revision` counts outcomes, `op` names the last commit, `leases` counts how often the run was taken,
+What needs a word: `task` is the type of the task; runs of earlier versions hold all of the task there, as JSON. `initial`
+counts the state keys that the run was started with; a fork has none. `revision` counts outcomes, `op` names the last commit, `leases` counts how often the run was taken,
 `posted` holds the last requests' operation ids, `snapshots` the numbers of those kept; `parent` is the run that this one
 was forked from. Of a run that is over, `expires` is when its keys end (ms since 1970, Redis' clock); `keep_complete` and
 `keep_other` are seconds. `quarantined` says why it could not be read. In a node, `last` is how it settled before its
@@ -89,6 +94,7 @@ class RunKeys:
     __slots__ = (
         "events",
         "inbox",
+        "initial",
         "lease",
         "nodes",
         "plan",
@@ -97,12 +103,15 @@ class RunKeys:
         "signals",
         "state",
         "steps",
+        "task",
         "waits",
     )
 
     def __init__(self, run: str) -> None:
         self.run = run
+        self.task = f"{run}:task"
         self.plan = f"{run}:plan"
+        self.initial = f"{run}:initial"
         self.state = f"{run}:state"
         self.revisions = f"{run}:revisions"
         self.nodes = f"{run}:nodes"
@@ -115,11 +124,21 @@ class RunKeys:
 
     def others(self, nodes: Iterable[str], maps: Iterable[str], mailboxes: Iterable[str] = ()) -> list[str]:
         """Every key but the run's hash that a run of these nodes may have."""
-        keys = [self.plan, self.state, self.revisions, self.nodes, self.events, self.inbox, self.lease]
+        keys = [
+            self.task,
+            self.plan,
+            self.initial,
+            self.state,
+            self.revisions,
+            self.nodes,
+            self.events,
+            self.inbox,
+            self.lease,
+        ]
         keys += (self.steps, self.waits, self.signals, *map(self.mailbox, mailboxes))
         keys += map(self.node, nodes)
         for name in maps:
-            keys += (self.map(name), self.map_in(name), self.map_out(name), self.map_failed(name))
+            keys += (self.map(name), *self.records(name))
         return keys
 
     def node(self, name: str) -> str:
@@ -144,10 +163,13 @@ class RunKeys:
     def map_failed(self, name: str) -> str:
         return f"{self.run}:map:{name}:failed"
 
-    def records(self, name: str, visit: int | None = None) -> tuple[str, str, str]:
-        """A map's items, results and failures; with `visit`, those of an earlier visit that were kept."""
+    def map_pages(self, name: str) -> str:
+        return f"{self.run}:map:{name}:pages"
+
+    def records(self, name: str, visit: int | None = None) -> tuple[str, str, str, str]:
+        """A map's items, results, failures and pages; with `visit`, those of an earlier visit that were kept."""
         of = self.map(name) if visit is None else f"{self.map(name)}:{visit}"
-        return f"{of}:in", f"{of}:out", f"{of}:failed"
+        return f"{of}:in", f"{of}:out", f"{of}:failed", f"{of}:pages"
 
     def snapshot(self, number: int) -> RunKeys:
         """The keys of a snapshot: its own, and copies under the names that they have in the run."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 from pydantic_core import from_json
 
 from graphflow.errors import UNREADABLE, CorruptState, PlanMismatch
-from graphflow.graph.tasks import RunStatus
+from graphflow.graph.tasks import RunStatus, Task
 from graphflow.ids import ItemNumber, NodeNumber, RunId, item_range
 from graphflow.planning.plan import Plan, PlanNode
 from graphflow.rules.readiness import recount
@@ -25,6 +25,7 @@ from graphflow.store.fields import (
     crashes_from_text,
     node_from_fields,
     read_json,
+    task_from_fields,
     task_from_text,
     time_from_text,
 )
@@ -39,6 +40,7 @@ class StoredRun:
     """The hashes of a run as read; `nodes` and `maps` by the number of the node."""
 
     run: Fields
+    task: Fields
     state: Fields
     revisions: Fields
     statuses: Fields
@@ -46,12 +48,16 @@ class StoredRun:
     maps: dict[NodeNumber, Fields]
 
 
-def head_from(run_id: RunId, keys: RunKeys, fields: Fields) -> RunHead:
+def head_from(
+    run_id: RunId, keys: RunKeys, fields: Fields, task: Fields, initial: Fields | None = None
+) -> RunHead:
+    """Of the fields of the run, its task's, and the digests of its initial state unless these are not wanted."""
+
     def read() -> RunHead:
         return RunHead(
             id=run_id,
             status=RunStatus(fields["status"]),
-            task=task_from_text(fields["task"], keys.run, rebuild=False),
+            task=_task_from(keys, fields, task, rebuild=False),
             plan_hash=fields["plan_hash"],
             agent=fields.get("agent", ""),
             code=fields.get("code", ""),
@@ -66,6 +72,7 @@ def head_from(run_id: RunId, keys: RunKeys, fields: Fields) -> RunHead:
             parent=fields.get("parent", ""),
             snapshot=int(fields["parent_snapshot"]) if "parent_snapshot" in fields else None,
             updated=time_from_text(fields.get("updated")) or time_from_text(fields["created"]),
+            initial=dict(initial) if initial is not None and "initial" in fields else None,
         )
 
     return understood(keys.run, read)
@@ -80,7 +87,7 @@ def run_from(run_id: RunId, keys: RunKeys, stored: StoredRun, plan: Plan) -> Run
     def read() -> Run:
         return Run(
             id=run_id,
-            task=task_from_text(fields["task"], keys.run, rebuild=plan.is_runnable),
+            task=_task_from(keys, fields, stored.task, rebuild=plan.is_runnable),
             nodes=[],
             status=RunStatus(fields["status"]),
             revision=int(fields["revision"]),
@@ -109,6 +116,12 @@ def run_from(run_id: RunId, keys: RunKeys, stored: StoredRun, plan: Plan) -> Run
         if fields
     }
     return run
+
+
+def _task_from(keys: RunKeys, run: Fields, task: Fields, *, rebuild: bool) -> Task:
+    if not task:
+        return task_from_text(run["task"], keys.run, rebuild=rebuild)
+    return understood(keys.task, lambda: task_from_fields(run["task"], task, keys.task, rebuild=rebuild))
 
 
 def has_gaps(stored: Fields) -> bool:

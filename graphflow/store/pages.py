@@ -73,14 +73,13 @@ async def read_heads(
         entries = await _entries(redis, keys.runs, start, page)
         ids = [run_id for run_id, created in entries if created >= first and run_id not in told]
         told.update(ids)
-        hashes = await ask_each(
-            redis, lambda pipe, key: pipe.hgetall(key), [keys.run(each).run for each in ids]
-        )
-        for run_id, fields in zip(ids, hashes, strict=True):
+        asked = [key for each in map(keys.run, ids) for key in (each.run, each.task)]
+        hashes = await ask_each(redis, lambda pipe, key: pipe.hgetall(key), asked)
+        for run_id, fields, task in zip(ids, hashes[::2], hashes[1::2], strict=True):
             # An index entry may be of a run that is gone.
             if fields is not None and not fields:
                 continue
-            head = _head(run_id, keys, fields)
+            head = _head(run_id, keys, fields, task)
             if isinstance(head, UnreadableHead) or head.created >= since:
                 yield head
         if len(entries) < page or entries[-1][1] < first:
@@ -88,12 +87,17 @@ async def read_heads(
         start, page = start + page, min(MAX_HEADS, page * 2)
 
 
-def _head(run_id: RunId, keys: StoreKeys, fields: dict[str, str] | None) -> RunHead | UnreadableHead:
+def _head(
+    run_id: RunId, keys: StoreKeys, fields: dict[str, str] | None, task: dict[str, str] | None
+) -> RunHead | UnreadableHead:
     run_keys = keys.run(run_id)
     try:
-        if fields is None:
-            raise CorruptState(run_keys.run, "it is of another type")
-        return head_from(run_id, run_keys, fields)
+        for key, found in ((run_keys.run, fields), (run_keys.task, task)):
+            if found is None:
+                raise CorruptState(key, "it is of another type")
+        assert fields is not None
+        assert task is not None
+        return head_from(run_id, run_keys, fields, task)
     except CorruptState as error:
         return UnreadableHead(run_id, error)
 

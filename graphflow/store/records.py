@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 
 from graphflow.errors import CorruptState
 from graphflow.ids import ItemNumber, enumerate_items, item_number
-from graphflow.run import Failure
-from graphflow.store.fields import item_failure_from_text
+from graphflow.run import Failure, SourcePage
+from graphflow.store.fields import item_failure_from_text, page_from_text
 from graphflow.store.keys import RunKeys
 from graphflow.store.loading import Fields, has_gaps, understood, unfinished_indexes
 from graphflow.store.patient_client import PatientClient
@@ -64,6 +64,19 @@ async def read_failures(
             if text is not None
         ],
     )
+
+
+async def read_source_pages(redis: PatientClient, keys: RunKeys, name: str) -> list[SourcePage]:
+    """The pages that a map has taken from its generator, in their order. CorruptState."""
+    key = keys.map_pages(name)
+    (fields,) = await redis.hashes([key])
+    return understood(key, lambda: pages_from(fields))
+
+
+def pages_from(fields: Fields) -> list[SourcePage]:
+    """The same as read."""
+    pages = [page_from_text(start, text) for start, text in fields.items()]
+    return sorted(pages, key=lambda page: page.start)
 
 
 async def read_unfinished(

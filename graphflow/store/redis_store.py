@@ -26,7 +26,7 @@ from graphflow.events import Event
 from graphflow.failpoints import failpoint
 from graphflow.ids import ItemNumber, RunId
 from graphflow.planning.plan import Plan
-from graphflow.run import Failure, Run
+from graphflow.run import Failure, Run, SourcePage
 from graphflow.server.address import Address
 from graphflow.server.embedded import EmbeddedServer
 from graphflow.server.owner import current_owner, is_gone
@@ -58,6 +58,7 @@ from graphflow.store.records import (
     read_failures,
     read_items,
     read_result_pages,
+    read_source_pages,
     read_visit_results,
 )
 from graphflow.store.renewer import RedisRenewer
@@ -144,7 +145,10 @@ class RedisStore:
         answer = await self._redis.script("create", writes.keys, [op, EVENTS_KEPT, *writes.arguments])
         failpoint("create.after_reply")
         if answer[0] == "exists":
-            await self._unindex_if_over(run.id)
+            if (await self.head(run.id)).status.is_final:
+                # What `_index` did is taken back; of a run that ends after this look its last commit does that.
+                open_runs = self._keys.open_runs
+                await self._redis.command(lambda client: client.zrem(open_runs, run.id), open_runs)
             raise RunExists(run.id)
         if is_known:
             # The entry was that of an earlier run of this id, which has expired.
@@ -158,13 +162,6 @@ class RedisStore:
         added = await self._redis.command(lambda client: client.zadd(runs, entry, nx=True), runs)
         await self._redis.command(lambda client: client.zadd(open_runs, entry, nx=True), open_runs)
         return not added
-
-    async def _unindex_if_over(self, run_id: RunId) -> None:
-        """Of a run that is over, take back what `_index` did; if it ends after this look, its last commit does."""
-        if (await self.head(run_id)).status.is_final:
-            await self._redis.command(
-                lambda client: client.zrem(self._keys.open_runs, run_id), self._keys.open_runs
-            )
 
     async def acquire(self, run_id: RunId, seconds: float) -> RedisHeldRun:
         await check_rights(self._redis, self._address, self._keys.prefix)
@@ -240,10 +237,10 @@ class RedisStore:
 
     async def head(self, run_id: RunId) -> RunHead:
         keys = self._keys.run(run_id)
-        (fields,) = await self._redis.hashes([keys.run])
+        fields, task, initial = await self._redis.hashes([keys.run, keys.task, keys.initial])
         if not fields:
             raise RunNotFound(run_id, self.masked_url)
-        return head_from(run_id, keys, fields)
+        return head_from(run_id, keys, fields, task, initial)
 
     async def graph(self, run_id: RunId) -> dict[str, dict[str, Any]]:
         return await read_graph(self._redis, self._keys.run(run_id))
@@ -281,6 +278,9 @@ class RedisStore:
         self, run_id: RunId, node_name: str, start: int = 0, stop: int | None = None
     ) -> AsyncIterator[list[tuple[ItemNumber, str]]]:
         return read_result_pages(self._redis, self._keys.run(run_id), node_name, start, stop)
+
+    async def source_pages(self, run_id: RunId, node_name: str) -> list[SourcePage]:
+        return await read_source_pages(self._redis, self._keys.run(run_id), node_name)
 
     async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[ItemNumber, Failure, int]]:
         return await read_failures(self._redis, self._keys.run(run_id), node_name)

@@ -27,6 +27,7 @@ from graphflow.store.fields import (
     failure_text,
     median_text,
     node_changes,
+    page_text,
     stragglers_text,
     time_text,
 )
@@ -71,6 +72,7 @@ class _MapWrites:
     items: list[Argument] = field(default_factory=list)
     done: list[Argument] = field(default_factory=list)
     failed: list[Argument] = field(default_factory=list)
+    pages: Changes = field(default_factory=dict)
 
 
 class WriteBatch:
@@ -247,6 +249,10 @@ class WriteBatch:
             fields["total"] = str(state.total + len(change.added))
             fields["span"] = str(change.span)
             fields["source"] = "open" if change.has_more else None
+        if change.page is not None:
+            page: Changes = {str(change.page.start): page_text(change.page)}
+            writes.pages |= page
+            self._count(page)
         fields["done"] = str(state.done + len(change.done))
         writes.done += self._flat(change.done)
         if change.failed:
@@ -301,6 +307,7 @@ class WriteBatch:
         writes.set_fields(keys.map(name), records.fields)
         writes.put_all("HSET", keys.map_out(name), records.done)
         writes.put_all("HSET", keys.map_failed(name), records.failed)
+        writes.set_fields(keys.map_pages(name), records.pages)
 
     def _clear_records(self, writes: WriteList, name: str, visit: int | None) -> None:
         """Make room for a new visit's records: those of the one before go, or stay aside for a snapshot."""

@@ -32,7 +32,7 @@ from graphflow.planning.describe import is_map
 from graphflow.planning.differences import described_nodes
 from graphflow.planning.plan import Plan
 from graphflow.rules.advance import apply
-from graphflow.run import Failure, Place, Run
+from graphflow.run import Failure, Place, Run, SourcePage
 from graphflow.store.cache import RedisCache
 from graphflow.store.contract import (
     DEFAULT_RETENTION,
@@ -52,6 +52,7 @@ from graphflow.store.contract import (
 )
 from graphflow.testing.crashes import deaths
 from graphflow.transition import MapChange, Transition
+from graphflow.values import value_digest
 
 
 @dataclass(slots=True)
@@ -61,6 +62,7 @@ class Records:
     items: dict[ItemNumber, str] = field(default_factory=dict)
     results: dict[ItemNumber, str] = field(default_factory=dict)
     failures: dict[ItemNumber, tuple[Failure, int]] = field(default_factory=dict)
+    pages: list[SourcePage] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -215,6 +217,8 @@ class MemoryStore:
         )
         head.updated = head.created
         head.parent, head.snapshot = content.parent, content.snapshot
+        if not content.parent:
+            head.initial = {key: value_digest(text) for key, text in content.run.state.items()}
         records = {index: _from_content(each) for index, each in content.records.items()}
         self.runs[run.id] = StoredRun(copy.deepcopy(content.run), plan, head, records)
         failpoint("create.after_reply")
@@ -318,6 +322,9 @@ class MemoryStore:
         results = self._records(run_id, node_name).results
         page = [(index, results[index]) for index in sorted(results) if start <= index]
         yield [record for record in page if stop is None or record[0] < stop]
+
+    async def source_pages(self, run_id: RunId, node_name: str) -> list[SourcePage]:
+        return list(self._records(run_id, node_name).pages)
 
     async def failed_items(self, run_id: RunId, node_name: str) -> list[tuple[ItemNumber, Failure, int]]:
         failures = self._records(run_id, node_name).failures
@@ -474,6 +481,7 @@ def _record(stored: StoredRun, index: NodeNumber, change: MapChange) -> None:
     if not is_lent:
         records.items.update(change.opened or ())
         records.items.update(change.added)
+    records.pages += [change.page] if change.page is not None else []
     records.results.update(change.done)
     records.failures.update({item: (failure, attempts) for item, failure, attempts in change.failed})
 
@@ -483,17 +491,19 @@ def _owner(stored: StoredRun) -> str:
 
 
 def _to_content(records: Records) -> MapRecords:
-    from graphflow.store.fields import failure_text
+    from graphflow.store.fields import failure_text, page_text
 
     failures = {str(item): failure_text(*failure) for item, failure in records.failures.items()}
-    return MapRecords(_texts(records.items), _texts(records.results), failures)
+    pages = {str(page.start): page_text(page) for page in records.pages}
+    return MapRecords(_texts(records.items), _texts(records.results), failures, pages)
 
 
 def _from_content(content: MapRecords) -> Records:
     from graphflow.store.fields import item_failure_from_text
+    from graphflow.store.records import pages_from
 
     failures = {item_number(item): item_failure_from_text(text) for item, text in content.failures.items()}
-    return Records(_indexes(content.items), _indexes(content.results), failures)
+    return Records(_indexes(content.items), _indexes(content.results), failures, pages_from(content.pages))
 
 
 def _texts(records: dict[ItemNumber, str]) -> dict[str, str]:

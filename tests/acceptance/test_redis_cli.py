@@ -40,7 +40,7 @@ class RunningRun:
         agent.node(self.count)
         agent.node(map_over="count", max_retries=1)(self.double)
         agent.node(self.report)
-        task = Task(type="numbers", objective="double them", params={"count": ITEMS})
+        task = Task(type="numbers", objective="double them", params={"count": ITEMS, "text": "long " * 100})
         self.result = agent.run_task_sync(task, run_id=self.run_id, state={"greeting": {"text": "hello"}})
 
     @staticmethod
@@ -129,6 +129,13 @@ def test_run_shows_its_status_owner_and_progress_in_short_values(running: Runnin
     assert {name: text for name, text in fields.items() if len(text) > 200} == {}
 
 
+def test_what_was_asked_for_is_shown_by_a_key_of_its_own(running: RunningRun) -> None:
+    assert running.types("hget 'gf:run:{ID}' task") == "numbers"
+    assert running.types("hget 'gf:run:{ID}:task' objective") == "double them"
+    params = json.loads(running.types("hget 'gf:run:{ID}:task' params"))
+    assert params == {"count": ITEMS, "text": "long " * 100}
+
+
 def test_run_that_failed_in_part_shows_its_error(running: RunningRun) -> None:
     running.finish()
 
@@ -173,7 +180,18 @@ def test_every_key_of_the_run_is_found_and_no_other(running: RunningRun) -> None
     found = running.types("--scan --pattern 'gf:run:{ID}*'").splitlines()
 
     run = f"gf:run:{{{running.run_id}}}"
-    parts = ["", ":plan", ":state", ":revisions", ":nodes", ":events", ":lease", ":map:double"]
+    parts = [
+        "",
+        ":task",
+        ":plan",
+        ":initial",
+        ":state",
+        ":revisions",
+        ":nodes",
+        ":events",
+        ":lease",
+        ":map:double",
+    ]
     records = [":map:double:in", ":map:double:out", ":map:double:failed"]
     # A node has a key from its first change on: `report` has none yet.
     nodes = [":node:count", ":node:double"]

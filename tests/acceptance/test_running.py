@@ -80,6 +80,44 @@ def test_another_task_under_the_same_id_is_refused(redis_url: str, other: Task) 
     assert calls == [1]
 
 
+@pytest.mark.parametrize(
+    ("state", "named"),
+    [({"a": 1, "b": [3]}, "'b'"), ({"a": 1}, "'b'"), ({"a": 0, "c": 1}, "'a', 'b', 'c'"), (None, "'a', 'b'")],
+    ids=["another value", "a key less", "other keys", "none"],
+)
+def test_another_initial_state_under_the_same_id_is_refused(
+    redis_url: str, state: dict[str, object] | None, named: str
+) -> None:
+    calls: list[int] = []
+    agent = counting_agent(redis_url, calls)
+    run_id = agent.run_task_sync(task(x=1), state={"a": 1, "b": [2]}).run_id
+
+    with pytest.raises(TaskMismatch, match=f"state differs in {named}\\)"):
+        agent.run_task_sync(task(x=1), state=state, run_id=run_id)
+
+    assert agent.run_task_sync(task(x=1), state={"b": [2], "a": 1}, run_id=run_id).is_complete
+    assert calls == [1]
+
+
+def test_state_for_a_run_that_began_with_none_is_refused(redis_url: str) -> None:
+    agent = counting_agent(redis_url, [])
+    run_id = agent.run_task_sync(task(x=1)).run_id
+
+    with pytest.raises(TaskMismatch, match="state differs in 'a'"):
+        agent.run_task_sync(task(x=1), state={"a": 1}, run_id=run_id)
+
+
+def test_run_that_does_not_know_its_initial_state_is_taken_as_it_is(redis_url: str) -> None:
+    """As those of earlier versions."""
+    agent = counting_agent(redis_url, [])
+    run_id = agent.run_task_sync(task(x=1), state={"a": 1}).run_id
+    with client(redis_url) as connection:
+        connection.hdel(f"gf:run:{{{run_id}}}", "initial")
+        connection.delete(f"gf:run:{{{run_id}}}:initial")
+
+    assert agent.run_task_sync(task(x=1), state={"a": 2}, run_id=run_id)["a"] == 1
+
+
 def test_another_graph_under_the_same_id_is_refused(redis_url: str) -> None:
     agent = counting_agent(redis_url, [])
     agent.run_task_sync(task(x=1), run_id="same-id-other-graph")

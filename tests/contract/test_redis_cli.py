@@ -80,7 +80,7 @@ def test_scan_shows_the_keys_of_the_table_and_no_other(redis_cli):
     def looks(cli: RedisCli) -> None:
         start = f"gf:run:{{{cli.run_id}}}"
         parts = ["", "events", "lease", "map:double", "map:double:failed", "map:double:in", "map:double:out"]
-        parts += ["node:double", "nodes", "plan", "revisions", "state"]
+        parts += ["node:double", "nodes", "plan", "revisions", "state", "task"]
         assert sorted(cli.type("--scan", "--pattern", "gf:run:{ID}*")) == [
             f"{start}:{part}" if part else start for part in parts
         ]
@@ -99,5 +99,5 @@ def test_every_command_of_the_page_answers(redis_cli):
             ]
             assert cli.type(*("0" if word == "17" else word for word in words)), command
 
-    assert len(commands) == 12
+    assert len(commands) == 13
     redis_cli(looks)

@@ -374,7 +374,7 @@ def test_run_that_is_over_takes_no_requests_and_keeps_no_lease(with_store, any_r
 
         client = await raw(any_redis_url)
         start = f"gf:run:{{{driver.run.id}}}"
-        expected = ["", ":events", ":node:only", ":nodes", ":plan", ":revisions", ":state"]
+        expected = ["", ":events", ":node:only", ":nodes", ":plan", ":revisions", ":state", ":task"]
         assert await keys_of(client, driver.run.id) == [f"{start}{end}" for end in expected]
         assert await client.zscore("gf:runs:open", driver.run.id) is None
         assert await client.zscore("gf:runs", driver.run.id) is not None

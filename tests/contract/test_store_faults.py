@@ -186,7 +186,7 @@ def test_store_that_is_not_open_says_so(any_redis_url):
     [
         ("run", "revision", "many"),
         ("run", "status", "lost"),
-        ("run", "task", "{"),
+        ("task", "params", "{"),
         ("run", "held", "["),
         ("nodes", "first", "sleeping"),
         ("revisions", "x", "?"),
@@ -237,10 +237,8 @@ def test_task_of_unknown_types_is_plain_data_at_a_look(redis_url):
         async with opened(redis_url) as store:
             run = new_run(chain_plan())
             await store.create(run, chain_plan(), agent="numbers", code="")
-            key = StoreKeys().run(run.id).run
-            await store._redis.client.hset(
-                key, "task", '{"type":"numbers","params":{"report":{"$type":"Elsewhere","title":"Tides"}}}'
-            )
+            key = StoreKeys().run(run.id).task
+            await store._redis.client.hset(key, "params", '{"report":{"$type":"Elsewhere","title":"Tides"}}')
 
             assert (await store.head(run.id)).task.params == {"report": {"title": "Tides"}}
 

@@ -23,7 +23,7 @@ import redis
 from tests.faults.graphs import AGGREGATES, COUNTED, MAPS, NODES, Form, answer_of, items_of
 
 FINAL = {"complete", "partial", "failed", "cancelled"}
-_RUN_KEYS = ("", ":plan", ":state", ":revisions", ":nodes", ":events")
+_RUN_KEYS = ("", ":task", ":plan", ":initial", ":state", ":revisions", ":nodes", ":events")
 
 
 def check_run(client: redis.Redis, run_id: str, form: Form, *, fails_once: bool = False) -> None:

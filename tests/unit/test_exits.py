@@ -37,6 +37,7 @@ CODES = {
     errors.InvalidSetting: 2,
     errors.InvalidSignal: 2,
     errors.TaskMismatch: 2,
+    errors.AgentMismatch: 2,
     errors.PlanMismatch: 2,
     errors.RunComplete: 2,
     errors.RunOver: 2,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -43,9 +42,10 @@ async def fork(_: RedisStore, agent: Agent) -> Any:
     return await agent.fork("r", 1)
 
 
-TASK = {"type": "t", "objective": "", "params": {"n": 0}, "metadata": {}, "id": "i"}
 TORN: list[tuple[str, str, str, Look]] = [
-    (RUN, "task", json.dumps(TASK).replace('"n": 0', '"n": 1e400'), head),
+    (f"{RUN}:task", "params", '{"n": 1e400}', head),
+    (f"{RUN}:task", "params", "[1]", head),
+    (f"{RUN}:task", "metadata", "{", head),
     (RUN, "created", "0001-01-01", head),
     (RUN, "held", "[" * 5_000, head),
     (RUN, "mailboxes", "[[1]]", load),

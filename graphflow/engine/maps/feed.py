@@ -2,7 +2,7 @@
 
 What has gathered while a page was being stored is the next page, and a slow consumer slows the generator. After a crash
 the generator is run again, and the elements that are stored are left out: by itself, if it has a parameter `start`, else
-by count.
+by count. Whether they are the same is seen to in `retrace.py`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Any
 from graphflow.codec import decode
 from graphflow.engine.cancellation import GRACE_SECONDS, STOP_SECONDS, tear_down
 from graphflow.engine.failures import end_with_process, failure_from, overdue
+from graphflow.engine.maps.retrace import Retrace
 from graphflow.engine.tasks import start_task
 from graphflow.ids import ItemNumber
 from graphflow.inputs import ItemsStored
 from graphflow.planning.plan import PlanNode
 from graphflow.run import Failure
-from graphflow.values import value_text
+from graphflow.values import texts_digest, value_text
 
 logger = logging.getLogger(__name__)
 
@@ -39,17 +40,24 @@ class Feed:
     """A generator at work: what it has yielded waits here, as texts, until the map takes it as a page."""
 
     def __init__(
-        self, node: PlanNode, visit: int, start: int, keeps: Filter, *, borrowed: int, timeout: float
+        self,
+        node: PlanNode,
+        visit: int,
+        start: int,
+        keeps: Filter,
+        retrace: Retrace | None,
+        *,
+        borrowed: int,
+        timeout: float,
     ) -> None:
-        """From element `start` on, for a visit of a map node. `borrowed` is as in `MapState`, `timeout` the seconds that
-        the generator may take for one element."""
+        """From element `start` on, for a visit of a map node. Of a generator `retrace` gets the elements before that;
+        what goes through a map has none. `borrowed` is as in `MapState`, `timeout` the seconds that the generator may
+        take for one element."""
         self.node = node
         self.visit = visit
         #: Called when there is something to take.
         self.on_news: Callable[[], None] = lambda: None
-        #: Elements that the generator yields once more and that are stored already.
-        generator = node.map.generator if node.map is not None else None
-        self._left_out = start if generator is not None and not generator.seeks else 0
+        self._retrace = retrace
         self._is_over_map = node.map is not None and node.map.over_map
         self._borrowed = borrowed
         self._keeps = keeps
@@ -99,6 +107,8 @@ class Feed:
             self.node.index, self.visit, items, start=start, span=self._paged, borrowed=self._borrowed
         )
         page.has_more = not self._has_ended or self._failure is not None
+        if self._retrace is not None and start < self._paged:
+            page.digest = texts_digest([text for _, text in items])
         self._news.clear()
         if self._failure is not None:
             if start == self._paged:
@@ -131,15 +141,18 @@ class Feed:
         self._end()
 
     async def _draw(self, elements: AsyncGenerator[Any, None]) -> None:
+        retrace = self._retrace
         try:
             async for element in elements:
                 if self._is_overdue:
                     # It took the cancellation for itself; what it yields comes too late all the same.
                     break
-                if self._left_out:
-                    self._left_out -= 1
+                if retrace is not None and retrace.left:
+                    if (changed := retrace.passes(element)) is not None:
+                        self._failure = changed
+                        return
                     self._last = self._loop.time()
-                    if not self._left_out % TURN_ITEMS:
+                    if not retrace.left % TURN_ITEMS:
                         await asyncio.sleep(0)
                     continue
                 self._add(element)
@@ -149,6 +162,9 @@ class Feed:
                     self._last = self._loop.time()
                 elif not self._taken % TURN_ITEMS:
                     await asyncio.sleep(0)
+            else:
+                if retrace is not None and not self._is_overdue:
+                    self._failure = retrace.ended()
         except BaseException as error:
             self._failure = self._overdue_failure(error) if self._is_overdue else failure_from(error)
         finally:

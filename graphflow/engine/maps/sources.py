@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import AsyncGenerator, Generator, Iterable
+from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from graphflow.engine.arguments import arguments_of
 from graphflow.engine.attempt import Attempt, CameTo
 from graphflow.engine.body import raised
 from graphflow.engine.maps.feed import Feed, Filter
+from graphflow.engine.maps.retrace import Retrace
 from graphflow.engine.run_view import RunView
 from graphflow.errors import NoItems, NonRetryableException
 from graphflow.executors.executor import Executor
@@ -28,8 +29,10 @@ from graphflow.graph.functions import drop, function_name, truth
 from graphflow.ids import FIRST_MODULE, ItemNumber, enumerate_items
 from graphflow.inputs import ItemsStored
 from graphflow.planning.plan import PlanGenerator, PlanNode
+from graphflow.run import SourcePage
 from graphflow.state.isolation import Overtaken
 from graphflow.state.transaction import Transaction
+from graphflow.values import texts_digest
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ class SourceBody:
         watch_for_stop(attempt.is_unwanted)
         node, transaction = self.node, attempt.transaction
         assert transaction is not None
+        retrace: Retrace | None = None
         keeps = _filter(node, transaction, self._view)
         start = self._view.taken_from_source(node.index, attempt.visit)
         if self._map.over_map:
@@ -88,10 +92,26 @@ class SourceBody:
         else:
             bindings = self._map.generator.bindings
             arguments = await arguments_of(bindings, transaction, self._semaphore)
-            elements = _elements(self._map.generator, arguments, start, self._executor)
+            first, pages = await self._known(self._map.generator, start)
+            retrace = Retrace(node.name, self._map.source, first, start, pages)
+            elements = _elements(self._map.generator, arguments, first, self._executor)
         borrowed, seconds = self._view.borrowed_visit(node), attempt.timeout
-        feed = Feed(node, attempt.visit, start, keeps, borrowed=borrowed, timeout=seconds)
+        feed = Feed(node, attempt.visit, start, keeps, retrace, borrowed=borrowed, timeout=seconds)
         return await _begin_feed(attempt, feed, elements, self._context)
+
+    async def _known(self, generator: PlanGenerator, start: int) -> tuple[int, list[SourcePage]]:
+        """The element from which the generator is to yield, `start` of which are stored, and what is known of those that
+        it yields once more. One that leaves out elements by itself yields from the last item on."""
+        name = self.node.name
+        pages = await self._view.source_pages(name) if start else []
+        pages = [page for page in pages if page.end <= start]
+        if not generator.seeks:
+            return 0, pages
+        last = _last_item(start, pages, is_filtered=self._map.where is not None)
+        if last is None:
+            return start, []
+        digest = texts_digest([await self._view.item_text(name, last)])
+        return last, [SourcePage(last, last + 1, digest)]
 
     def came_to(self, attempt: Attempt, value: ItemsStored) -> CameTo:
         return value
@@ -102,6 +122,18 @@ class SourceBody:
         failure = raised(attempt, error).failure
         start = self._view.taken_from_source(self.node.index, attempt.visit)
         return ItemsStored(self.node.index, attempt.visit, [], failure, start)
+
+
+def _last_item(start: int, pages: Sequence[SourcePage], *, is_filtered: bool) -> ItemNumber | None:
+    """The last of the first `start` elements that became an item; None if there is none, or nobody knows."""
+    if not is_filtered:
+        return ItemNumber(start - 1) if start else None
+    for page in reversed(pages):
+        if page.kept is None:
+            return ItemNumber(page.end - 1)
+        if page.kept:
+            return page.kept[-1]
+    return None
 
 
 async def _begin_feed(
