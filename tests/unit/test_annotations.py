@@ -80,7 +80,7 @@ POINT = Point(3)
 
 
 class Text(str):
-    """Stored as the text that it is."""
+    """No JSON, though text is."""
 
 
 T = TypeVar("T")
@@ -138,11 +138,12 @@ REFUSED: list[tuple[Any, str]] = [
     (list["Label"], f"Label {REGISTER} Label"),
     (Box[str], f"Box[str] {REGISTER} Box[str]"),
     (Pair, "Pair is a namedtuple, which cannot be stored"),
-    (Path, "Path is neither JSON nor a type that can be registered; convert it"),
+    (Path, "a value of type Path would not come back as one; return str(value)"),
+    (Text, "a value of type Text would not come back as one; return str(value)"),
 ]
 LET_PASS: list[Any] = [
     *(None, int, "int", list[int], dict[str, Any], Any, object, bytes, Decimal, tuple[int, ...], set[str]),
-    *(RunStatus, Task, Known, Base, Known | None, list[Base], Nested, Text, Shape, BaseModel, Box[int], Box),
+    *(RunStatus, Task, Known, Base, Known | None, list[Base], Nested, Shape, BaseModel, Box[int], Box),
     *(
         T,
         list[T],
