@@ -1,7 +1,7 @@
 """The places in which attempts run: so many at a time, so many of each node, and all of them gone at the end.
 
-Each attempt is a task of its own, or work for an executor that nobody awaits; both end in one place. What an attempt
-does is its body's affair.
+Each attempt is a task of its own, or work for an executor that nobody awaits; whatever ends it, it ends in `_end`. What
+an attempt does is its body's affair.
 """
 
 from __future__ import annotations
@@ -192,20 +192,25 @@ class Slots:
             came_to = body.came_to(attempt, await start(attempt))
         except BaseException as error:
             if not (attempt.stopping and isinstance(error, asyncio.CancelledError)):
-                came_to = body.raised(attempt, error)
-        finally:
+                came_to = self._raised(attempt, error)
+        if not attempt.is_abandoned:
+            self._end(attempt, came_to)
+
+    def _raised(self, attempt: Attempt, error: BaseException) -> CameTo:
+        """What it came to. Raises what ends the process: then it has come to nothing, and only its slot is given back."""
+        try:
+            return attempt.body.raised(attempt, error)
+        except BaseException:
             if not attempt.is_abandoned:
                 self._leave(attempt)
-        if not attempt.is_abandoned:
-            failpoint("attempt.returned")
-            self._ended(attempt, came_to)
+            raise
 
     def _executor_ended(self, attempt: Attempt, came_to: CameTo | Unfinished) -> None:
         """The executor is done with it."""
         if isinstance(came_to, Unfinished):
             self._executor_left(attempt, came_to.rest)
         elif attempt in self._running:
-            self._end_delegated(attempt, came_to)
+            self._end(attempt, came_to)
         else:
             # The clock came first: what the executor has comes too late.
             attempt.work_ended()
@@ -218,8 +223,8 @@ class Slots:
             drop(rest)
             attempt.work_ended()
 
-    def _end_delegated(self, attempt: Attempt, came_to: CameTo) -> None:
-        """The executor, or the clock, has ended it."""
+    def _end(self, attempt: Attempt, came_to: CameTo) -> None:
+        """It is over: its body, its executor or the clock has ended it, or it was abandoned."""
         self._leave(attempt)
         failpoint("attempt.returned")
         self._ended(attempt, came_to)
@@ -228,8 +233,11 @@ class Slots:
         self.give_back(attempt)
         self._running.discard(attempt)
         seconds = attempt.body.seconds
-        if seconds is not None and (left := self._deadlines.stop(attempt, seconds)) is not None:
-            attempt.seconds = seconds - left
+        if seconds is not None:
+            left = attempt.seconds_left if attempt.is_aside else self._deadlines.stop(attempt, seconds)
+            # None: its time was up before.
+            if left is not None:
+                attempt.seconds = seconds - left
         if attempt.transaction is not None:
             attempt.transaction.end()
         if attempt.at_work:
@@ -253,8 +261,11 @@ class Slots:
         attempt.stopping = True
         self._cancel(attempt)
 
-    def _time_out(self, attempt: Attempt) -> None:
+    def _time_out(self, attempt: Attempt, seconds_left: float) -> None:
+        seconds = attempt.body.seconds
+        assert seconds is not None
         attempt.is_overdue = True
+        attempt.seconds = seconds - seconds_left
         self._cancel(attempt)
 
     def _cancel(self, attempt: Attempt) -> None:
@@ -263,7 +274,7 @@ class Slots:
         else:
             # Nothing interrupts a thread: the run goes on without it, and another takes its slot.
             attempt.work_begins()
-            self._end_delegated(attempt, None if attempt.stopping else timed_out(attempt.timeout))
+            self._end(attempt, None if attempt.stopping else timed_out(attempt.timeout))
 
     def _look_for_late_soon(self) -> None:
         self._next_look = self._drive.loop.call_later(
@@ -293,8 +304,7 @@ class Slots:
             attempt.task.add_done_callback(self._abandoned.discard)
             ended = attempt.work_begins()
             attempt.task.add_done_callback(lambda _: ended())
-        self._leave(attempt)
-        self._ended(attempt, None if attempt.stopping else timed_out(attempt.timeout))
+        self._end(attempt, None if attempt.stopping else timed_out(attempt.timeout))
 
     async def stop_all(self) -> None:
         """Cancel everything and wait for its end, though not for ever."""

@@ -12,6 +12,7 @@ import pytest
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.maps.plain import PlainBody
 from graphflow.engine.returned import Returned
+from graphflow.failpoints import watched
 from graphflow.testing import TurnedClock
 from tests.unit.scene import Scene, agent, scene, turned, turns
 
@@ -306,6 +307,61 @@ def start_work(s: Scene) -> Attempt:
 
 
 KINDS = ["sync_node", "step_node", "item", "batch", "item_with_state", "coroutine_node"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attempt_whose_time_is_up_has_taken_its_time_whatever_its_body_still_does(kind: str) -> None:
+    held = Held()
+
+    async def main(clock: TurnedClock) -> None:
+        async with scene(holding(kind, held), xs=[1, 2]) as s:
+            attempt = start_work(s)
+            await until_begun(held, kind)
+            await clock.turn(5)
+            held.let_go.set()
+            await clock.turn(5)
+            await clock.settle()
+
+            assert s.came_to(attempt).failure.type == "ModuleTimeout"
+            assert attempt.seconds == pytest.approx(2)
+
+    turned(main)
+
+
+def test_attempt_that_ends_while_it_waits_for_a_message_has_taken_the_time_before() -> None:
+    async def main(clock: TurnedClock) -> None:
+        async with scene(sleeper(seconds=10)) as s:
+            attempt = s.start("one")
+            await clock.turn(2)
+            s.slots.step_aside(attempt)
+            await clock.turn(3)
+
+            s.slots.stop_node(attempt.node.index)
+            await turns()
+
+            assert s.came_to(attempt) is None
+            assert attempt.seconds == pytest.approx(2)
+
+    turned(main)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attempt_passes_the_failpoint_of_its_end_once_whatever_ends_it(kind: str) -> None:
+    held = Held()
+    passed: list[str] = []
+
+    async def main(clock: TurnedClock) -> None:
+        async with scene(holding(kind, held), xs=[1, 2]) as s:
+            with watched(passed.append):
+                start_work(s)
+                await until_begun(held, kind)
+                await clock.turn(5)
+                held.let_go.set()
+                await clock.turn(5)
+                await clock.settle()
+
+    turned(main)
+    assert passed.count("attempt.returned") == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
