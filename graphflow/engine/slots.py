@@ -38,7 +38,7 @@ class Slots:
         self._ended = ended
         self._names = [f"{drive.run.id}/{node.name}" for node in drive.plan.nodes]
         #: Attempts by node that hold a slot.
-        self._held = [0] * len(drive.plan.nodes)
+        self._taken = [0] * len(drive.plan.nodes)
         #: Attempts that have none any more, and count in their node's max_concurrency.
         self._left_behind = LeftBehind(drive)
         self._deadlines = Deadlines(drive.context, self._time_out)
@@ -72,10 +72,10 @@ class Slots:
 
     def _places_left(self, index: int, limit: int) -> int:
         """How many of the node's max_concurrency are neither under way nor left behind and at work."""
-        return limit - self._held[index] - self._left_behind.count(index)
+        return limit - self._taken[index] - self._left_behind.count(index)
 
     @property
-    def held_up(self) -> list[int]:
+    def blocked_nodes(self) -> list[int]:
         """The numbers of the nodes that start nothing before one that was left behind has ended."""
         nodes = self._drive.plan.nodes
         return [
@@ -86,7 +86,7 @@ class Slots:
 
     def running(self, index: NodeNumber) -> int:
         """How many attempts of the node hold a slot."""
-        return self._held[index]
+        return self._taken[index]
 
     def take(self, attempt: Attempt) -> None:
         """The attempt has a slot from here on. The caller sees to it that there is a free one, unless the attempt cannot
@@ -94,14 +94,14 @@ class Slots:
         if not attempt.holds_slot:
             attempt.holds_slot = True
             self.free -= 1
-            self._held[attempt.node.index] += 1
+            self._taken[attempt.node.index] += 1
 
     def give_back(self, attempt: Attempt) -> None:
         """Its slot is free for others; it has none any more."""
         if attempt.holds_slot:
             attempt.holds_slot = False
             self.free += 1
-            self._held[attempt.node.index] -= 1
+            self._taken[attempt.node.index] -= 1
 
     # Waiting without a slot
 

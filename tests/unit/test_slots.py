@@ -380,7 +380,7 @@ def test_body_that_works_beyond_its_time_keeps_its_place_among_its_node_until_it
             assert (s.slots.free, s.slots.is_idle) == (100, True), "the run has its slot"
             assert not s.slots.has_room(Attempt(attempt.body, 1, 0))
             assert s.slots.room_for_items(attempt.node.index, 1) == 0
-            assert s.slots.held_up == [attempt.node.index]
+            assert s.slots.blocked_nodes == [attempt.node.index]
 
             s.drive.begin_turn()
             held.let_go.set()
@@ -388,7 +388,7 @@ def test_body_that_works_beyond_its_time_keeps_its_place_among_its_node_until_it
             await clock.settle()
 
             assert s.slots.has_room(Attempt(attempt.body, 1, 0))
-            assert s.slots.held_up == []
+            assert s.slots.blocked_nodes == []
             assert s.drive.is_due, "who waits for the place is asked again"
             assert "at once" not in caplog.text
 
@@ -408,7 +408,7 @@ def test_body_that_never_ends_loses_its_place_after_another_timeout_with_one_war
             await until_begun(held, kind)
             # A coroutine is left behind after a grace of 1 to 2 s.
             await clock.turn(timeout + kept - 0.5)
-            assert s.slots.held_up == [attempt.node.index]
+            assert s.slots.blocked_nodes == [attempt.node.index]
             s.drive.begin_turn()
 
             await clock.turn(3)
@@ -459,7 +459,7 @@ def test_body_that_is_left_behind_at_the_end_of_a_run_is_not_waited_for() -> Non
 
             assert clock.seconds - began < 1
             assert held.at_work == 1
-            assert s.slots.held_up == []
+            assert s.slots.blocked_nodes == []
         held.let_go.set()
 
     turned(main)
@@ -475,7 +475,7 @@ def test_node_without_max_concurrency_keeps_no_place(kind: str, caplog: pytest.L
             await until_begun(held, kind)
             await clock.turn(30)
 
-            assert s.slots.held_up == []
+            assert s.slots.blocked_nodes == []
             assert "at once" not in caplog.text
             held.let_go.set()
             await clock.turn(5)
