@@ -126,7 +126,9 @@ def test_a_task_that_an_earlier_version_stored_is_the_same_one(redis_url: str) -
 
     agent.run_task_sync(task(part=Part(cents=1), n=1e16), run_id="earlier-task")
     with client(redis_url) as redis:
-        (key,) = [key for key in keys_of_run(redis_url, "earlier-task") if key.endswith("{earlier-task}:task")]
+        (key,) = [
+            key for key in keys_of_run(redis_url, "earlier-task") if key.endswith("{earlier-task}:task")
+        ]
         text = redis.hget(key, "params")
         assert isinstance(text, str)
         earlier = text.replace(',"$unset":["note"]', "").replace("1e+16", "1e16")
