@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
+from pydantic_core import from_json
+
 from graphflow.codec import decode, encode
+from graphflow.codec.canonical import digest_of_data
 from graphflow.errors import ValueTooLarge
 from graphflow.settings import MAX_VALUE_BYTES
+
+_TEXTS_FORM = "1:"
 
 
 def value_text(key: str, value: Any) -> str:
@@ -21,14 +26,17 @@ def value_text(key: str, value: Any) -> str:
 
 
 def value_digest(text: str) -> str:
-    """Of a stored text: two are equal if the texts are the same value. 16 hex digits."""
-    # What writes the texts has changed its mind about the sign of large exponents: 1e16, 1e+16.
-    return sha256(text.replace("e+", "e").encode()).hexdigest()[:16]
+    """Of a stored text: that of its value, with the form that it is of (see `codec/canonical.py`)."""
+    return digest_of_data(from_json(text))
 
 
 def texts_digest(texts: Sequence[str]) -> str:
-    """Of stored texts in their order, which are one line each."""
-    return value_digest("\n".join(texts))
+    """Of stored texts in their order, with the form that it is of: `1:` and 16 hex digits of the texts, a line each.
+
+    Not of their values, which would cost more than the texts themselves. All that the library which writes them has ever
+    changed is the sign of large exponents: 1e16, 1e+16.
+    """
+    return _TEXTS_FORM + sha256("\n".join(texts).replace("e+", "e").encode()).hexdigest()[:16]
 
 
 def size_of(text: str) -> int:

@@ -99,6 +99,19 @@ def test_another_initial_state_under_the_same_id_is_refused(
     assert calls == [1]
 
 
+def test_initial_state_in_another_order_is_the_same(redis_url: str) -> None:
+    agent = agent_on(redis_url)
+
+    @agent.node
+    def look(ranks):
+        return sorted(ranks)
+
+    agent.run_task_sync(task(), state={"ranks": {"a": 1e16, "b": 2}}, run_id="ranks")
+    again = agent.run_task_sync(task(), state={"ranks": {"b": 2, "a": 1e16}}, run_id="ranks")
+
+    assert again.result == ["a", "b"]
+
+
 def test_state_for_a_run_that_began_with_none_is_refused(redis_url: str) -> None:
     agent = counting_agent(redis_url, [])
     run_id = agent.run_task_sync(task(x=1)).run_id
