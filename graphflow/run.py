@@ -431,3 +431,8 @@ class Run:
         """The map whose items are those of this visit of its node; None while they are not there."""
         state = self.maps.get(index)
         return state if state is not None and state.visit == visit else None
+
+    def unfinished(self, index: NodeNumber) -> int:
+        """Items of a map's present visit that have no record."""
+        opened = self.opened_map(index, self.nodes[index].visits)
+        return 0 if opened is None else len(opened.unfinished)

@@ -12,6 +12,7 @@ from graphflow.graph.tasks import Task
 from graphflow.ids import ItemNumber, NodeNumber
 from graphflow.planning.plan import PlanNode, PlanScope
 from graphflow.rules.draft import Draft
+from graphflow.rules.pages import has_room
 from graphflow.run import NodeStatus, SourcePage
 from graphflow.state.claims import Claims
 from graphflow.state.view import Owner
@@ -112,6 +113,10 @@ class RunView:
         """Elements that a map's visit has taken from its source and stored."""
         opened = self._run.opened_map(index, visit)
         return 0 if opened is None else opened.span
+
+    def has_room_for_page(self, index: NodeNumber) -> bool:
+        """Whether a map may take more items from its source."""
+        return has_room(self._plan, self._run.active, index, self._run.unfinished)
 
     def borrowed_visit(self, node: PlanNode) -> int:
         """The visit of the map whose records are this map's items; 0 if it makes a copy of them."""

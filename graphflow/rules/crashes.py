@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from graphflow.events import index_ranges
 from graphflow.ids import ItemNumber, NodeNumber, enumerate_modules
 from graphflow.planning.plan import Plan, bits
+from graphflow.rules.pages import follows
 from graphflow.run import MapState, NodeStatus, Place, Run
 
 #: Deaths in which something was in flight that make it a suspect.
@@ -52,7 +53,7 @@ def may_have_been_in_flight(plan: Plan, run: Run) -> InFlight:
     found = InFlight()
     for index in bits(run.active & ~plan.subgraphs):
         opened = run.opened_map(index, run.nodes[index].visits)
-        if opened is not None and _only_source_is_left(opened) and _follows(plan, index):
+        if opened is not None and _only_source_is_left(opened) and follows(plan, run.active, index):
             continue
         if opened is not None and not _only_source_is_left(opened):
             width = _width(plan, index) + UNSTORED_ITEMS
@@ -91,12 +92,6 @@ def window(width: int, crashes: int, max_crashes: int) -> int:
 def _only_source_is_left(opened: MapState) -> bool:
     """A map that waits for its source: with items in flight, the source is not what is blamed first."""
     return opened.has_more and not opened.unfinished
-
-
-def _follows(plan: Plan, index: NodeNumber) -> bool:
-    """Whether the map's source is another map under way: it has nothing in flight but its items."""
-    source = plan.nodes[index].map
-    return source is not None and source.pipelined
 
 
 def _suspects(run: Run) -> list[tuple[int, NodeNumber, ItemNumber | None]]:

@@ -90,6 +90,31 @@ class Draft:
     def is_active(self, index: NodeNumber) -> bool:
         return bool(self.transition.active >> index & 1)
 
+    def is_opened(self, index: NodeNumber) -> bool:
+        """Whether it is a map whose items are those of its present visit."""
+        change, visit = self.transition.maps.get(index), self.node(index).visits
+        is_opening = change is not None and change.opened is not None and change.visit == visit
+        return is_opening or self.run.opened_map(index, visit) is not None
+
+    def unfinished(self, index: NodeNumber) -> int:
+        """Items of a map's present visit that have no record."""
+        change, visit = self.transition.maps.get(index), self.node(index).visits
+        opened = self.run.opened_map(index, visit)
+        known = 0 if opened is None else len(opened.unfinished)
+        if change is None or change.visit != visit:
+            return known
+        if change.opened is not None:
+            return len(change.opened)
+        return known + len(change.added) - len(change.done) - len(change.failed)
+
+    def has_more(self, index: NodeNumber) -> bool:
+        """Whether the source of a map's present visit has not come to its end."""
+        change, visit = self.transition.maps.get(index), self.node(index).visits
+        if change is not None and change.visit == visit and change.has_more is not None:
+            return change.has_more
+        opened = self.run.opened_map(index, visit)
+        return opened is not None and opened.has_more and (change is None or change.opened is None)
+
     def show(self, index: NodeNumber, status: NodeStatus, result: str | None) -> None:
         """Make known how the node settled, and with what result."""
         state = self.edit(index)

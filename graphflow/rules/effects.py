@@ -6,17 +6,17 @@ remembered of a module run lasts as long as the visit of its node, of a map's it
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from graphflow import events
 from graphflow.errors import NoSignal
 from graphflow.graph.tasks import RunStatus
-from graphflow.ids import ItemNumber, NodeNumber, enumerate_modules
+from graphflow.ids import FIRST_MODULE, ItemNumber, NodeNumber
 from graphflow.inputs import SignalArrived, SignalAwaited, SignalOverdue
 from graphflow.planning.plan import bits
 from graphflow.rules.draft import Draft
+from graphflow.rules.pages import follows, has_room
 from graphflow.run import (
     Failure,
     Message,
@@ -166,43 +166,51 @@ def suspend_if_only_waiting(draft: Draft) -> None:
     run, transition = draft.run, draft.transition
     if not run.waits and not transition.waits:
         return
-    waits = _waits(draft)
-    counts = Counter(place.node for place in waits)
-    # What a sub-graph waits for is what the nodes inside wait for.
-    entered = sum(1 << index for index in bits(draft.plan.subgraphs) if draft.node(index).has_entered)
-    only_waits = all(
-        _only_waits(draft, index, waits, counts[index]) for index in bits(transition.active & ~entered)
-    )
+    only_waits = _only_waits(draft)
     if only_waits and run.status is not RunStatus.SUSPENDED:
         transition.status = RunStatus.SUSPENDED
-        draft.emit(events.RunSuspended, signals=" ".join(sorted({wait.signal for wait in waits.values()})))
+        draft.emit(events.RunSuspended, signals=" ".join(sorted(_awaited_signals(draft))))
     elif not only_waits and run.status is RunStatus.SUSPENDED:
         transition.status = RunStatus.EXECUTING
 
 
-def _waits(draft: Draft) -> dict[Place, Wait]:
+def _only_waits(draft: Draft) -> bool:
+    """Whether nothing is left that could run, or be taken from a source, before an answer comes.
+
+    Each wait is that of an active module or of an item without a record: all of these wait if there are as many waits,
+    which need not be looked at one by one.
+    """
+    # What a sub-graph waits for is what the nodes inside wait for.
+    entered = sum(1 << index for index in bits(draft.plan.subgraphs) if draft.node(index).has_entered)
+    left = 0
+    for index in bits(draft.transition.active & ~entered):
+        if not draft.is_opened(index):
+            left += sum(module.status.is_active for module in draft.node(index).modules)
+            continue
+        unfinished, has_more = draft.unfinished(index), draft.has_more(index)
+        if _takes_pages(draft, index) if has_more else not unfinished:
+            # With nothing left of the map, it is what all its records come to that is under way.
+            return False
+        left += unfinished
+    return left == _count_waits(draft)
+
+
+def _takes_pages(draft: Draft, index: NodeNumber) -> bool:
+    """Whether items may come from the map's source; of a map that follows another one that is up to that one."""
+    plan, active = draft.plan, draft.transition.active
+    return not follows(plan, active, index) and has_room(plan, active, index, draft.unfinished)
+
+
+def _count_waits(draft: Draft) -> int:
+    count, known = len(draft.run.waits), draft.run.waits
+    for place, wait in draft.transition.waits.items():
+        count += (wait is not None) - (place in known)
+    return count
+
+
+def _awaited_signals(draft: Draft) -> set[str]:
     merged = {**draft.run.waits, **draft.transition.waits}
-    return {place: wait for place, wait in merged.items() if wait is not None}
-
-
-def _only_waits(draft: Draft, index: NodeNumber, waits: Collection[Place], count: int) -> bool:
-    state, opened = draft.node(index), draft.run.maps.get(index)
-    change = draft.transition.maps.get(index)
-    if change is not None and change.opened is not None:
-        return False
-    source = draft.plan.nodes[index].map
-    has_more = opened is not None and opened.has_more and (change is None or change.has_more is not False)
-    # The end of a pipelined map's items is up to the node that they come from.
-    if has_more and (source is None or not source.pipelined):
-        return False
-    if opened is not None and opened.visit == state.visits:
-        recorded = 0 if change is None else len(change.done) + len(change.failed)
-        return len(opened.unfinished) - recorded == count
-    return all(
-        Place(index, state.visits, number) in waits
-        for number, module in enumerate_modules(state.modules)
-        if module.status.is_active
-    )
+    return {wait.signal for wait in merged.values() if wait is not None}
 
 
 # Messages
@@ -255,12 +263,20 @@ def forget(
     run, transition = draft.run, draft.transition
     if not (run.steps or run.waits or transition.steps or transition.waits):
         return
-    for place in () if keep_steps else {*run.steps, *transition.steps}:
-        if place.node == index and (items is None or place.item in items):
-            transition.steps[place] = None
-    for place in {*run.waits, *transition.waits}:
-        if place.node == index and (items is None or place.item in items):
-            transition.waits[place] = None
+    if not keep_steps:
+        transition.steps |= dict.fromkeys(_known(draft, index, items, run.steps, transition.steps))
+    transition.waits |= dict.fromkeys(_known(draft, index, items, run.waits, transition.waits))
+
+
+def _known(
+    draft: Draft, index: NodeNumber, items: Collection[ItemNumber] | None, *known: Mapping[Place, object]
+) -> list[Place]:
+    """The places of the node, or of these items of its visit, of which one of the mappings knows something."""
+    if items is None:
+        return [place for place in {place for each in known for place in each} if place.node == index]
+    visit = draft.node(index).visits
+    places = (Place(index, visit, FIRST_MODULE, item) for item in items)
+    return [place for place in places if any(place in each for each in known)]
 
 
 def apply_effects(run: Run, transition: Transition) -> None:

@@ -283,6 +283,11 @@ class Transaction:
         """
         self._check_open()
         self._check_reads()
+        if self._item is not None and not isinstance(self._item[0], int):
+            raise StateError(
+                f"wait_for_signal({name!r}) is not for batches, which wait as a whole for nothing; drop batch_size, so that "
+                "each item waits for itself, or wait in a node before the map"
+            )
         if schema is not None and not hasattr(schema, "model_json_schema"):
             raise StateError(f"wait_for_signal({name!r}) takes a pydantic model as schema, not {schema!r}")
         if question is not None:

@@ -40,7 +40,7 @@ async def same(item: Any) -> Any:
 # What it yields
 
 
-@pytest.mark.parametrize("count", [0, 1, 5_000])
+@pytest.mark.parametrize("count", [0, 1, feed.TURN_ITEMS, 5_000])
 @pytest.mark.parametrize("seeks", [True, False])
 @pytest.mark.parametrize("is_async", [True, False])
 def test_each_element_is_one_item_in_its_order(

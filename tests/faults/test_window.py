@@ -12,7 +12,7 @@ import pytest
 
 from graphflow import Agent, RunStatus
 from graphflow.engine.maps.feed import AHEAD_ITEMS
-from graphflow.engine.maps.one_map import WINDOW_ITEMS
+from graphflow.rules.pages import WINDOW_ITEMS
 from tests.acceptance.support import agent_on, cancel, task, until
 from tests.faults.harness import looking_at
 from tests.helpers import run

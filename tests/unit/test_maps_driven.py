@@ -9,12 +9,12 @@ import pytest
 
 from graphflow import Agent, Task
 from graphflow.engine.maps import items as maps_module
-from graphflow.engine.maps import one_map as one_map_module
 from graphflow.engine.maps.items import MapItems
 from graphflow.engine.maps.refill import Refill
 from graphflow.errors import RunInterrupted
 from graphflow.graph.tasks import RunStatus
 from graphflow.result import RunResult
+from graphflow.rules import pages
 from graphflow.run import MapState
 from graphflow.testing import TurnedClock, crash_at
 from tests.unit.scene import RUN, agent, scene, turned
@@ -166,7 +166,7 @@ def test_items_that_write_the_same_key_lose_nothing() -> None:
 def test_no_more_of_a_generator_is_stored_than_its_items_keep_up_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(one_map_module, "WINDOW_ITEMS", 10)
+    monkeypatch.setattr(pages, "WINDOW_ITEMS", 10)
     made = agent(max_concurrent_tasks=2)
 
     async def numbers():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from graphflow import events
 from graphflow.graph.tasks import RunStatus
 from graphflow.inputs import (
@@ -18,6 +20,7 @@ from graphflow.inputs import (
     Stop,
 )
 from graphflow.planning.compile import compile_plan
+from graphflow.rules import pages
 from graphflow.rules.crashes import may_have_been_in_flight, suspects_to_run
 from graphflow.run import Failure, Message, NodeStatus, Place
 from tests.simulation import new_run, work
@@ -27,12 +30,12 @@ from tests.unit.test_advance_rules import Folding
 class Waiting(Folding):
     """With a state key for maps, and a mailbox for errors."""
 
-    def __init__(self, *nodes, error_mailbox):
+    def __init__(self, *nodes, error_mailbox, slots=100):
         self.plan = compile_plan(
             nodes,
             name="test",
             state_keys=["numbers"],
-            max_concurrent_tasks=100,
+            max_concurrent_tasks=slots,
             max_total_iterations=None,
             deadline=None,
             error_mailbox=error_mailbox,
@@ -153,6 +156,175 @@ def test_a_map_waits_when_all_its_unfinished_items_wait():
     transition = run.fold(SignalArrived("two", "null"))
     assert transition.items_ready == [place_of(run, "m", item=2)]
     assert run.run.status is RunStatus.EXECUTING
+
+
+def numbered():
+    yield from range(1_000)
+
+
+def page(run: Folding, name: str, start: int, stop: int, *, has_more: bool = True):
+    """The items of a map from `start` to `stop`, as its generator yields them."""
+    if not start:
+        run.start(name)
+    items = [(index, str(index)) for index in range(start, stop)]
+    index, visit = run.index(name), run.state(name).visits
+    return run.fold(ItemsStored(index, visit, items, start=start, span=stop, has_more=has_more))
+
+
+def finish(run: Folding, name: str, *items: int):
+    done = [(item, str(item)) for item in items]
+    return run.fold(ItemOutcomes(run.index(name), run.state(name).visits, done=done))
+
+
+@pytest.fixture
+def window_of_three(monkeypatch):
+    monkeypatch.setattr(pages, "WINDOW_ITEMS", 3)
+
+
+def small(*nodes) -> Waiting:
+    run = Waiting(*nodes, error_mailbox=None, slots=1)
+    run.begin()
+    return run
+
+
+def test_a_map_whose_items_all_wait_goes_on_with_the_last_page_of_its_source():
+    run = folding(work("m", map_over=numbered))
+    page(run, "m", 0, 1)
+    await_signal(run, "m", "go", item=0)
+    assert run.run.status is RunStatus.EXECUTING, "more may come"
+
+    page(run, "m", 1, 2, has_more=False)
+    assert run.run.status is RunStatus.EXECUTING, "the new item is still to run"
+    await_signal(run, "m", "go", item=1)
+
+    assert run.run.status is RunStatus.SUSPENDED
+
+
+def test_a_source_that_comes_to_its_end_without_another_item_suspends_the_run():
+    run = folding(work("m", map_over=numbered))
+    page(run, "m", 0, 1)
+    await_signal(run, "m", "go", item=0)
+
+    page(run, "m", 1, 1, has_more=False)
+
+    assert run.run.status is RunStatus.SUSPENDED
+
+
+def test_a_map_whose_items_all_wait_goes_on_with_what_it_is_handed():
+    run = folding(work("a", map_over="numbers"), work("b", map_over="a", pipelined=True))
+    open_map(run, "a", 2)
+    follow(run, "b")
+    finish(run, "a", 0)
+    await_signal(run, "b", "go", item=0)
+    assert run.run.status is RunStatus.EXECUTING
+
+    finish(run, "a", 1)
+    assert run.run.status is RunStatus.EXECUTING, "the last result is an item that is still to run"
+    await_signal(run, "b", "go", item=1)
+
+    assert run.run.status is RunStatus.SUSPENDED
+
+
+def test_a_pipelined_map_that_opens_without_an_item_suspends_the_run_if_all_else_waits():
+    run = folding(work("a", map_over="numbers"), work("b", map_over="a", pipelined=True))
+    open_map(run, "a", 1)
+    await_signal(run, "a", "go", item=0)
+    assert run.run.status is RunStatus.EXECUTING, "b is still to read its source"
+
+    follow(run, "b")
+
+    assert run.run.status is RunStatus.SUSPENDED
+
+
+def follow(run: Folding, name: str):
+    run.start(name)
+    index, visit = run.index(name), run.state(name).visits
+    return run.fold(ItemsStored(index, visit, [], has_more=True, borrowed=1, follows=True))
+
+
+def test_a_map_with_an_open_source_waits_when_its_window_is_full(window_of_three):
+    run = small(work("m", map_over=numbered))
+    page(run, "m", 0, 2)
+    for item in (0, 1):
+        await_signal(run, "m", "go", item=item)
+    assert run.run.status is RunStatus.EXECUTING
+
+    page(run, "m", 2, 4)
+    await_signal(run, "m", "go", item=2)
+    assert run.run.status is RunStatus.EXECUTING, "one item is still to run"
+    await_signal(run, "m", "go", item=3)
+    assert run.run.status is RunStatus.SUSPENDED
+
+    run.fold(SignalArrived("go", "1"))
+    finish(run, "m", 0)
+    assert run.run.status is RunStatus.SUSPENDED, "there is still no room"
+    run.fold(SignalArrived("go", "1"))
+    finish(run, "m", 1)
+    assert run.run.status is RunStatus.EXECUTING, "there is room for another page"
+
+
+def test_a_map_with_an_open_source_waits_when_the_window_of_any_map_down_the_pipeline_is_full(
+    window_of_three,
+):
+    run = small(
+        work("a", map_over=numbered),
+        work("b", map_over="a", pipelined=True),
+        work("c", map_over="b", pipelined=True),
+    )
+    page(run, "a", 0, 3)
+    follow(run, "b")
+    follow(run, "c")
+    for name in ("a", "b"):
+        finish(run, name, 0, 1, 2)
+    for item in (0, 1):
+        await_signal(run, "c", "go", item=item)
+    assert run.run.status is RunStatus.EXECUTING
+
+    await_signal(run, "c", "go", item=2)
+
+    assert run.run.status is RunStatus.SUSPENDED
+
+
+def test_a_map_that_reads_the_results_of_one_that_has_settled_does_not_follow_it():
+    run = folding(
+        work("a", map_over="numbers"), work("later", "a"), work("b", "later", map_over="a", pipelined=True)
+    )
+    open_map(run, "a", 1)
+    finish(run, "a", 0)
+    run.succeed("later")
+    page(run, "b", 0, 1)
+
+    await_signal(run, "b", "go", item=0)
+
+    assert run.run.status is RunStatus.EXECUTING, "there may be more results to read"
+
+
+def test_a_map_of_which_all_records_are_there_comes_to_its_end_before_the_run_is_suspended():
+    run = folding(work("a"), work("m", map_over="numbers"))
+    open_map(run, "m", 1)
+    run.run.maps[run.index("m")].unfinished.clear()
+
+    await_signal(run, "a", "go")
+
+    assert run.run.status is RunStatus.EXECUTING
+
+
+def test_another_wait_is_counted_and_looks_at_no_other():
+    class Unseen(dict):
+        def __iter__(self):
+            raise AssertionError("all waits are looked at")
+
+        keys = values = items = __iter__
+
+    run = folding(work("m", map_over="numbers"))
+    open_map(run, "m", 5)
+    run.run.waits = Unseen()
+
+    for item in range(3):
+        await_signal(run, "m", "go", item=item)
+    finish(run, "m", 3)
+
+    assert len(run.run.waits) == 3
 
 
 def test_the_record_of_an_item_forgets_what_is_remembered_of_it_only():

@@ -24,6 +24,7 @@ from graphflow.errors import StoreError
 from graphflow.failpoints import failpoint
 from graphflow.ids import ItemNumber, NodeNumber
 from graphflow.inputs import Input, ItemOutcomes
+from graphflow.rules.pages import follows
 from graphflow.rules.retries import backoff_seconds
 from graphflow.run import Failure
 from graphflow.transition import MapChange, Transition
@@ -88,13 +89,13 @@ class MapDriver:
     def enter(self, index: NodeNumber) -> bool:
         """Go on with a map that was loaded; False if its source has not been read to its end in this visit."""
         state = self._drive.run.opened_map(index, self._drive.run.nodes[index].visits)
-        source = self._drive.plan.nodes[index].map
-        if state is None or source is None:
+        if state is None or self._drive.plan.nodes[index].map is None:
             return False
         one = self._begin(index, state.visit)
         one.open()
         self._entered(one)
-        return not state.has_more or (source.pipelined and state.borrowed > 0)
+        is_handed_on = state.borrowed > 0 and follows(self._drive.plan, self._drive.run.active, index)
+        return not state.has_more or is_handed_on
 
     def react(self, transition: Transition) -> None:
         for index, change in transition.maps.items():

@@ -91,8 +91,8 @@ class Feed:
 
     @property
     def is_over(self) -> bool:
-        """Nothing more will come, and all of it was taken."""
-        return self._has_ended and not self._items and self._failure is None
+        """Nothing more will come, and all of it was taken, its end included."""
+        return self._has_ended and not self.has_news
 
     @property
     def is_at_work(self) -> bool:

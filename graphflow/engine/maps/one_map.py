@@ -17,11 +17,9 @@ from graphflow.engine.maps.items import MapItems
 from graphflow.engine.maps.reducer import Reducer
 from graphflow.ids import ItemNumber, NodeNumber
 from graphflow.inputs import ItemOutcomes, ItemsStored
-from graphflow.planning.plan import PlanNode, bits
+from graphflow.planning.plan import PlanNode
+from graphflow.rules.pages import has_room
 from graphflow.run import MapState
-
-#: Items without a record, or twice as many as run at a time, beyond which a generator is not drawn from.
-WINDOW_ITEMS = 2_000
 
 
 class OneMap:
@@ -112,18 +110,9 @@ class OneMap:
             self.feed is not None
             and self.feed.has_news
             and self._unstored is None
-            and self._has_room_for_page
-        )
-
-    @property
-    def _has_room_for_page(self) -> bool:
-        plan = self._drive.plan
-        batch_size = self.node.map.batch_size if self.node.map is not None else None
-        window = max(WINDOW_ITEMS, 2 * plan.max_concurrent_tasks * (batch_size or 1))
-        followers = bits(self.node.streams_to & self._drive.run.active)
-        maps = self._drive.run.maps
-        return all(
-            len(maps[index].unfinished) < window for index in (self.node.index, *followers) if index in maps
+            and has_room(
+                self._drive.plan, self._drive.run.active, self.node.index, self._drive.run.unfinished
+            )
         )
 
     async def page(self) -> ItemsStored:

@@ -97,7 +97,9 @@ class SourceBody:
             elements = _elements(self._map.generator, arguments, first, self._executor)
         borrowed, seconds = self._view.borrowed_visit(node), attempt.timeout
         feed = Feed(node, attempt.visit, start, keeps, retrace, borrowed=borrowed, timeout=seconds)
-        return await _begin_feed(attempt, feed, elements, self._context)
+        # Of a source that is read again there may be more items without a record than leave room for a page.
+        waits_for_page = self._view.has_room_for_page(node.index)
+        return await _begin_feed(attempt, feed, elements, self._context, waits_for_page=waits_for_page)
 
     async def _known(self, generator: PlanGenerator, start: int) -> tuple[int, list[SourcePage]]:
         """The element from which the generator is to yield, `start` of which are stored, and what is known of those that
@@ -137,11 +139,18 @@ def _last_item(start: int, pages: Sequence[SourcePage], *, is_filtered: bool) ->
 
 
 async def _begin_feed(
-    attempt: Attempt, feed: Feed, elements: AsyncGenerator[Any, None], context: contextvars.Context
+    attempt: Attempt,
+    feed: Feed,
+    elements: AsyncGenerator[Any, None],
+    context: contextvars.Context,
+    *,
+    waits_for_page: bool,
 ) -> ItemsStored:
+    """The first page, an empty one unless it `waits_for_page`."""
     feed.begin(elements, context)
     try:
-        await feed.wait_news()
+        if waits_for_page:
+            await feed.wait_news()
     except BaseException:
         feed.close()
         await feed.wait_closed()
