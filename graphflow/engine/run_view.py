@@ -33,6 +33,10 @@ class RunView:
     def keys_revision(self) -> int:
         return self._run.keys_revision
 
+    @property
+    def expiring(self) -> Collection[str]:
+        return self._run.expiring
+
     def text(self, key: str) -> str | None:
         return self._run.state.get(key)
 
@@ -119,9 +123,9 @@ class RunView:
     def task(self) -> Task:
         return self._run.task.model_copy(deep=True)
 
-    async def set_now(self, key: str, text: str, asker: Owner | None) -> None:
+    async def set_now(self, key: str, text: str, ttl: float | None, asker: Owner | None) -> None:
         assert asker is None or isinstance(asker, Attempt)
-        await self._drive.set_now(key, text, asker)
+        await self._drive.set_now(key, text, ttl, asker)
 
     def draft(self) -> Draft:
         """The run as expressions see it."""
