@@ -33,7 +33,7 @@ from graphflow.interruptions import draining, handled, stop_driven
 from graphflow.map_results import results_as_completed, results_in_order
 from graphflow.origin import Identity, Owner, name_of, refuse_while_loading
 from graphflow.own_loop import in_own_loop, is_in_loop
-from graphflow.planning.compile import compile_plan
+from graphflow.planning.compile import compile_graph
 from graphflow.planning.plan import Plan
 from graphflow.requests import cancel_request, message_request
 from graphflow.result import NodeResult, RunResult, RunSummary, run_result, run_summary
@@ -121,16 +121,7 @@ class Agent(GraphBuilder):
         # They may have been set since the agent was made.
         checked(AGENT_BOUNDS, "lease_seconds", self.lease_seconds)
         checked_stall_seconds(self.stall_seconds, self.lease_seconds)
-        plan = compile_plan(
-            self._nodes,
-            name=self.name,
-            state_keys=names_of(state_keys),
-            max_concurrent_tasks=self.max_concurrent_tasks,
-            max_total_iterations=self.max_total_iterations,
-            deadline=self.deadline,
-            auto_snapshot=self.auto_snapshot,
-            error_mailbox=self.error_mailbox,
-        )
+        plan = compile_graph(self, name=self.name, state_keys=names_of(state_keys))
         for warning in plan.warnings:
             logger.warning("agent %s: %s", self.name, warning)
         return plan

@@ -12,18 +12,17 @@ from typing import Any, Never, NoReturn, TypeVar, Unpack, overload
 from graphflow.graph.flow import names_of
 from graphflow.graph.functions import function_name
 from graphflow.graph.modules import END, FunctionModule, ModuleConfig, ModuleType
-from graphflow.graph.nodes import Node, NodeConfig, NodeOptions, SnapshotControl
+from graphflow.graph.nodes import Graph, Node, NodeConfig, NodeOptions, SnapshotControl, SubgraphModule
 from graphflow.graph.noun import refuse_unknown, settings_of
 from graphflow.settings import DEFAULT_TIMEOUT_SECONDS
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+#: What a node is made of: a function, or an agent.
+_Made = TypeVar("_Made", bound=Callable[..., Any] | Graph)
 
 
-class GraphBuilder:
+class GraphBuilder(Graph):
     """The nodes of a graph in the order in which they were added."""
-
-    def __init__(self) -> None:
-        self._nodes: list[Node] = []
 
     @property
     def nodes(self) -> dict[str, Node]:
@@ -43,7 +42,7 @@ class GraphBuilder:
             self.add_node(node)
 
     @overload
-    def node(self, function: _Function, /) -> _Function: ...
+    def node(self, function: _Made, /) -> _Made: ...
     @overload
     def node(
         self,
@@ -56,10 +55,10 @@ class GraphBuilder:
         snapshot: SnapshotControl | None = None,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         **options: Unpack[NodeOptions],
-    ) -> Callable[[_Function], _Function]: ...
+    ) -> Callable[[_Made], _Made]: ...
     def node(
         self,
-        function: _Function | None = None,
+        function: _Made | None = None,
         /,
         *,
         name: str | None = None,
@@ -69,8 +68,9 @@ class GraphBuilder:
         snapshot: SnapshotControl | None = None,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         **options: Unpack[NodeOptions],
-    ) -> _Function | Callable[[_Function], _Function]:
-        """Make a function a node; its parameters name what it depends on. The function is returned unchanged.
+    ) -> _Made | Callable[[_Made], _Made]:
+        """Make a function a node; its parameters name what it depends on. The function is returned unchanged. Called with
+        an agent instead, `agent.node(name=...)(other)`, the node is that agent's graph, a sub-graph.
 
         `options` are the fields of `NodeConfig`, `timeout` is in seconds per attempt. UnknownSetting.
         """
@@ -78,7 +78,12 @@ class GraphBuilder:
             raise TypeError(f"@agent.node takes its options by name, as @agent.node(name={function!r})")
         _refuse_unknown("@agent.node", self.node, options)
 
-        def decorate(function: _Function) -> _Function:
+        def decorate(function: _Made) -> _Made:
+            if isinstance(function, Graph):
+                self._add_graph(
+                    name, function, type, dependencies, start, snapshot, timeout, _config(options)
+                )
+                return function
             module = FunctionModule(
                 name=name or function_name(function),
                 type=type,
@@ -139,6 +144,32 @@ class GraphBuilder:
             return function
 
         return decorate
+
+    def _add_graph(
+        self,
+        name: str | None,
+        graph: Graph,
+        kind: ModuleType,
+        dependencies: Sequence[str],
+        start: bool | None,
+        snapshot: SnapshotControl | None,
+        timeout: float,
+        config: NodeConfig,
+    ) -> None:
+        if name is None:
+            raise TypeError("a sub-graph needs a name for its node: agent.node(name='research')(other_agent)")
+        module = SubgraphModule(graph=graph, config=ModuleConfig(timeout=timeout))
+        self.add_node(
+            Node(
+                name=name,
+                type=kind,
+                modules=[module],
+                dependencies=list(names_of(dependencies)),
+                node_config=config,
+                start=start,
+                snapshot=snapshot,
+            )
+        )
 
     def _add_function(
         self,

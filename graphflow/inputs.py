@@ -34,6 +34,24 @@ class RetryDue:
     module: ModuleNumber
 
 
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """A sub-graph that was ready has entered its graph, as a run begins."""
+
+    node: NodeNumber
+
+
+@dataclass(frozen=True, slots=True)
+class GraphStopped:
+    """The graph of a sub-graph cannot go on: its deadline has come, or all that is left waits in vain."""
+
+    node: NodeNumber
+    visit: int
+    #: The attempts of the sub-graph before the one that is meant.
+    attempts: int
+    reason: str
+
+
 @dataclass(slots=True)
 class Outcome:
     """What a module run came to: a result or a failure, with its writes."""
@@ -195,6 +213,8 @@ Input = (
     Begin
     | Started
     | RetryDue
+    | Entered
+    | GraphStopped
     | Outcome
     | ItemsStored
     | ItemOutcomes

@@ -63,8 +63,9 @@ class Identity:
             return Owner.ANOTHERS if self.is_named and not is_namesake else Owner.OURS
         if self.is_loaded(code) or self._is_elsewhere(code):
             return Owner.ANOTHERS
-        # Neither the place nor the name is this one's.
-        return Owner.UNKNOWN if is_namesake else Owner.ANOTHERS
+        # There is nothing there any more. A file that was renamed gave the agent its name.
+        has_files_name = not self.is_named and agent == _words(_split(code)[0])[-1]
+        return Owner.UNKNOWN if is_namesake or has_files_name else Owner.ANOTHERS
 
     def is_loaded(self, code: str) -> bool:
         """Whether this process has another agent there."""

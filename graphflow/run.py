@@ -117,6 +117,20 @@ class ModuleState:
         return ModuleState(self.status, self.attempts, self.result, self.failure, self.retry_at)
 
 
+@dataclass(frozen=True, slots=True)
+class GraphState:
+    """How far the graph of a sub-graph is, since its node entered it the last time (rule 17)."""
+
+    #: What it was given: a JSON object, by the keys inside.
+    inputs: str
+    #: When it was entered, in ms since 1970.
+    entered: float
+    #: Node runs in it, flow control not counted, a sub-graph in it as one.
+    iterations: int = 0
+    #: The limit that was hit, as a sentence; nothing of its own nodes starts any more.
+    limit: str | None = None
+
+
 @dataclass(slots=True)
 class NodeState:
     """One node of one run. `considered`, `settled` and `changed` are revisions; 0 is never."""
@@ -150,6 +164,10 @@ class NodeState:
     started: float = 0
     finished: float = 0
     modules: list[ModuleState] = field(default_factory=list)
+    #: Inside of a sub-graph: visits before this was entered, which count no more for limits.
+    earlier: int = 0
+    #: Of a sub-graph that was entered.
+    graph: GraphState | None = None
 
     def clone(self) -> NodeState:
         """A copy to be changed. Field by field, in their order: a tenth of the time of copy.copy, and each fold makes some."""
@@ -172,7 +190,14 @@ class NodeState:
             self.started,
             self.finished,
             [module.clone() for module in self.modules],
+            self.earlier,
+            self.graph,
         )
+
+    @property
+    def has_entered(self) -> bool:
+        """Of a sub-graph: its graph is under way."""
+        return self.status is NodeStatus.RUNNING and self.graph is not None
 
     @property
     def attempts(self) -> int:

@@ -71,6 +71,8 @@ class Transition:
     items_ready: list[Place] = field(default_factory=list)
     #: (node, module, ms since 1970) of retries that wait for their time.
     delayed: list[tuple[NodeNumber, ModuleNumber, float]] = field(default_factory=list)
+    #: Sub-graphs that are ready: an `Entered` of each is to come next.
+    entering: list[NodeNumber] = field(default_factory=list)
     #: Bit mask of nodes whose attempts under way are to be cancelled.
     stopped: int = 0
     status: RunStatus | None = None

@@ -41,6 +41,9 @@ from graphflow.state.transaction import Transaction
 class MemoryState:
     """A StateView over dicts. `change` is what a commit does to it."""
 
+    prefix = ""
+    borders = ()
+
     def __init__(self, **values: Any) -> None:
         self.texts = {key: encode(value) for key, value in values.items()}
         #: Keys with an end; when that comes is up to a test.

@@ -51,7 +51,7 @@ class RealServer:
         self.engine = engine
         self.binary = server_binary(engine)
         self.folder = Path(tempfile.mkdtemp(prefix="gf-test-"))
-        self.port = _free_port() if tcp else 0
+        self.port = free_port() if tcp else 0
         self.socket_path = None if tcp else str(self.folder / "redis.sock")
         self._appendfsync = appendfsync
         self._options = options or {}
@@ -216,7 +216,8 @@ def _found(program: str | None, what: str) -> str:
     pytest.skip(f"{what} is not installed")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that nobody has at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

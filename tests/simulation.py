@@ -17,9 +17,9 @@ from graphflow import events
 from graphflow.codec import decode_plain, encode
 from graphflow.graph.flow import FlowControlConfig, FlowControlModule, FlowDecision
 from graphflow.graph.modules import AgentModule, ModuleConfig, ModuleType
-from graphflow.graph.nodes import Node, NodeConfig
+from graphflow.graph.nodes import Graph, Node, NodeConfig
 from graphflow.graph.tasks import Task
-from graphflow.inputs import Begin, Input, ItemOutcomes, ItemsStored, Outcome, RetryDue, Started
+from graphflow.inputs import Begin, Entered, Input, ItemOutcomes, ItemsStored, Outcome, RetryDue, Started
 from graphflow.planning.compile import compile_plan
 from graphflow.planning.plan import Plan, bits
 from graphflow.rules.advance import advance, apply
@@ -109,6 +109,28 @@ def plan_of(*nodes: Node, max_concurrent_tasks: int = 100, max_total_iterations:
     )
 
 
+class Inner(Graph):
+    """A graph to be a node's module, in the place of an agent."""
+
+    def __init__(self, *nodes: Node, **limits: Any) -> None:
+        super().__init__()
+        self._nodes += nodes
+        for setting, value in limits.items():
+            setattr(self, setting, value)
+
+
+def sub(name: str, graph: Graph, *after: str, start: bool | None = None, **config: Any) -> Node:
+    """A sub-graph."""
+    node_config = NodeConfig(**config)
+    return Node(
+        name=name,
+        modules=[graph],
+        dependencies=list(after),
+        start=start,
+        node_config=node_config,  # type: ignore[list-item]
+    )
+
+
 def new_run(plan: Plan, state: dict[str, Any] | None = None, params: dict[str, Any] | None = None) -> Run:
     texts = {key: encode(value) for key, value in (state or {}).items()}
     task = Task(type="test", params=params or {})
@@ -144,9 +166,15 @@ class View:
     run: Run
     node: str
     module: int
+    #: The attempt of the sub-graph around it.
+    entering: int = 1
     item: Any = None
     index: int | None = None
     writes: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def prefix(self) -> str:
+        return self.plan.node(self.node).prefix
 
     @property
     def visit(self) -> int:
@@ -157,23 +185,34 @@ class View:
         return self.run.nodes[self.plan.by_name[self.node]].modules[self.module].attempts + 1
 
     def get(self, key: str, default: Any = None) -> Any:
+        key = self.prefix + key
         text = self.writes[key] if key in self.writes else self.run.state.get(key)
         return default if text is None else decode_plain(text)
 
     def set(self, key: str, value: Any) -> None:
-        self.writes[key] = encode(value)
+        self.writes[self.prefix + key] = encode(value)
 
     def delete(self, key: str) -> None:
-        self.writes[key] = None
+        self.writes[self.prefix + key] = None
 
     def result(self, name: str) -> Any:
-        state = self.run.nodes[self.plan.by_name[name]]
+        state = self.run.nodes[self.plan.by_name[self.prefix + name]]
         if state.settled_as is not NodeStatus.SUCCEEDED or state.result is None:
             return None
         return decode_plain(state.result)
 
 
 Behaviour = Callable[[View], Any]
+
+
+class Opaque:
+    """A behaviour that also does something at the moment at which its node is ready."""
+
+    def begin(self, view: View) -> None:
+        raise NotImplementedError
+
+    def __call__(self, view: View) -> Any:
+        raise NotImplementedError
 
 
 def write(**values: Any) -> Behaviour:
@@ -223,8 +262,11 @@ class Simulation:
         pick: Callable[[int], int] = lambda count: 0,
         cut: Callable[[], int] = lambda: 1,
         checks: bool = False,
+        entering: int = 1,
     ) -> None:
         self.plan = plan
+        #: If it is the run of a graph that stands for a sub-graph: the attempt of that.
+        self.entering = entering
         self.run = new_run(plan, state, params)
         self.behaviours = behaviours or {}
         self.events: list[events.Event] = []
@@ -288,6 +330,8 @@ class Simulation:
         self.transitions.append(transition)
         self.events += transition.events
         self._take_up(transition)
+        for index in transition.entering:
+            self.fold(Entered(index))
         return transition
 
     def _check(self, before: Run, outcome: Input, transition: Transition) -> None:
@@ -305,6 +349,11 @@ class Simulation:
         if self.run.status.is_final or self.run.limit:
             return
         for node in self.plan.nodes:
+            outer = self.plan.scopes[node.scope].node
+            if outer is not None:
+                state = self.run.nodes[outer]
+                if not state.has_entered or state.graph.limit:
+                    continue
             if not self.run.active >> node.index & 1:
                 masks = self.run.active, self.run.fresh
                 verdict = readiness(self.plan, self.run.nodes.__getitem__, *masks, node.index)
@@ -315,15 +364,25 @@ class Simulation:
             self._ready = deque(entry for entry in self._ready if entry[0] != index)
             self._pending = [entry for entry in self._pending if entry[1] != index]
         self._ready += transition.ready
+        for node, _ in transition.ready:
+            behaviour = self.behaviours.get(self.plan.nodes[node].name)
+            if isinstance(behaviour, Opaque):
+                behaviour.begin(self.view(node))
         self._pending += [("retry", node, place) for node, place, _ in transition.delayed]
         for node, change in transition.maps.items():
             if change.opened is not None:
                 self._items[node] = dict(change.opened)
                 self._pending += [("item", node, index) for index, _ in change.opened]
 
+    def view(self, node: int, place: int = 0) -> View:
+        plan_node = self.plan.nodes[node]
+        outer = self.plan.scopes[plan_node.scope].node
+        entering = self.entering if outer is None else self.run.nodes[outer].attempts + 1
+        return View(self.plan, self.run, plan_node.name, place, entering)
+
     def _outcome(self, node: int, place: int) -> Outcome:
         plan_node = self.plan.nodes[node]
-        view = View(self.plan, self.run, plan_node.name, place)
+        view = self.view(node, place)
         outcome = Outcome(node, place, view.visit)
         try:
             value = self.behaviours.get(plan_node.name, lambda view: None)(view)
@@ -349,7 +408,7 @@ class Simulation:
 
     def _item_outcome(self, node: int, index: int) -> ItemOutcomes:
         name = self.plan.nodes[node].name
-        view = View(self.plan, self.run, name, 0, decode_plain(self._items[node][index]), index)
+        view = View(self.plan, self.run, name, 0, 1, decode_plain(self._items[node][index]), index)
         outcome = ItemOutcomes(node, view.visit)
         try:
             outcome.done = [(index, encode(self.behaviours.get(name, lambda view: view.item)(view)))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from graphflow.clock import now
 from graphflow.errors import UNREADABLE, CorruptState, RunNotFound
 from graphflow.ids import RunId, check_run_id
 from graphflow.planning.describe import lists_results
+from graphflow.planning.differences import described_nodes
 from graphflow.result import RunFailure, run_failure
 from graphflow.run import NodeStatus
 from graphflow.server.address import Address
@@ -70,19 +70,21 @@ class Looker:
         return str(owner)
 
     async def nodes(self, run_id: str) -> list[StoredNode]:
-        """In the order of the run's graph."""
+        """In the order of the run's graph, each sub-graph before what is inside of it."""
         keys = self.keys.run(run_id)
         with self._reading(keys.plan):
-            described = json.loads(await self._client.get(keys.plan) or '{"nodes": []}')["nodes"]
+            described = described_nodes(await self._client.get(keys.plan) or '{"nodes": []}')
             statuses = await self._client.hgetall(keys.nodes)
             async with self._client.pipeline(transaction=False) as pipe:
-                for node in described:
-                    pipe.hmget(keys.node(node["name"]), [*_NODE_FIELDS, *_attempt_fields(node)])
-                    pipe.hgetall(keys.map(node["name"]))
+                for name, node in described.items():
+                    pipe.hmget(keys.node(name), [*_NODE_FIELDS, *_attempt_fields(node)])
+                    pipe.hgetall(keys.map(name))
                 found = await pipe.execute()
             return [
-                _stored_node(node["name"], statuses, values, records, is_map=lists_results(node))
-                for node, values, records in zip(described, found[::2], found[1::2], strict=True)
+                _stored_node(name, statuses, values, records, is_map=lists_results(node))
+                for (name, node), values, records in zip(
+                    described.items(), found[::2], found[1::2], strict=True
+                )
             ]
 
     async def failed_items(self, run_id: str, node: str, limit: int) -> list[RunFailure]:

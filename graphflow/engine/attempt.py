@@ -110,6 +110,10 @@ class Attempt:
         return self.place.text(self.node.name)
 
     @property
+    def sender(self) -> str:
+        return self.node.own_name
+
+    @property
     def name(self) -> str:
         return self.node.name
 
@@ -148,9 +152,10 @@ class Attempt:
 
     @property
     def kind(self) -> str:
-        """What tickets know it by: its function or module class."""
+        """What tickets know it by: its function or module class, in a sub-graph with the path, for it has other keys."""
         module = self.node.modules[self.module].module
-        return module.display_name if isinstance(module, FunctionModule) else type(module).__qualname__
+        own = module.display_name if isinstance(module, FunctionModule) else type(module).__qualname__
+        return self.node.prefix + own
 
     @property
     def description(self) -> str:

@@ -55,9 +55,10 @@ class Bodies:
         if node.map is None:
             return self._module_body(index, module)
         local = self._executors[LOCAL]
-        return SourceBody(node, self._view, local, self._semaphore, self._drive.context)
+        return SourceBody(node, self._view.inside(node), local, self._semaphore, self._drive.context)
 
     def _module_body(self, index: NodeNumber, module: ModuleNumber) -> ModuleBody:
         node = self._drive.plan.nodes[index]
         executor = self._executors[node.config.executor]
-        return ModuleBody(node, module, self._view, self._steps, self._messages, executor, self._semaphore)
+        view = self._view.inside(node)
+        return ModuleBody(node, module, view, self._steps, self._messages, executor, self._semaphore)

@@ -42,7 +42,8 @@ class Line:
         if attempt.ticket is None:
             if not self._tickets.needs_ticket(attempt.kind):
                 return True
-            attempt.ticket = self._tickets.take(attempt, attempt.kind, attempt.node.config.outputs)
+            outputs = [attempt.node.prefix + key for key in attempt.node.config.outputs]
+            attempt.ticket = self._tickets.take(attempt, attempt.kind, outputs)
         if not self._tickets.may_start(attempt.ticket):
             return False
         self._tickets.started(attempt.ticket)

@@ -12,6 +12,7 @@ from graphflow.engine.drive import Drive
 from graphflow.engine.line import Line
 from graphflow.engine.slots import Slots
 from graphflow.inputs import MessagesSent
+from graphflow.planning.plan import PlanNode
 from graphflow.run import Message
 from graphflow.state.mailboxes import Mailboxes
 from graphflow.state.view import Owner
@@ -104,14 +105,20 @@ class Messages:
         return any(waiting.found.done() for waiting in self._waiting)
 
     @property
-    def stall_reason(self) -> str | None:
-        """Why the run stands still if nothing else is under way; None if nobody waits here."""
-        waiting = next((waiting for waiting in self._waiting if not waiting.found.done()), None)
+    def stalled(self) -> tuple[PlanNode, str] | None:
+        """Which node waits in vain if nothing else is under way, of several one of the deepest, and that in words; None
+        if nobody waits here."""
+        scopes = self._drive.plan.scopes
+        waiting = max(
+            (waiting for waiting in self._waiting if not waiting.found.done()),
+            key=lambda waiting: scopes[waiting.attempt.node.scope].depth,
+            default=None,
+        )
         if waiting is None:
             return None
-        mailboxes = " or ".join(map(repr, waiting.mailboxes))
-        return (
-            f"stalled: {waiting.attempt.node.name!r} waits for a message in {mailboxes}, which nothing will send; "
+        node, mailboxes = waiting.attempt.node, " or ".join(map(repr, waiting.mailboxes))
+        return node, (
+            f"stalled: {node.name!r} waits for a message in {mailboxes}, which nothing will send; "
             "give get_message a timeout, or let it wait_for_signal what comes from outside"
         )
 

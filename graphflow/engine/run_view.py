@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
 
+from graphflow.codec import decode
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.drive import Drive
 from graphflow.errors import StoreError
 from graphflow.graph.tasks import Task
 from graphflow.ids import ItemNumber, NodeNumber
-from graphflow.planning.plan import PlanNode
+from graphflow.planning.plan import PlanNode, PlanScope
 from graphflow.rules.draft import Draft
 from graphflow.run import NodeStatus, SourcePage
 from graphflow.state.claims import Claims
@@ -19,11 +20,21 @@ from graphflow.state.view import Owner
 class RunView:
     """Answers the reads of the module runs of one run, each a look-up in memory."""
 
-    def __init__(self, drive: Drive) -> None:
+    def __init__(self, drive: Drive, scope: PlanScope | None = None, claims: Claims | None = None) -> None:
+        """Of a sub-graph's `scope`, with the `claims` of its run."""
         self._drive = drive
         self._plan = drive.plan
         self._run = drive.run
-        self.claims = Claims()
+        self._scope = scope = scope or drive.plan.scopes[0]
+        self.prefix = scope.prefix
+        self.borders = scope.borders
+        self.claims = claims or Claims()
+
+    def inside(self, node: PlanNode) -> RunView:
+        """What the module runs of the node read from: the graph that it stands in."""
+        if not node.scope:
+            return self
+        return RunView(self._drive, self._plan.scopes[node.scope], self.claims)
 
     @property
     def revision(self) -> int:
@@ -121,7 +132,13 @@ class RunView:
         )
 
     def task(self) -> Task:
-        return self._run.task.model_copy(deep=True)
+        """In a sub-graph its type is the node's name, its params are what the sub-graph was given."""
+        task = self._run.task.model_copy(deep=True)
+        if self._scope.node is not None:
+            task.type = self._plan.nodes[self._scope.node].own_name
+            graph = self._run.nodes[self._scope.node].graph
+            task.params = {} if graph is None else decode(graph.inputs, "inputs")
+        return task
 
     async def set_now(self, key: str, text: str, ttl: float | None, asker: Owner | None) -> None:
         assert asker is None or isinstance(asker, Attempt)

@@ -35,13 +35,14 @@ from graphflow.engine.run_view import RunView
 from graphflow.engine.signals import Patience
 from graphflow.engine.slots import Slots
 from graphflow.engine.steps import Steps
+from graphflow.engine.subgraphs import Subgraphs
 from graphflow.engine.watchdog import Watchdog
 from graphflow.errors import LeaseLost, RunStalled
 from graphflow.executors.executor import Executor
 from graphflow.executors.table import LOCAL
 from graphflow.failpoints import failpoint, told_of_crash
 from graphflow.graph.tasks import RunStatus
-from graphflow.inputs import Begin, Crashed, Input, Outcome, RetryDue, Started, Stop
+from graphflow.inputs import Begin, Crashed, Entered, Input, Outcome, RetryDue, Started, Stop
 from graphflow.planning.plan import Plan, bits
 from graphflow.requests import input_from_request
 from graphflow.run import Failure, NodeStatus, Run
@@ -83,6 +84,7 @@ class Scheduler:
         bodies = make_bodies(drive, self._view, self._steps, self._messages, executors)
         self._maps = MapDriver(drive, self._line, self._slots, self._committer, bodies)
         self._admission = Admission(drive, self._line, self._slots, bodies)
+        self._subgraphs = Subgraphs(drive)
         self._memory = Backpressure(drive)
         self._watchdog = Watchdog(
             drive,
@@ -157,7 +159,7 @@ class Scheduler:
         if run.status is RunStatus.WAITING:
             self._drive.arrive(Begin())
         for index in bits(run.active):
-            if not self._maps.enter(index):
+            if not self._maps.enter(index) and not self._subgraphs.go_on(index):
                 self._admission.enter_node(index)
         self._patience.enter()
         if self._plan.deadline is not None:
@@ -213,7 +215,8 @@ class Scheduler:
     def _stands_still(self) -> bool:
         """Nothing will come but from outside."""
         timers = self._drive.timers
-        has_timers = len(timers) > len(self._expiry) + (self._deadline in timers)
+        others = len(self._expiry) + (self._deadline in timers) + self._subgraphs.timers
+        has_timers = len(timers) > others
         is_idle = self._slots.is_idle and self._maps.is_idle and not self._messages.is_delivering
         return is_idle and not self._drive.is_busy and not has_timers and not self._awaits_left_behind
 
@@ -244,8 +247,9 @@ class Scheduler:
         if self._line.clear_suspects():
             # A suspect waits for what may not run beside it.
             self._drive.wake()
-        elif not self._run.waits and (reason := self._messages.stall_reason) is not None:
-            self._drive.arrive(Stop(RunStatus.FAILED, reason))
+        elif not self._run.waits and (stalled := self._messages.stalled) is not None:
+            node, reason = stalled
+            self._drive.arrive(self._subgraphs.stop(node, reason) or Stop(RunStatus.FAILED, reason))
         elif not self._waits_for_others:
             failpoint("run.stands_still")
 
@@ -376,6 +380,10 @@ class Scheduler:
             failpoint("retry.scheduled")
             seconds = (retry_at - now()) / 1000
             self._drive.timers.after(seconds, self._drive.arrive, RetryDue(index, module))
+        if self._plan.subgraphs:
+            self._subgraphs.react(transition)
+            for index in transition.entering:
+                self._take_input(Arrival(Entered(index)))
 
     def _ended(self, attempt: Attempt, came_to: CameTo) -> None:
         """An attempt is over. An item that touched no state need not be validated, nor wait for its turn."""

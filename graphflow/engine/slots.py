@@ -39,6 +39,12 @@ class Slots:
         self._names = [f"{drive.run.id}/{node.name}" for node in drive.plan.nodes]
         #: Attempts by node that hold a slot.
         self._held = [0] * len(drive.plan.nodes)
+        #: Of each node the sub-graphs around it, as (number, module runs at a time); attempts by sub-graph with a slot.
+        self._around = [
+            tuple((scope.number, scope.max_concurrent_tasks) for scope in drive.plan.around(node))
+            for node in drive.plan.nodes
+        ]
+        self._held_inside = [0] * len(drive.plan.scopes)
         #: Attempts that have none any more, and count in their node's max_concurrency.
         self._left_behind = LeftBehind(drive)
         self._deadlines = Deadlines(drive.context, self._time_out)
@@ -60,7 +66,7 @@ class Slots:
 
     def has_room(self, attempt: Attempt) -> bool:
         """Whether there is a slot for it, and as few of its node under way as its max_concurrency wants."""
-        if self.free <= 0:
+        if self._free_for(attempt.node.index) <= 0:
             return False
         limit = attempt.node.config.max_concurrency
         # Of a map the items are limited, not the reading of its source.
@@ -68,7 +74,15 @@ class Slots:
 
     def room_for_items(self, index: NodeNumber, limit: int | None) -> int:
         """How many items of the map node may start now."""
-        return self.free if limit is None else min(self.free, self._places_left(index, limit))
+        free = self._free_for(index)
+        return free if limit is None else min(free, self._places_left(index, limit))
+
+    def _free_for(self, index: NodeNumber) -> int:
+        """How many slots the run and the sub-graphs around the node leave to it."""
+        free = self.free
+        for number, limit in self._around[index]:
+            free = min(free, limit - self._held_inside[number])
+        return free
 
     def _places_left(self, index: int, limit: int) -> int:
         """How many of the node's max_concurrency are neither under way nor left behind and at work."""
@@ -95,6 +109,8 @@ class Slots:
             attempt.holds_slot = True
             self.free -= 1
             self._held[attempt.node.index] += 1
+            for number, _ in self._around[attempt.node.index]:
+                self._held_inside[number] += 1
 
     def give_back(self, attempt: Attempt) -> None:
         """Its slot is free for others; it has none any more."""
@@ -102,6 +118,8 @@ class Slots:
             attempt.holds_slot = False
             self.free += 1
             self._held[attempt.node.index] -= 1
+            for number, _ in self._around[attempt.node.index]:
+                self._held_inside[number] -= 1
 
     # Waiting without a slot
 

@@ -1,18 +1,23 @@
-"""A named place in the graph, with its limits and policies."""
+"""A named place in the graph, with its limits and policies; and a graph inside of such a place (rule 17)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
-from pydantic import AliasChoices, ConfigDict, Field, PlainValidator, SerializeAsAny
+from pydantic import AliasChoices, ConfigDict, Field, PlainValidator, SerializeAsAny, field_validator
 
 from graphflow.bounds import as_read, number_or_share, whole_number
 from graphflow.codec import register_type
 from graphflow.graph.modules import AgentModule, ModuleType
 from graphflow.graph.noun import Names, Noun
 from graphflow.settings import DEFAULT_MAX_CRASHES, DEFAULT_MAX_RETRIES, DEFAULT_MAX_VISITS
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from graphflow.graph.cache import Cache
 
 #: What is no such number is left as it is: the graph that the node belongs to is refused with all its problems at once.
 Count = Annotated[int, PlainValidator(as_read(whole_number))]
@@ -52,10 +57,12 @@ class NodeConfig(Noun):
     run_when: Literal["succeeded", "settled"] = "succeeded"
     #: Deaths of the process, the last one with nothing else in flight, after which the node or item is failed.
     max_crashes: Count = DEFAULT_MAX_CRASHES
-    #: State keys that the functions of this node may name as parameters.
-    inputs: Names = Field(default_factory=list)
-    #: State keys that this node writes; a function's parameter of that name depends on this node.
-    outputs: Names = Field(default_factory=list)
+    #: State keys that the functions of this node may name as parameters. Of a sub-graph: key inside -> what it is given, a
+    #: key, a node or an expression outside.
+    inputs: Names | dict[str, str] = Field(default_factory=list)
+    #: State keys that this node writes; a function's parameter of that name depends on this node. Of a sub-graph: key
+    #: outside -> what it is given, a key, a node or an expression inside.
+    outputs: Names | dict[str, str] = Field(default_factory=list)
     #: Where this map node has its items from: a state key or node that holds them, or a generator function (sync or
     #: async) that yields them. A generator's parameters are filled by name; one called `start` is given the number of
     #: elements to leave out, those that were taken before a crash.
@@ -95,8 +102,8 @@ class NodeOptions(TypedDict, total=False):
     on_error: str | None
     run_when: Literal["succeeded", "settled"]
     max_crashes: int
-    inputs: str | list[str]
-    outputs: str | list[str]
+    inputs: str | list[str] | dict[str, str]
+    outputs: str | list[str] | dict[str, str]
     map_over: str | Callable[..., Any] | None
     pipelined: bool
     batch_size: int | None
@@ -108,8 +115,41 @@ class NodeOptions(TypedDict, total=False):
     resources: dict[str, float]
 
 
+class Graph:
+    """Nodes with their limits: all of an agent that counts where it is a node's module."""
+
+    max_concurrent_tasks: int | None = None
+    max_total_iterations: int | None = None
+    #: Seconds from the entering to the end.
+    deadline: float | None = None
+    error_mailbox: str | None = None
+    auto_snapshot: bool = False
+
+    def __init__(self) -> None:
+        self._nodes: list[Node] = []
+
+    @property
+    def in_order(self) -> tuple[Node, ...]:
+        """Its nodes in the order in which they were added, also those whose name is used twice."""
+        return tuple(self._nodes)
+
+
+class SubgraphModule(AgentModule):
+    """An agent as a node's module: the node enters its graph."""
+
+    name: str = "sub-graph"
+    type: ModuleType = ModuleType.SUBGRAPH
+    graph: Graph
+
+    async def process(self, cache: Cache, semaphore: asyncio.Semaphore) -> Any:
+        raise NotImplementedError("a sub-graph is entered; it has no process of its own")
+
+
 class Node(Noun):
-    """A named place in the graph. `start=True` starts it with the run in any case, `start=False` never by itself."""
+    """A named place in the graph. `start=True` starts it with the run in any case, `start=False` never by itself.
+
+    With an agent as its only module it is a sub-graph (rule 17).
+    """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -122,3 +162,10 @@ class Node(Noun):
     #: None leaves it to the agent's `auto_snapshot`.
     snapshot: SnapshotControl | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("modules", mode="before")
+    @classmethod
+    def _agents_as_modules(cls, modules: object) -> object:
+        if not isinstance(modules, list | tuple):
+            return modules
+        return [SubgraphModule(graph=each) if isinstance(each, Graph) else each for each in modules]

@@ -22,7 +22,7 @@ from graphflow.graph.functions import (
 from graphflow.graph.modules import FunctionModule
 from graphflow.ids import nearest
 from graphflow.planning.annotations import parameter_problem, result_problem
-from graphflow.planning.plan import REQUIRED, Binding, PlanGenerator, PlanMap, PlanModule, Source
+from graphflow.planning.plan import REQUIRED, Binding, PlanCopy, PlanGenerator, PlanMap, PlanModule, Source
 from graphflow.planning.sketch import Sketch, SketchNode, parsed
 
 #: Parameters with a meaning of their own, in every node.
@@ -35,12 +35,37 @@ _STORED_SOURCES = frozenset({Source.ITEM, Source.NODE, Source.KEY})
 
 
 def bind(sketch: Sketch) -> None:
-    """Settle every parameter and every map, and add the dependencies that follow from them."""
+    """Settle every parameter, every map and what sub-graphs are given, and add the dependencies that follow from them."""
     for node in sketch.nodes:
+        if node.graph is not None:
+            node.inputs = tuple(_copies(sketch, node, "inputs", node.node.node_config.inputs))
+            node.outputs = tuple(_copies(sketch, node, "outputs", node.node.node_config.outputs))
+            _depend_on_inputs(sketch, node)
         source = node.node.node_config.map_over
         if isinstance(source, str) or callable(source):
             node.map = _map(sketch, node, source)
         node.modules = [_bound(sketch, node, module) for module in node.modules]
+
+
+def _copies(
+    sketch: Sketch, node: SketchNode, setting: str, values: list[str] | dict[str, str]
+) -> Iterable[PlanCopy]:
+    """What crosses the border of a sub-graph; a key in a list has the same name on both sides."""
+    pairs = values if isinstance(values, dict) else {key: key for key in values}
+    for key, text in pairs.items():
+        if (expression := parsed(sketch, node, f"{setting} {key!r}", text)) is not None:
+            yield PlanCopy(key, expression, expression.names == {text.strip()})
+
+
+def _depend_on_inputs(sketch: Sketch, node: SketchNode) -> None:
+    for copy in node.inputs:
+        for name in sorted(copy.value.names | copy.value.node_names):
+            is_key = name in copy.value.names
+            numbers = list(sketch.outputs.get(name, ())) if is_key else []
+            numbers += [sketch.numbers[name]] if name in sketch.numbers else []
+            for number in numbers:
+                if number != node.number:
+                    node.dependencies.setdefault(number, f"inputs {copy.key!r}")
 
 
 def _bound(sketch: Sketch, node: SketchNode, module: PlanModule) -> PlanModule:
@@ -130,6 +155,10 @@ def _unfilled(sketch: Sketch, node: SketchNode, shape: FunctionShape, name: str)
         return f"{where} is written by this node alone, so the first visit finds nothing; give it a default"
     if name in ("item", "index"):
         return f"{where} is filled in a map node only; set map_over, or rename it"
+    if name in sketch.around:
+        return (
+            f"nothing inside the sub-graph fills {where}; give it {name!r} by inputs= of the sub-graph's node"
+        )
     known = {*sketch.numbers, *sketch.outputs, *sketch.state_keys, *node.node.node_config.inputs, *GIVEN} - {
         node.name
     }

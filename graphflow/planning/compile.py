@@ -6,6 +6,7 @@ says who starts and chooses, `validate.py` what a single node does wrong; here a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,16 +14,20 @@ from typing import Any
 from graphflow.bounds import AGENT_BOUNDS, problems
 from graphflow.errors import InvalidGraph
 from graphflow.expressions import Expression
-from graphflow.graph.nodes import Node, SnapshotControl
+from graphflow.graph.nodes import Graph, Node, NodeConfig, SnapshotControl
 from graphflow.ids import NodeNumber, enumerate_nodes
 from graphflow.planning.binding import bind
-from graphflow.planning.describe import describe_node, plan_hash, plan_json, unwritable
-from graphflow.planning.plan import Plan, PlanDecision, PlanFlow, PlanNode
+from graphflow.planning.describe import describe_node, plan_hash, plan_json, subgraph_retries, unwritable
+from graphflow.planning.nesting import Inner, nested
+from graphflow.planning.plan import Plan, PlanDecision, PlanFlow, PlanNode, PlanScope
 from graphflow.planning.relations import forward_jumps, graph_problems, relate
 from graphflow.planning.sketch import Sketch, SketchNode, sketch_graph
 from graphflow.planning.topology import components, inverted, order, reachable
-from graphflow.planning.validate import node_problems
+from graphflow.planning.validate import node_problems, subgraph_warnings
 from graphflow.settings import default_max_concurrent_tasks, default_max_total_iterations
+
+#: Graphs with the names of their nodes, the outermost first.
+Path = tuple[tuple[str, Graph], ...]
 
 
 def compile_plan(
@@ -35,14 +40,17 @@ def compile_plan(
     deadline: float | None,
     auto_snapshot: bool = False,
     error_mailbox: str | None = None,
+    path: Path = (),
+    around: frozenset[str] = frozenset(),
 ) -> Plan:
     """The plan of a graph. `name` is the agent's, `state_keys` are the keys of the initial state, `deadline` is seconds.
-    `auto_snapshot` has every node that runs something, and does not say otherwise, take snapshots.
+    `auto_snapshot` has every node that runs something, and does not say otherwise, take snapshots. `path` are the graph
+    itself and those around it, the outermost first, `around` the names of nodes and keys in these.
 
     Raises InvalidGraph with all problems of the graph at once (rule 13). The same nodes give the same plan; nothing is
     stored or run, and no function is called.
     """
-    sketch = sketch_graph(nodes, state_keys)
+    sketch = sketch_graph(nodes, state_keys, around)
     bind(sketch)
     above = relate(sketch)
     limits: dict[str, int | float | None] = {
@@ -50,7 +58,8 @@ def compile_plan(
         "max_total_iterations": max_total_iterations,
         "deadline": deadline,
     }
-    if found := [*_problems(nodes, sketch, limits)]:
+    inner = _Inner(sketch, path, auto_snapshot)
+    if found := [*_problems(nodes, sketch, limits), *inner.problems]:
         raise InvalidGraph(found)
     slots = max_concurrent_tasks or default_max_concurrent_tasks(
         node.node_config.max_concurrency for node in nodes
@@ -61,7 +70,11 @@ def compile_plan(
         [tuple(node.dependencies) for node in sketch.nodes], [tuple(node.choosers) for node in sketch.nodes]
     )
     descriptions = [
-        describe_node(node.node, [sketch.nodes[number].name for number in sorted(node.dependencies)])
+        describe_node(
+            node.node,
+            [sketch.nodes[number].name for number in sorted(node.dependencies)],
+            inner.described(node),
+        )
         for node in (sketch.nodes[number] for number in placed)
     ]
     try:
@@ -69,24 +82,129 @@ def compile_plan(
         name.encode()
     except UnicodeEncodeError:
         raise InvalidGraph([*_unwritable(name, descriptions)]) from None
-    plan_nodes = _plan_nodes(sketch, placed, auto_snapshot)
+    own_nodes = _plan_nodes(sketch, placed, auto_snapshot)
+    scope = PlanScope(
+        max_concurrent_tasks=slots,
+        max_total_iterations=iterations,
+        deadline=deadline,
+        members=(1 << len(own_nodes)) - 1,
+        within=(1 << len(own_nodes)) - 1,
+        error_mailbox=error_mailbox,
+        supervisors=tuple(
+            sorted((node.index for node in own_nodes if node.supervises), key=lambda index: placed[index])
+        ),
+    )
+    read_maps = _maps_in_expressions(own_nodes, sketch)
+    plan_nodes, scopes = nested(own_nodes, scope, inner.placed(placed))
+    for each in scopes:
+        if each.depth == 1 and each.node is not None:
+            first = (each.members & -each.members).bit_length() - 1
+            read_maps |= inner.plans[placed[each.node]].maps_in_expressions << first
     return Plan(
         name=name,
         nodes=plan_nodes,
         hash=digest,
-        max_concurrent_tasks=slots,
-        max_total_iterations=iterations,
-        deadline=deadline,
-        error_mailbox=error_mailbox,
-        json=plan_json(name, digest, descriptions, limits | defaulted),
-        warnings=(*forward_jumps(sketch, above), *_unmet_limits(nodes, slots)),
+        json=plan_json(name, digest, descriptions, limits | defaulted, inner.limits),
+        scopes=scopes,
+        warnings=(*forward_jumps(sketch, above), *_unmet_limits(nodes, slots), *inner.warnings),
         by_name={node.name: node.index for node in plan_nodes},
-        supervisors=tuple(
-            sorted((node.index for node in plan_nodes if node.supervises), key=lambda index: placed[index])
-        ),
+        subgraphs=sum(node.bit for node in plan_nodes if node.inner is not None),
         settled_mask=sum(node.bit for node in plan_nodes if node.config.run_when == "settled"),
-        maps_in_expressions=_maps_in_expressions(plan_nodes),
+        maps_in_expressions=read_maps,
     )
+
+
+def compile_graph(
+    graph: Graph,
+    *,
+    name: str,
+    state_keys: Collection[str],
+    path: Path = (),
+    around: frozenset[str] = frozenset(),
+) -> Plan:
+    """The plan of a graph with its own limits; as `compile_plan`."""
+    return compile_plan(
+        graph.in_order,
+        name=name,
+        state_keys=state_keys,
+        max_concurrent_tasks=graph.max_concurrent_tasks,
+        max_total_iterations=graph.max_total_iterations,
+        deadline=graph.deadline,
+        auto_snapshot=graph.auto_snapshot,
+        error_mailbox=graph.error_mailbox,
+        path=(*path, (name, graph)),
+        around=around,
+    )
+
+
+class _Inner:
+    """The graphs of the sub-graphs of one graph, each compiled by itself."""
+
+    def __init__(self, sketch: Sketch, path: Path, auto_snapshot: bool) -> None:
+        self.plans: dict[NodeNumber, Plan] = {}
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        #: By the paths of the sub-graphs.
+        self.limits: dict[str, dict[str, Any]] = {}
+        self._sketch = sketch
+        self._described: dict[NodeNumber, list[dict[str, Any]]] = {}
+        for node in sketch.nodes:
+            if node.graph is not None:
+                self._compile(node, node.graph, path, auto_snapshot)
+
+    def _compile(self, node: SketchNode, graph: Graph, path: Path, auto_snapshot: bool) -> None:
+        called = f"sub-graph {node.name!r}"
+        if any(other is graph for _, other in path):
+            names = " -> ".join((*(name for name, _ in path), node.name))
+            self.problems.append(
+                f"node {node.name!r}: its agent contains itself: {names}; let a decision lead back, or run it in a module"
+            )
+            return
+        sketch = self._sketch
+        around = sketch.around | sketch.numbers.keys() | sketch.outputs.keys() | sketch.state_keys
+        try:
+            plan = compile_graph(
+                graph,
+                name=node.name,
+                state_keys=[copy.key for copy in node.inputs],
+                path=path,
+                around=frozenset(around),
+            )
+        except InvalidGraph as error:
+            self.problems += [f"{called}: {problem}" for problem in error.problems]
+            return
+        maps = [other.name for other in plan.nodes if other.map is not None]
+        if maps and not node.node.node_config.map_over:
+            self.problems += [
+                f"{called}: node {name!r}: a map inside of a sub-graph is not in this version; put the map into the graph "
+                "around it"
+                for name in maps
+            ]
+        self.plans[node.number] = plan
+        stored = json.loads(plan.json)
+        self._described[node.number] = stored["nodes"]
+        self.limits[node.name] = stored["limits"]
+        self.limits |= {
+            f"{node.name}/{name}": limits for name, limits in stored.get("inner_limits", {}).items()
+        }
+        self.warnings += [f"{called}: {warning}" for warning in plan.warnings]
+        self.warnings += subgraph_warnings(node.node)
+        if graph.auto_snapshot and not auto_snapshot:
+            self.warnings.append(
+                f"{called}: auto_snapshot has no effect inside; set it on the agent that runs"
+            )
+
+    def described(self, node: SketchNode) -> list[dict[str, Any]]:
+        return self._described.get(node.number, [])
+
+    def placed(self, order: list[NodeNumber]) -> dict[NodeNumber, Inner]:
+        """By the places of the sub-graphs in that order."""
+        found = {}
+        for place, number in enumerate_nodes(order):
+            if number in self.plans:
+                node = self._sketch.nodes[number]
+                found[place] = self.plans[number], node.inputs, node.outputs
+        return found
 
 
 def _problems(
@@ -141,7 +259,7 @@ def _plan_nodes(sketch: Sketch, placed: list[NodeNumber], auto_snapshot: bool) -
             index=index,
             name=node.name,
             type=node.node.type,
-            config=node.node.node_config,
+            config=_config(node),
             modules=tuple(node.modules),
             flow=_placed_flow(sketch, node.flow, place),
             returns=node.returns and (frozenset(places(node.returns[0])), node.returns[1]),
@@ -171,6 +289,13 @@ def _plan_nodes(sketch: Sketch, placed: list[NodeNumber], auto_snapshot: bool) -
         )
         for index, node in enumerate_nodes(sketched)
     )
+
+
+def _config(node: SketchNode) -> NodeConfig:
+    config = node.node.node_config
+    if node.graph is None:
+        return config
+    return config.model_copy(update={"max_retries": subgraph_retries(config)})
 
 
 def _borrowers(
@@ -256,8 +381,10 @@ def _placed_flow(
     return replace(flow, decisions=tuple(map(placed, flow.decisions)), default=default)
 
 
-def _maps_in_expressions(nodes: Sequence[PlanNode]) -> int:
+def _maps_in_expressions(nodes: Sequence[PlanNode], sketch: Sketch) -> int:
     read: set[str] = set()
+    for copy in (copy for sketched in sketch.nodes for copy in sketched.inputs):
+        read |= copy.value.names | copy.value.node_names
     for node in nodes:
         expressions = [node.condition, node.map.where if node.map else None]
         expressions += [decision.condition for decision in node.flow.decisions] if node.flow else []

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
 from graphflow.graph.flow import FlowControlConfig, FlowControlModule, names_of
 from graphflow.graph.functions import function_name
 from graphflow.graph.modules import AgentModule, FunctionModule, ModuleConfig
-from graphflow.graph.nodes import Node
+from graphflow.graph.nodes import Node, NodeConfig, SubgraphModule
 
 #: Hex digits of a plan's hash.
 HASH_LENGTH = 12
@@ -22,11 +22,13 @@ MAY_BE_FUNCTIONS = ("where", "map_over", "reduce")
 FUNCTION_MARK = "function "
 
 
-def describe_node(node: Node, dependencies: list[str]) -> dict[str, Any]:
+def describe_node(
+    node: Node, dependencies: list[str], inner: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
     """What the rules ask about a node, as JSON values; settings that have their default are left out.
 
-    `dependencies` are the names of all nodes that it depends on, those of its parameters included. Bodies, metadata
-    and `context` say nothing about how a run goes.
+    `dependencies` are the names of all nodes that it depends on, those of its parameters included; `inner` are the
+    described nodes of a sub-graph. Bodies, metadata and `context` say nothing about how a run goes.
     """
     description: dict[str, Any] = {"name": node.name, "type": node.type.value}
     if dependencies:
@@ -38,10 +40,26 @@ def describe_node(node: Node, dependencies: list[str]) -> dict[str, Any]:
         value = getattr(node.node_config, name)
         if value is not None:
             config[name] = value if isinstance(value, str) else FUNCTION_MARK + function_name(value)
+    if any(isinstance(module, SubgraphModule) for module in node.modules):
+        # Its default is another than that of modules.
+        config["max_retries"] = subgraph_retries(node.node_config)
     if config:
         description["config"] = config
     description["modules"] = [_describe_module(module) for module in node.modules]
+    for module, described in zip(node.modules, description["modules"], strict=True):
+        if isinstance(module, SubgraphModule):
+            described["graph"] = list(inner)
     return description
+
+
+def subgraph_retries(config: NodeConfig) -> int:
+    """Attempts of a sub-graph: they multiply with the depth, so it is one unless the node says otherwise."""
+    return config.max_retries if "max_retries" in config.model_fields_set else 1
+
+
+def inner_nodes(description: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The described nodes of a sub-graph's graph; none if it is no sub-graph."""
+    return [node for module in description["modules"] for node in module.get("graph", ())]
 
 
 def is_map(description: Mapping[str, Any]) -> bool:
@@ -69,8 +87,16 @@ def plan_hash(nodes: list[dict[str, Any]]) -> str:
     return sha256(_compact(nodes, sort_keys=True).encode()).hexdigest()[:HASH_LENGTH]
 
 
-def plan_json(name: str, hash_: str, nodes: list[dict[str, Any]], limits: dict[str, Any]) -> str:
-    return _compact({"name": name, "hash": hash_, "limits": limits, "nodes": nodes})
+def plan_json(
+    name: str,
+    hash_: str,
+    nodes: list[dict[str, Any]],
+    limits: dict[str, Any],
+    inner_limits: dict[str, dict[str, Any]],
+) -> str:
+    """`inner_limits` are those of the graphs of sub-graphs, by the paths of these."""
+    inside = {"inner_limits": inner_limits} if inner_limits else {}
+    return _compact({"name": name, "hash": hash_, "limits": limits, **inside, "nodes": nodes})
 
 
 def _describe_module(module: AgentModule) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from graphflow.planning.describe import inner_nodes
 from graphflow.run import NodeStatus
 
 #: What is shown of a value that differs, in characters.
@@ -21,8 +22,18 @@ Described = Mapping[str, dict[str, Any]]
 
 
 def described_nodes(plan_json: str) -> dict[str, dict[str, Any]]:
-    """The nodes of a stored graph by name, in its order. UNREADABLE if it is none."""
-    return {node["name"]: node for node in json.loads(plan_json)["nodes"]}
+    """The nodes of a stored graph by name, in its order, those of sub-graphs by their paths. UNREADABLE if it is none."""
+    return dict(_with_inner(json.loads(plan_json)["nodes"], ""))
+
+
+def _with_inner(nodes: list[dict[str, Any]], prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for node in nodes:
+        path = prefix + node["name"]
+        inner = inner_nodes(node)
+        # What is inside of it is told of by itself.
+        modules = [{key: value for key, value in each.items() if key != "graph"} for each in node["modules"]]
+        yield path, {**node, "modules": modules} if inner else node
+        yield from _with_inner(inner, f"{path}/")
 
 
 def differences(old: Described, new: Described) -> tuple[str, ...]:

@@ -193,12 +193,22 @@ class PlanNode:
     streams_to: int = 0
     #: Whether the run's state is kept when the node has succeeded or failed; how a run goes does not depend on it.
     snapshot: SnapshotControl = SnapshotControl.NEVER
+    #: Number of the scope that it stands in, and what comes before names there: "" or `research/`.
+    scope: int = 0
+    prefix: str = ""
+    #: Of a sub-graph: the number of the scope of its graph.
+    inner: int | None = None
     #: Its starts count towards max_total_iterations (rule 9).
     is_counted: bool = True
 
     @property
     def bit(self) -> int:
         return 1 << self.index
+
+    @property
+    def own_name(self) -> str:
+        """As its own graph calls it; `name` has the path before it."""
+        return self.name[len(self.prefix) :]
 
     @property
     def decides(self) -> bool:
@@ -234,25 +244,63 @@ class PlanNode:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A graph compiled and validated. Two plans of one hash run the same way, whatever their modules' bodies do."""
+class PlanCopy:
+    """A value that crosses the border of a sub-graph: `key` on one side is given what `value` is on the other."""
 
-    name: str
-    nodes: tuple[PlanNode, ...]
-    #: First 12 hex digits of the SHA-256 over names, edges, conditions and configs; bodies do not count.
-    hash: str
+    key: str
+    value: Expression
+    #: It is a name alone: what is stored under it is taken as it is.
+    is_name: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlanScope:
+    """One graph among those of a plan: that of the run, which is number 0, or that of a sub-graph (rule 17).
+
+    Its own nodes stand beside each other in the plan, and behind them the nodes of all graphs inside it.
+    """
+
     max_concurrent_tasks: int
     max_total_iterations: int
-    #: Seconds from the start of a run to its end, or None.
+    #: Seconds from the start of the run, or from the entering, to its end, or None.
     deadline: float | None
-    #: The graph as JSON, for other processes and pictures.
-    json: str
-    warnings: tuple[str, ...] = ()
-    by_name: dict[str, NodeNumber] = field(default_factory=dict)
+    #: Bit masks of its own nodes, and of these with all nodes inside them at any depth.
+    members: int
+    within: int
+    number: int = 0
+    #: The sub-graph whose graph it is; None for that of the run.
+    node: NodeNumber | None = None
+    prefix: str = ""
+    #: How many scopes are around it.
+    depth: int = 0
     #: Mailbox that is told what failed for good, or None.
     error_mailbox: str | None = None
     #: Supervisors in the order in which they were added.
     supervisors: tuple[NodeNumber, ...] = ()
+    #: What it is given when it is entered, and what it gives when it has succeeded.
+    inputs: tuple[PlanCopy, ...] = ()
+    outputs: tuple[PlanCopy, ...] = ()
+    #: What the names of keys inside its own sub-graphs begin with: nobody else reads or writes these.
+    borders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A graph compiled and validated. Two plans of one hash run the same way, whatever their modules' bodies do."""
+
+    name: str
+    #: Those of the run's own graph first, then those of its sub-graphs.
+    nodes: tuple[PlanNode, ...]
+    #: First 12 hex digits of the SHA-256 over names, edges, conditions and configs; bodies do not count.
+    hash: str
+    #: The graph as JSON, for other processes and pictures.
+    json: str
+    #: The run's own graph first, each before those inside it.
+    scopes: tuple[PlanScope, ...]
+    warnings: tuple[str, ...] = ()
+    by_name: dict[str, NodeNumber] = field(default_factory=dict)
+    #: Bit mask of the sub-graphs.
+    subgraphs: int = 0
     #: Bit mask of the nodes with run_when="settled".
     settled_mask: int = 0
     #: Bit mask of the map nodes whose results some expression reads.
@@ -260,8 +308,36 @@ class Plan:
     #: False for one that was read from the store: its modules are not here, see `stored_plan.py`.
     is_runnable: bool = True
 
+    @property
+    def max_concurrent_tasks(self) -> int:
+        """Module runs of the run at a time."""
+        return self.scopes[0].max_concurrent_tasks
+
+    @property
+    def max_total_iterations(self) -> int:
+        return self.scopes[0].max_total_iterations
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds from the start of a run to its end, or None."""
+        return self.scopes[0].deadline
+
     def node(self, name: str) -> PlanNode:
         return self.nodes[self.by_name[name]]
+
+    def own_nodes(self, scope: PlanScope) -> tuple[PlanNode, ...]:
+        """The nodes of one graph, without those inside its sub-graphs."""
+        if len(self.scopes) == 1:
+            return self.nodes
+        first = (scope.members & -scope.members).bit_length() - 1
+        return self.nodes[first : scope.members.bit_length()]
+
+    def around(self, node: PlanNode) -> Iterator[PlanScope]:
+        """The graphs of sub-graphs that the node stands in, the innermost first; that of the run is not among them."""
+        scope = self.scopes[node.scope]
+        while scope.node is not None:
+            yield scope
+            scope = self.scopes[self.nodes[scope.node].scope]
 
     def names(self, mask: int) -> tuple[str, ...]:
         return tuple(self.nodes[index].name for index in bits(mask))

@@ -13,9 +13,9 @@ from graphflow.errors import ExpressionError
 from graphflow.expressions import Expression, parse_expression
 from graphflow.graph.flow import FlowControlConfig, FlowControlModule, FlowDecision, names_of
 from graphflow.graph.modules import END, AgentModule, FunctionModule, ModuleType
-from graphflow.graph.nodes import Node
+from graphflow.graph.nodes import Graph, Node, SubgraphModule
 from graphflow.ids import NodeNumber, nearest
-from graphflow.planning.plan import PlanDecision, PlanFlow, PlanMap, PlanModule
+from graphflow.planning.plan import PlanCopy, PlanDecision, PlanFlow, PlanMap, PlanModule
 
 
 @dataclass(slots=True)
@@ -32,6 +32,10 @@ class SketchNode:
     condition: Expression | None = None
     on_error: NodeNumber | None = None
     map: PlanMap | None = None
+    #: Of a sub-graph: its graph, what it is given, what it gives.
+    graph: Graph | None = None
+    inputs: tuple[PlanCopy, ...] = ()
+    outputs: tuple[PlanCopy, ...] = ()
     dependents: list[NodeNumber] = field(default_factory=list)
     #: Nodes whose on_error it is.
     handles: list[NodeNumber] = field(default_factory=list)
@@ -84,6 +88,8 @@ class Sketch:
     outputs: dict[str, list[NodeNumber]]
     state_keys: frozenset[str]
     problems: list[str]
+    #: Of the graph of a sub-graph: names of nodes and keys in the graphs around it.
+    around: frozenset[str] = frozenset()
 
     def refuse(self, node: SketchNode, problem: str) -> None:
         self.problems.append(f"node {node.name!r}: {problem}")
@@ -92,16 +98,33 @@ class Sketch:
         """The number of the node called `name`; None, and a problem, if there is none."""
         number = self.numbers.get(name)
         if number is None:
-            self.refuse(node, f"unknown {role} {name!r}{nearest(name, self.numbers)}")
+            self.refuse(
+                node, f"unknown {role} {name!r}{self._across_border(name) or nearest(name, self.numbers)}"
+            )
         return number
+
+    def _across_border(self, name: str) -> str:
+        """The end of a message about a name on the other side of a sub-graph's border; empty if it is none."""
+        outer = name.partition("/")[0]
+        if outer != name and outer in self.numbers and self.nodes[self.numbers[outer]].graph is not None:
+            return f", which is inside the sub-graph {outer!r}: name the sub-graph, not a node in it"
+        if name in self.around:
+            return (
+                ", which is outside of this sub-graph: let the sub-graph's own node name it, or give its result to the "
+                "sub-graph by inputs="
+            )
+        return ""
 
     def name_of(self, number: NodeNumber) -> str:
         return repr(self.nodes[number].name)
 
 
-def sketch_graph(nodes: Sequence[Node], state_keys: Collection[str]) -> Sketch:
-    """Look up all that nodes say by name. A name that was used before is a problem and its node left out."""
-    sketch = Sketch([], {}, {}, frozenset(state_keys), [])
+def sketch_graph(
+    nodes: Sequence[Node], state_keys: Collection[str], around: frozenset[str] = frozenset()
+) -> Sketch:
+    """Look up all that nodes say by name. A name that was used before is a problem and its node left out. `around` are
+    the names in the graphs around this one."""
+    sketch = Sketch([], {}, {}, frozenset(state_keys), [], around)
     for node in nodes:
         if node.name in sketch.numbers:
             sketch.problems.append(
@@ -109,7 +132,8 @@ def sketch_graph(nodes: Sequence[Node], state_keys: Collection[str]) -> Sketch:
             )
             continue
         number = sketch.numbers[node.name] = NodeNumber(len(sketch.nodes))
-        sketch.nodes.append(SketchNode(number, node))
+        graphs = [module.graph for module in node.modules if isinstance(module, SubgraphModule)]
+        sketch.nodes.append(SketchNode(number, node, graph=graphs[0] if graphs else None))
         for key in node.node_config.outputs:
             sketch.outputs.setdefault(key, []).append(number)
 
@@ -128,10 +152,15 @@ def parsed(
     if text is None:
         return None
     try:
-        return parse_expression(text, extra)
+        expression = parse_expression(text, extra)
     except ExpressionError as error:
         sketch.refuse(node, f"{where}: {error}")
         return None
+    for name in sorted((expression.node_names & sketch.around) - sketch.numbers.keys()):
+        sketch.refuse(
+            node, f"{where} reads nodes.{name}, which is outside of this sub-graph: give it by inputs="
+        )
+    return expression
 
 
 def _read_dependencies(sketch: Sketch, node: SketchNode) -> None:

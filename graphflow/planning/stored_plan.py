@@ -15,7 +15,7 @@ from graphflow.errors import InvalidGraph
 from graphflow.graph.cache import Cache
 from graphflow.graph.flow import FlowControlConfig, FlowControlModule, FlowDecision
 from graphflow.graph.modules import AgentModule, ModuleConfig, ModuleType
-from graphflow.graph.nodes import Node, NodeConfig
+from graphflow.graph.nodes import Graph, Node, NodeConfig, SubgraphModule
 from graphflow.planning.compile import compile_plan
 from graphflow.planning.describe import FUNCTION_MARK, MAY_BE_FUNCTIONS
 from graphflow.planning.plan import Plan
@@ -28,10 +28,20 @@ class StoredModule(AgentModule):
         raise NotImplementedError("the code of this module is not loaded")
 
 
+class _StoredGraph(Graph):
+    def __init__(self, nodes: list[Node], limits: dict[str, Any]) -> None:
+        super().__init__()
+        self._nodes += nodes
+        self.max_concurrent_tasks = limits["max_concurrent_tasks"]
+        self.max_total_iterations = limits["max_total_iterations"]
+        self.deadline = limits["deadline"]
+
+
 def plan_from_json(text: str) -> Plan:
     """The plan that `describe.plan_json` wrote. UNREADABLE if it is none."""
     described = json.loads(text)
-    nodes, limits = [_node(node) for node in described["nodes"]], described["limits"]
+    inner_limits = described.get("inner_limits", {})
+    nodes, limits = [_node(node, inner_limits, "") for node in described["nodes"]], described["limits"]
     sources = [node.node_config.map_over for node in nodes]
     try:
         plan = compile_plan(
@@ -47,7 +57,8 @@ def plan_from_json(text: str) -> Plan:
     return replace(plan, hash=described["hash"], json=text, warnings=(), is_runnable=False)
 
 
-def _node(description: dict[str, Any]) -> Node:
+def _node(description: dict[str, Any], inner_limits: dict[str, dict[str, Any]], prefix: str) -> Node:
+    """`prefix` is the path of the graph that it stands in, `inner_limits` are by the paths of sub-graphs."""
     config = dict(description.get("config", {}))
     for setting in MAY_BE_FUNCTIONS:
         value = config.get(setting)
@@ -56,14 +67,19 @@ def _node(description: dict[str, Any]) -> Node:
     return Node(
         name=description["name"],
         type=ModuleType(description["type"]),
-        modules=[_module(module) for module in description["modules"]],
+        modules=[
+            _module(module, inner_limits, prefix + description["name"]) for module in description["modules"]
+        ],
         dependencies=description.get("dependencies", []),
         start=description.get("start"),
         node_config=NodeConfig(**config),
     )
 
 
-def _module(description: dict[str, Any]) -> AgentModule:
+def _module(description: dict[str, Any], inner_limits: dict[str, dict[str, Any]], path: str) -> AgentModule:
+    if "graph" in description:
+        nodes = [_node(node, inner_limits, f"{path}/") for node in description["graph"]]
+        return SubgraphModule(graph=_StoredGraph(nodes, inner_limits[path]))
     if "flow" in description:
         return FlowControlModule(name=description["name"], flow_config=_flow(description["flow"]))
     limits = {name: description[name] for name in ("timeout", "stop_on_success") if name in description}

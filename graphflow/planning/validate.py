@@ -14,9 +14,10 @@ from graphflow.expressions import EXPRESSION_WORDS
 from graphflow.graph.flow import FlowControlModule
 from graphflow.graph.functions import plainness_problem
 from graphflow.graph.modules import END, AgentModule, FunctionModule, ModuleType
-from graphflow.graph.nodes import Node, NodeConfig
+from graphflow.graph.nodes import Node, NodeConfig, SubgraphModule
 from graphflow.ids import NAME_PATTERN
 from graphflow.planning.annotations import process_problem
+from graphflow.settings import DEFAULT_TIMEOUT_SECONDS
 
 #: Names that mean something else in parameters, decisions and expressions.
 RESERVED_NAMES = (
@@ -33,8 +34,32 @@ def node_problems(node: Node) -> Iterator[str]:
     yield from _shape_problems(node)
     for module in node.modules:
         yield from _module_problems(module)
-    if ModuleType.SUBGRAPH in (node.type, *(module.type for module in node.modules)):
-        yield f"a sub-graph (ModuleType.SUBGRAPH) {NOT_IN_THIS_VERSION}; add its nodes to this graph"
+    if any(isinstance(module, SubgraphModule) for module in node.modules):
+        yield from _subgraph_problems(node)
+    elif ModuleType.SUBGRAPH in (node.type, *(module.type for module in node.modules)):
+        yield "ModuleType.SUBGRAPH is for a node whose module is an agent; put the agent into modules="
+    else:
+        for setting in ("inputs", "outputs"):
+            if isinstance(getattr(node.node_config, setting), dict):
+                yield f"{setting} as a dict is for sub-graphs; list the state keys"
+
+
+def subgraph_warnings(node: Node) -> Iterator[str]:
+    """Settings of a sub-graph's node that have no effect: only module runs have slots, executors and crashes."""
+    config, default = node.node_config, NodeConfig()
+    for setting in ("max_concurrency", "max_crashes", "executor", "parallel"):
+        if getattr(config, setting) != getattr(default, setting):
+            yield f"node {node.name!r}: {setting} has no effect on a sub-graph; set it on the nodes inside"
+
+
+def _subgraph_problems(node: Node) -> Iterator[str]:
+    if len(node.modules) > 1:
+        yield "a node with a sub-graph has no other modules; put them into nodes of their own"
+    if node.node_config.map_over is not None:
+        yield f"a mapped sub-graph {NOT_IN_THIS_VERSION}; map over the items in a node inside, or run the agent in a module"
+    for module in node.modules:
+        if module.config.timeout != DEFAULT_TIMEOUT_SECONDS:
+            yield "timeout is for modules; give the agent inside a deadline"
 
 
 def _name_problems(name: str) -> Iterator[str]:
@@ -110,7 +135,7 @@ def _module_problems(module: AgentModule) -> Iterator[str]:
         if module.to:
             yield f"{called}: to= is for modules that return decisions; this one has them in flow_config"
         return
-    if isinstance(module, FunctionModule):
+    if isinstance(module, FunctionModule | SubgraphModule):
         return
     process = type(module).process
     kind = type(module).__name__

@@ -16,7 +16,9 @@ from graphflow.graph.tasks import RunStatus
 from graphflow.inputs import (
     Begin,
     Crashed,
+    Entered,
     GraphChanged,
+    GraphStopped,
     Input,
     ItemOutcomes,
     ItemsStored,
@@ -44,6 +46,7 @@ from graphflow.rules.effects import (
 from graphflow.rules.ending import Ending
 from graphflow.rules.fold import Fold
 from graphflow.rules.maps import apply_map, take_items, take_source, taken
+from graphflow.rules.subgraphs import enter, is_late_stop, stop_graph
 from graphflow.rules.visits import admit, admit_ready, retry, take_outcome
 from graphflow.run import Failure, NodeStatus, Place, Run
 from graphflow.transition import MapChange, Transition
@@ -58,7 +61,7 @@ def advance(plan: Plan, run: Run, outcome: Input, now: float, draw: float, *, ro
     """
     if is_late(run, outcome):
         return Transition(run.revision, run.active, run.fresh, run.iterations)
-    fold = Fold(Draft(plan, run, run.revision + _weight(outcome), now))
+    fold = Fold(Draft(plan, run, run.revision + _weight(outcome), now), draw)
     match outcome:
         case Outcome():
             take_outcome(fold, outcome, draw)
@@ -68,6 +71,10 @@ def advance(plan: Plan, run: Run, outcome: Input, now: float, draw: float, *, ro
             admit(fold, outcome)
         case RetryDue():
             retry(fold, outcome)
+        case Entered():
+            enter(fold, outcome)
+        case GraphStopped():
+            stop_graph(fold, outcome)
         case ItemsStored():
             take_source(fold, outcome, draw)
         case StateSet():
@@ -122,6 +129,10 @@ def is_late(run: Run, outcome: Input) -> bool:
             return state.modules[module].status is not NodeStatus.READY
         case RetryDue(module=module):
             return state.modules[module].status is not NodeStatus.WAITING
+        case Entered():
+            return state.modules[0].status is not NodeStatus.READY
+        case GraphStopped():
+            return is_late_stop(state, outcome)
         case Outcome(module=module, visit=visit):
             return visit != state.visits or state.modules[module].status is not NodeStatus.RUNNING
         case ItemsStored(visit=visit, start=start):
@@ -177,9 +188,10 @@ def _start_roots(fold: Fold) -> None:
 
 
 def _stop(fold: Fold, stop: Stop) -> None:
-    fold.stop_active(stop.reason)
+    scope = fold.plan.scopes[0]
+    fold.stop_active(stop.reason, scope.within)
     if stop.status is RunStatus.FAILED:
-        fold.limit(stop.reason)
+        fold.draft.reach_limit(stop.reason, scope)
         fold.go_on()
     else:
         fold.finish(Ending(stop.status, stop.reason))

@@ -50,7 +50,7 @@ def may_have_been_in_flight(plan: Plan, run: Run) -> InFlight:
     if suspects is not None:
         return suspects
     found = InFlight()
-    for index in bits(run.active):
+    for index in bits(run.active & ~plan.subgraphs):
         opened = run.opened_map(index, run.nodes[index].visits)
         if opened is not None and _only_source_is_left(opened) and _follows(plan, index):
             continue
@@ -132,7 +132,8 @@ def _only_waits(run: Run, index: NodeNumber) -> bool:
 def _width(plan: Plan, index: NodeNumber) -> int:
     """How many items of a map are under way at a time."""
     config = plan.nodes[index].config
-    slots = plan.max_concurrent_tasks
+    around = (scope.max_concurrent_tasks for scope in plan.around(plan.nodes[index]))
+    slots = min((plan.max_concurrent_tasks, *around))
     at_a_time = slots if config.max_concurrency is None else min(config.max_concurrency, slots)
     return at_a_time * (config.batch_size or 1)
 

@@ -7,15 +7,17 @@ per text and per change of what they read.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from graphflow.codec import encode, is_plain
 from graphflow.codec.canonical import is_same_text
-from graphflow.events import Event, NodeEvent
+from graphflow.events import Event, LimitReached, NodeEvent
 from graphflow.expressions import MISSING, Expression, seen, seen_value
 from graphflow.ids import ItemNumber, NodeNumber
-from graphflow.planning.plan import Plan, PlanDecision, PlanFlow
+from graphflow.planning.plan import Plan, PlanCopy, PlanDecision, PlanFlow, PlanNode, PlanScope
 from graphflow.run import NodeState, NodeStatus, Run
 from graphflow.transition import Transition
 
@@ -49,6 +51,46 @@ class Draft:
         if changed is None:
             changed = self.transition.nodes[index] = self.run.nodes[index].clone()
         return changed
+
+    def limit_of(self, scope: PlanScope) -> str | None:
+        """The limit that keeps the graph's own nodes from starting, as a sentence."""
+        if scope.node is None:
+            return self.transition.limit or self.run.limit
+        graph = self.node(scope.node).graph
+        return None if graph is None else graph.limit
+
+    def reach_limit(self, reason: str, scope: PlanScope) -> None:
+        """Nothing of the graph's own nodes starts any more; what is active comes to its end, sub-graphs included."""
+        if self.limit_of(scope) is not None:
+            return
+        self.emit(LimitReached, error=reason)
+        if scope.node is None:
+            self.transition.limit = reason
+            return
+        state = self.edit(scope.node)
+        assert state.graph is not None
+        state.graph = replace(state.graph, limit=reason)
+
+    def iterations_of(self, scope: PlanScope) -> int:
+        """Node runs in the graph, flow control not counted."""
+        if scope.node is None:
+            return self.transition.iterations
+        graph = self.node(scope.node).graph
+        return 0 if graph is None else graph.iterations
+
+    def count_run(self, node: PlanNode) -> None:
+        """One more node run in the graph that the node stands in."""
+        outer = self.plan.scopes[node.scope].node
+        if outer is None:
+            self.transition.iterations += 1
+            return
+        state = self.edit(outer)
+        assert state.graph is not None
+        state.graph = replace(state.graph, iterations=state.graph.iterations + 1)
+
+    def is_open(self, scope: PlanScope) -> bool:
+        """Whether the graph is under way: it was entered and is not over."""
+        return scope.node is None or self.node(scope.node).has_entered
 
     def is_active(self, index: NodeNumber) -> bool:
         return bool(self.transition.active >> index & 1)
@@ -104,14 +146,16 @@ class Draft:
         changed = self.transition.state
         return changed[key] if key in changed else self.run.state.get(key)
 
-    def changed_since(self, names: Collection[str], node_names: Collection[str], revision: int) -> bool:
-        """Whether what is read under these names, state keys or node results, has changed after `revision`."""
-        for name in names:
+    def changed_since(
+        self, names: Collection[str], node_names: Collection[str], revision: int, prefix: str
+    ) -> bool:
+        """Whether what is read under these names, state keys or node results of one graph, has changed after `revision`."""
+        for name in (prefix + name for name in names):
             if self._key_changed(name) > revision:
                 return True
             if self.text(name) is None and self._node_changed(name) > revision:
                 return True
-        return any(self._node_changed(name) > revision for name in node_names)
+        return any(self._node_changed(prefix + name) > revision for name in node_names)
 
     def _key_changed(self, key: str) -> int:
         return self.revision if key in self.transition.state else self.run.revisions.get(key, 0)
@@ -120,16 +164,16 @@ class Draft:
         index = self.plan.by_name.get(name)
         return 0 if index is None else self.node(index).changed
 
-    # Expressions
+    # Expressions. They see the keys, the nodes and the task of one graph: what its names begin with is `prefix`.
 
-    def true_decisions(self, flow: PlanFlow) -> list[PlanDecision]:
+    def true_decisions(self, flow: PlanFlow, prefix: str) -> list[PlanDecision]:
         """The decisions that are true now; the default if none is, an empty list if there is none either.
 
         Raises EvaluationError.
         """
         found: list[PlanDecision] = []
         for decision in flow.decisions:
-            if not found if decision.condition is None else self.evaluate(decision.condition):
+            if not found if decision.condition is None else self.evaluate(decision.condition, prefix):
                 found.append(decision)
                 if flow.select_first:
                     break
@@ -137,23 +181,50 @@ class Draft:
             found.append(flow.default)
         return found
 
-    def evaluate(self, expression: Expression) -> bool:
+    def evaluate(self, expression: Expression, prefix: str) -> bool:
         """Whether the condition holds, computed once per text of what it reads. Raises EvaluationError."""
         read = (
-            *(self._name_text(name) for name in sorted(expression.names)),
-            *(self._node_text(name) for name in sorted(expression.node_names)),
+            *(self._name_text(prefix + name) for name in sorted(expression.names)),
+            *(self._node_text(prefix + name) for name in sorted(expression.node_names)),
         )
-        known = self.run.evaluated.get(expression.text)
+        place = expression.text
+        if prefix:
+            place = f"{prefix}\0{place}"
+            read = (*read, self._given(prefix) if expression.reads_task else None)
+        known = self.run.evaluated.get(place)
         if known is not None and known[0] == read:
             return known[1]
-        holds = _truth(expression.evaluate(self._name_value, self._node_value, self._task(expression)))
-        self.run.evaluated[expression.text] = (read, holds)
+        holds = _truth(self.value(expression, prefix))
+        self.run.evaluated[place] = (read, holds)
         return holds
 
-    def holds_for(self, where: Expression, item: Any, index: ItemNumber) -> bool:
+    def value(self, expression: Expression, prefix: str, extra: Mapping[str, Any] | None = None) -> Any:
+        """What the expression comes to, MISSING included. Raises EvaluationError."""
+        names, nodes = self._name_value, self._node_value
+        if prefix:
+            names, nodes = partial(self._inside, names, prefix), partial(self._inside, nodes, prefix)
+        return expression.evaluate(names, nodes, self._task(expression, prefix), extra)
+
+    def copied(self, copy: PlanCopy, prefix: str) -> str | None:
+        """The text of what crosses the border of a sub-graph; None if it is missing. EvaluationError, UnstorableValue."""
+        if copy.is_name:
+            return self._name_text(prefix + copy.value.text.strip())
+        value = self.value(copy.value, prefix)
+        return None if value is MISSING else encode(value, copy.key)
+
+    def holds_for(self, where: Expression, item: Any, index: ItemNumber, prefix: str) -> bool:
         """Whether a map's filter lets the item pass. Raises EvaluationError, UnstorableValue."""
         extra = {"item": item if is_plain(item) else seen_value(item, "item"), "index": index}
-        return _truth(where.evaluate(self._name_value, self._node_value, self._task(where), extra))
+        return _truth(self.value(where, prefix, extra))
+
+    @staticmethod
+    def _inside(read: Callable[[str], Any], prefix: str, name: str) -> Any:
+        return read(prefix + name)
+
+    def _given(self, prefix: str) -> str:
+        """The inputs of the sub-graph whose names begin so."""
+        graph = self.node(self.plan.by_name[prefix[:-1]]).graph
+        return "{}" if graph is None else graph.inputs
 
     def _name_text(self, name: str) -> str | None:
         text = self.text(name)
@@ -188,7 +259,7 @@ class Draft:
             known = self.run.seen[name] = (text, seen(text, name))
         return known[1]
 
-    def _task(self, expression: Expression) -> Any:
+    def _task(self, expression: Expression, prefix: str) -> Any:
         if not expression.reads_task:
             return None
         if _TASK not in self.run.seen:
@@ -196,7 +267,11 @@ class Draft:
             fields = ("id", "type", "objective", "params", "metadata")
             text = encode({field: getattr(task, field) for field in fields}, "task")
             self.run.seen[_TASK] = (text, seen(text, "task"))
-        return self.run.seen[_TASK][1]
+        task = self.run.seen[_TASK][1]
+        if not prefix:
+            return task
+        node = self.plan.nodes[self.plan.by_name[prefix[:-1]]]
+        return {**task, "type": node.own_name, "params": seen(self._given(prefix), "inputs")}
 
 
 def _truth(value: Any) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from graphflow import events
 from graphflow.errors import NoSignal
@@ -117,7 +118,7 @@ def _kept(draft: Draft, signal: str) -> tuple[str, ...]:
 
 def _answer(draft: Draft, place: Place, wait: Wait, text: str, is_own: bool) -> None:
     if not is_own:
-        count_anew(draft)
+        count_anew(draft, wait.signal)
     _go_on(draft, place, {wait.field: text, beginning_field(wait.field): wait.beginning})
 
 
@@ -142,9 +143,16 @@ def _item_text(place: Place) -> str:
     return "" if place.item is None else str(place.item)
 
 
-def count_anew(draft: Draft) -> None:
-    """Something was taken from outside: node runs are counted from here on (rule 9)."""
+def count_anew(draft: Draft, name: str) -> None:
+    """Something was taken from outside under this name: node runs are counted from here on (rule 9), in the run and in
+    the sub-graphs inside of which it was taken."""
     draft.transition.iterations = 0
+    for scope in draft.plan.scopes[1:]:
+        if scope.node is None or not name.startswith(scope.prefix):
+            continue
+        graph = draft.node(scope.node).graph
+        if graph is not None and graph.iterations:
+            draft.edit(scope.node).graph = replace(graph, iterations=0)
 
 
 def _set_status(draft: Draft, place: Place, status: NodeStatus) -> None:
@@ -160,7 +168,11 @@ def suspend_if_only_waiting(draft: Draft) -> None:
         return
     waits = _waits(draft)
     counts = Counter(place.node for place in waits)
-    only_waits = all(_only_waits(draft, index, waits, counts[index]) for index in bits(transition.active))
+    # What a sub-graph waits for is what the nodes inside wait for.
+    entered = sum(1 << index for index in bits(draft.plan.subgraphs) if draft.node(index).has_entered)
+    only_waits = all(
+        _only_waits(draft, index, waits, counts[index]) for index in bits(transition.active & ~entered)
+    )
     if only_waits and run.status is not RunStatus.SUSPENDED:
         transition.status = RunStatus.SUSPENDED
         draft.emit(events.RunSuspended, signals=" ".join(sorted({wait.signal for wait in waits.values()})))
@@ -200,8 +212,9 @@ def take_messages(draft: Draft, taken: Iterable[tuple[str, str]]) -> None:
     """Messages leave their mailboxes with the commit of who has taken them."""
     messages = [*taken]
     draft.transition.taken += messages
-    if any(is_from_outside(text) for _, text in messages):
-        count_anew(draft)
+    for mailbox, text in messages:
+        if is_from_outside(text):
+            count_anew(draft, mailbox)
 
 
 def send(draft: Draft, messages: Iterable[Message]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphflow.ids import NodeNumber
-from graphflow.planning.plan import Plan, PlanNode
+from graphflow.planning.plan import Plan, PlanNode, PlanScope, bits
 from graphflow.rules.readiness import ReadNode, blocked_since, chose, edge_status
 from graphflow.run import NodeState, NodeStatus, Run, Wait
 
@@ -20,10 +20,17 @@ def explain(plan: Plan, run: Run, name: str) -> str:
             )
         case NodeStatus.FAILED:
             return f"{name} {_failed(state)}"
+        case NodeStatus.READY if node.inner is not None:
+            return f"{name} is ready and enters its graph"
         case NodeStatus.READY:
             limit = node.config.max_concurrency
             own = "" if limit is None else f", or for its own max_concurrency={limit}"
-            return f"{name} is ready and waits for one of the {plan.max_concurrent_tasks} slots (max_concurrent_tasks){own}"
+            slots = min(
+                (plan.max_concurrent_tasks, *(scope.max_concurrent_tasks for scope in plan.around(node)))
+            )
+            return f"{name} is ready and waits for one of the {slots} slots (max_concurrent_tasks){own}"
+        case NodeStatus.RUNNING if node.inner is not None:
+            return f"{name} is running: {_inside(plan, run, plan.scopes[node.inner])}"
         case NodeStatus.RUNNING:
             return f"{name} is running{_map_progress(run, node)}"
         case NodeStatus.WAITING:
@@ -43,7 +50,17 @@ def explain(plan: Plan, run: Run, name: str) -> str:
     if node.supervises:
         return f"{name} never decided for anything: {_quiet_supervisor(run)}"
     how_far = "never ran" if run.status.is_final else "has not started"
+    if (outer := _not_entered(plan, run, node)) is not None:
+        return f"{name} {how_far}: {outer.name}, in whose graph it is, was not entered"
     return f"{name} {how_far}: {_why_pending(plan, run, node)}"
+
+
+def _inside(plan: Plan, run: Run, scope: PlanScope) -> str:
+    """How far the graph of a sub-graph is."""
+    own_nodes = plan.own_nodes(scope)
+    settled = sum(bool(run.nodes[node.index].settled) for node in own_nodes)
+    active = ", ".join(plan.nodes[index].name for index in bits(run.active & scope.members))
+    return f"{settled} of {len(own_nodes)} nodes inside have settled, {active or 'nothing'} is active"
 
 
 def asked(wait: Wait) -> str:
@@ -72,20 +89,30 @@ def skip_reason(plan: Plan, read: ReadNode, index: NodeNumber) -> str:
     return "all that it depends on was skipped"
 
 
-def stall_reason(plan: Plan, read: ReadNode, held: tuple[str, ...]) -> str | None:
-    """Why a run without a successful end node came to a stop (rule 7); None if nothing was left to do."""
+def stall_reason(plan: Plan, scope: PlanScope, read: ReadNode, held: tuple[str, ...]) -> str | None:
+    """Why a graph without a successful end node came to a stop (rule 7); None if nothing was left to do."""
     if held:
         return (
             f"stalled: the decision {held[0]!r} is true, but nothing that it reads has changed since its node was last "
             "considered; let the node change what the condition reads"
         )
-    for node in plan.nodes:
+    for node in plan.own_nodes(scope):
         if read(node.index).settled or node.waits:
             continue
         cause = _missing(plan, read, node)
         if cause is not None:
             return f"stalled: {node.name!r} waits for {cause.name!r}, which nothing will start"
     return None
+
+
+def _not_entered(plan: Plan, run: Run, node: PlanNode) -> PlanNode | None:
+    """The outermost sub-graph around the node that was not entered; None if all were, the last time."""
+    found = None
+    for scope in plan.around(node):
+        outer = plan.nodes[scope.node or 0]
+        if run.nodes[outer.index].graph is None:
+            found = outer
+    return found
 
 
 def _why_pending(plan: Plan, run: Run, node: PlanNode) -> str:
@@ -121,8 +148,8 @@ def _own_reason(plan: Plan, run: Run, node: PlanNode) -> str:
         )
     if node.waits and not node.starts:
         return _waiting_root(plan, run, node)
-    if run.limit is not None:
-        return f"was not started: {run.limit}"
+    if (limit := _limit_of(plan, run, node)) is not None:
+        return f"was not started: {limit}"
     if run.status.is_final:
         return f"was not started before the run ended{f': {run.error}' if run.error else ''}"
     blocked = [
@@ -137,14 +164,23 @@ def _own_reason(plan: Plan, run: Run, node: PlanNode) -> str:
     )
 
 
+def _limit_of(plan: Plan, run: Run, node: PlanNode) -> str | None:
+    outer = plan.scopes[node.scope].node
+    if outer is None:
+        return run.limit
+    graph = run.nodes[outer].graph
+    return None if graph is None else graph.limit
+
+
 def _waiting_root(plan: Plan, run: Run, node: PlanNode) -> str:
     by = [plan.nodes[chooser].name for chooser in node.choosers]
     by += [
         plan.nodes[index].name
-        for index in plan.supervisors
+        for index in plan.scopes[node.scope].supervisors
         if node.named_by_supervisor and _names(plan, index, node)
     ]
-    limited = f" ({run.limit})" if run.limit else ""
+    limit = _limit_of(plan, run, node)
+    limited = f" ({limit})" if limit else ""
     return f"starts only when it is chosen, and {' or '.join(by) or 'nobody'} did not choose it{limited}"
 
 

@@ -12,15 +12,17 @@ from typing import Any
 
 from graphflow import events
 from graphflow.codec import decode_plain, encode
-from graphflow.errors import EvaluationError
+from graphflow.errors import EvaluationError, UnstorableValue
 from graphflow.graph.modules import END
+from graphflow.graph.tasks import RunStatus
 from graphflow.ids import FIRST_MODULE, ItemNumber, NodeNumber, enumerate_modules
-from graphflow.planning.plan import PlanDecision, PlanNode, bits
+from graphflow.planning.plan import PlanDecision, PlanNode, PlanScope, bits
 from graphflow.rules.draft import Draft
 from graphflow.rules.effects import forget, send, suspend_if_only_waiting
-from graphflow.rules.ending import Ending, ending
+from graphflow.rules.ending import Ending, end_result, ending
 from graphflow.rules.explain import skip_reason
 from graphflow.rules.readiness import Verdict, readiness
+from graphflow.rules.retries import waits_for_retry
 from graphflow.rules.supervise import failure_of, supervise
 from graphflow.run import Failure, Message, ModuleState, NodeState, NodeStatus, Place, message_text
 
@@ -37,8 +39,9 @@ def failure_entry(node: str, item: int | None, failure: Failure, attempts: int) 
 class Fold:
     """One input and all that it causes, written into a draft."""
 
-    def __init__(self, draft: Draft) -> None:
+    def __init__(self, draft: Draft, draw: float = 0) -> None:
         self.draft = draft
+        self.draw = draw
         self.plan = draft.plan
         self.transition = draft.transition
         self.revision = draft.revision
@@ -54,10 +57,12 @@ class Fold:
     def start(self, index: NodeNumber) -> None:
         """Consider the node: its condition decides between start and skip (rule 3), then come the limits (rule 9)."""
         node = self.plan.nodes[index]
-        if self.over or self._is_limited or (node.is_pure_flow and self._decided & node.bit):
+        if self._is_over(node) or (node.is_pure_flow and self._decided & node.bit):
+            return
+        if self.draft.limit_of(self.plan.scopes[node.scope]) is not None:
             return
         try:
-            holds = node.condition is None or self.draft.evaluate(node.condition)
+            holds = node.condition is None or self.draft.evaluate(node.condition, node.prefix)
         except EvaluationError as error:
             self._consider(index).modules = [ModuleState() for _ in self.draft.node(index).modules]
             self.fail(index, failure_of(error))
@@ -79,9 +84,14 @@ class Fold:
             self.decide_by_flow(node)
             return
         self.transition.active |= node.bit
-        self.transition.iterations += node.is_counted
+        if node.is_counted:
+            self.draft.count_run(node)
         state.status = NodeStatus.READY
         state.modules = [ModuleState() for _ in node.modules]
+        if node.inner is not None:
+            state.modules[0].status = NodeStatus.READY
+            self.transition.entering.append(index)
+            return
         for place, module in enumerate_modules(state.modules if node.config.parallel else state.modules[:1]):
             module.status = NodeStatus.READY
             self.transition.ready.append((index, place))
@@ -94,23 +104,24 @@ class Fold:
         self.transition.fresh &= ~(1 << index)
         return state
 
-    @property
-    def _is_limited(self) -> bool:
-        return self.transition.limit is not None or self.draft.run.limit is not None
+    def _is_over(self, node: PlanNode) -> bool:
+        """Whether the graph that the node stands in has come to its end, or has not begun."""
+        return self.over or (node.scope > 0 and not self.draft.is_open(self.plan.scopes[node.scope]))
 
     def _is_beyond_limit(self, node: PlanNode) -> bool:
-        limit = node.config.max_visits
-        if limit and self.draft.node(node.index).visits >= limit:
-            self.limit(f"node {node.name!r} reached max_visits={limit}")
-        elif node.is_counted and self.transition.iterations >= self.plan.max_total_iterations:
-            self.limit(f"the run reached max_total_iterations={self.plan.max_total_iterations}")
-        return self._is_limited
-
-    def limit(self, reason: str) -> None:
-        """Nothing starts any more; what is active comes to its end."""
-        if not self._is_limited:
-            self.transition.limit = reason
-            self.draft.emit(events.LimitReached, error=reason)
+        limit, scope, state = (
+            node.config.max_visits,
+            self.plan.scopes[node.scope],
+            self.draft.node(node.index),
+        )
+        if limit and state.visits - state.earlier >= limit:
+            self.draft.reach_limit(f"node {node.name!r} reached max_visits={limit}", scope)
+        elif node.is_counted and self.draft.iterations_of(scope) >= scope.max_total_iterations:
+            whose = "the run" if scope.node is None else f"sub-graph {self.plan.nodes[scope.node].name!r}"
+            self.draft.reach_limit(
+                f"{whose} reached max_total_iterations={scope.max_total_iterations}", scope
+            )
+        return self.draft.limit_of(scope) is not None
 
     def skip(self, index: NodeNumber, reason: str) -> None:
         self._consider(index).chosen = None
@@ -138,24 +149,24 @@ class Fold:
     def _record_error(
         self, node: PlanNode, state: NodeState, failure: Failure, item: ItemNumber | None
     ) -> None:
-        text = self.draft.text(ERRORS_KEY)
-        known = decode_plain(text, ERRORS_KEY) if text else []
-        entry = failure_entry(node.name, item, failure, state.attempts)
-        self.draft.write(
-            {ERRORS_KEY: encode([*(known if isinstance(known, list) else []), entry], ERRORS_KEY)}
-        )
+        key = node.prefix + ERRORS_KEY
+        text = self.draft.text(key)
+        known = decode_plain(text, key) if text else []
+        entry = failure_entry(node.own_name, item, failure, state.attempts)
+        self.draft.write({key: encode([*(known if isinstance(known, list) else []), entry], key)})
 
     def publish_failure(
         self, index: NodeNumber, failure: Failure, item: ItemNumber | None, attempts: int
     ) -> None:
-        """Tell the run's error mailbox, if it has one, what failed for good."""
-        if self.plan.error_mailbox is None:
+        """Tell the error mailbox of the node's graph, if it has one, what failed for good."""
+        node = self.plan.nodes[index]
+        mailbox = self.plan.scopes[node.scope].error_mailbox
+        if mailbox is None:
             return
-        name = self.plan.nodes[index].name
-        entry = failure_entry(name, item, failure, attempts)
+        entry = failure_entry(node.own_name, item, failure, attempts)
         place = Place(index, self.draft.node(index).visits, FIRST_MODULE, item)
-        text = message_text(f"{place.text(name)}:error", name, encode(entry))
-        send(self.draft, [Message(self.plan.error_mailbox, text)])
+        text = message_text(f"{place.text(node.name)}:error", node.own_name, encode(entry))
+        send(self.draft, [Message(node.prefix + mailbox, text)])
 
     def settle(self, index: NodeNumber, status: NodeStatus) -> None:
         """The node's visit is over, or it was skipped: whoever waited for it will be looked at."""
@@ -228,7 +239,7 @@ class Fold:
         """The node's flow control decides on the state as it is now."""
         assert node.flow is not None
         try:
-            fired = self.draft.true_decisions(node.flow)
+            fired = self.draft.true_decisions(node.flow, node.prefix)
         except EvaluationError as error:
             self.fail(node.index, failure_of(error))
             return
@@ -241,13 +252,13 @@ class Fold:
         chosen = 0 if fired else edges
         for decision in fired:
             chosen |= sum(1 << target for target in decision.targets)
-            self.draft.write(dict.fromkeys(decision.clears))
+            self.draft.write({node.prefix + key: None for key in decision.clears})
         ends = any(decision.ends for decision in fired)
         self.draft.edit(node.index).chosen = chosen
         self._report_decision(node.index, chosen, ends)
         self.settle(node.index, NodeStatus.SUCCEEDED)
         if ends:
-            self.end(f"{node.name!r} decided END")
+            self.end(f"{node.name!r} decided END", self.plan.scopes[node.scope])
             return
         for target in bits(chosen & ~edges):
             self.jump(target)
@@ -258,7 +269,7 @@ class Fold:
 
     def jump(self, index: NodeNumber) -> None:
         """Start the node at once whatever its dependencies did; if it is active, once more when it has settled."""
-        if self.over:
+        if self._is_over(self.plan.nodes[index]):
             return
         state = self.draft.node(index)
         if self._is_lent(self.plan.nodes[index]) and not self.draft.is_active(index):
@@ -294,11 +305,24 @@ class Fold:
             self._look_below()
             if self.over:
                 return
-            if self.transition.active:
+            scope = self._idle_scope()
+            if scope is None:
                 suspend_if_only_waiting(self.draft)
                 return
-            if self._is_limited or not self._supervise():
-                self.finish(ending(self.draft, by_end=False))
+            if self.draft.limit_of(scope) is not None or not self._supervise(scope):
+                self._conclude(scope, ending(self.draft, scope, by_end=False))
+
+    def _idle_scope(self) -> PlanScope | None:
+        """A graph under way in which nothing is active, one of the deepest of these; None if there is none."""
+        active = self.transition.active
+        if not active:
+            return self.plan.scopes[0]
+        idle = None
+        for index in bits(active & self.plan.subgraphs):
+            scope = self.plan.scopes[self.plan.nodes[index].inner or 0]
+            if not active & scope.members and self.draft.is_open(scope):
+                idle = scope if idle is None or scope.depth > idle.depth else idle
+        return idle
 
     def _look_below(self) -> None:
         while not self.over:
@@ -332,9 +356,9 @@ class Fold:
             self.draft.edit(index).again = False
             self.start(index)
 
-    def _supervise(self) -> bool:
-        """The run is idle: carry out what the supervisors decide. False if that is nothing (rule 6)."""
-        found = supervise(self.draft)
+    def _supervise(self, scope: PlanScope) -> bool:
+        """The graph is idle: carry out what its supervisors decide. False if that is nothing (rule 6)."""
+        found = supervise(self.draft, scope)
         for target in found.dropped:
             self._drop(target)
         for index, failure in found.failures.items():
@@ -347,7 +371,7 @@ class Fold:
         for target in found.targets:
             self.jump(target)
         if found.fired and not found.targets:
-            self.end("a supervisor decided END")
+            self.end("a supervisor decided END", scope)
         return bool(found.fired or found.failures)
 
     def _note_supervision(self, index: NodeNumber, targets: list[NodeNumber]) -> None:
@@ -363,13 +387,15 @@ class Fold:
 
     # The end
 
-    def end(self, reason: str) -> None:
-        """END: nothing more starts, what runs is cancelled; the status follows from what has settled."""
-        self.stop_active(reason)
-        self.finish(ending(self.draft, by_end=True))
+    def end(self, reason: str, scope: PlanScope) -> None:
+        """END: nothing more starts in this graph, what runs in it is cancelled; the status follows from what has settled."""
+        self.stop_active(reason, scope.within)
+        self._conclude(scope, ending(self.draft, scope, by_end=True))
 
-    def stop_active(self, reason: str) -> None:
-        for index in bits(self.transition.active):
+    def stop_active(self, reason: str, within: int) -> None:
+        """Stop what is active of these nodes, a bit mask; the graphs of sub-graphs among them are over."""
+        stopped = self.transition.active & within
+        for index in bits(stopped):
             state = self.draft.edit(index)
             state.status = state.settled_as
             state.finished = self.draft.now
@@ -379,9 +405,49 @@ class Fold:
                 if module.status.is_active:
                     module.status = NodeStatus.PENDING
             self.draft.emit_node(events.NodeStopped, index, reason=reason)
-        self.transition.stopped |= self.transition.active
-        self.transition.active = 0
-        self.transition.ready.clear()
+            if (inner := self.plan.nodes[index].inner) is not None:
+                self._close(self.plan.scopes[inner])
+        self.transition.stopped |= stopped
+        self.transition.active &= ~stopped
+        self.transition.ready = [entry for entry in self.transition.ready if not stopped >> entry[0] & 1]
+        self.transition.entering = [index for index in self.transition.entering if not stopped >> index & 1]
+
+    def _conclude(self, scope: PlanScope, how: Ending) -> None:
+        """The graph has come to its end: with it the run, or an attempt of the sub-graph."""
+        if scope.node is None:
+            self.finish(how)
+            return
+        self._close(scope)
+        node = self.plan.nodes[scope.node]
+        if how.status is RunStatus.FAILED:
+            self.fail_graph(node, Failure("SubgraphFailed", how.error or "it failed"))
+            return
+        result = end_result(self.draft, scope)
+        writes: dict[str, str | None] = {node.name: result}
+        try:
+            for copy in scope.outputs:
+                writes[node.prefix + copy.key] = self.draft.copied(copy, scope.prefix)
+        except (EvaluationError, UnstorableValue) as error:
+            self.fail_graph(node, failure_of(error))
+            return
+        self.draft.write(writes)
+        module = self.draft.edit(node.index).modules[0]
+        module.status, module.result, module.failure = NodeStatus.SUCCEEDED, result, None
+        module.attempts += 1
+        self.draft.show(node.index, NodeStatus.SUCCEEDED, result)
+        self.settle(node.index, NodeStatus.SUCCEEDED)
+
+    def _close(self, scope: PlanScope) -> None:
+        """Nothing inside is looked at or starts again until it is entered."""
+        self.transition.fresh &= ~scope.within
+        self._look &= ~scope.within
+        self._restart &= ~scope.within
+
+    def fail_graph(self, node: PlanNode, failure: Failure) -> None:
+        """One attempt of a sub-graph has failed: it waits for the next one, or the node has failed."""
+        self.draft.edit(node.index).modules[0].attempts += 1
+        if not waits_for_retry(self.draft, node, FIRST_MODULE, failure, self.draw):
+            self.fail(node.index, failure)
 
     def finish(self, how: Ending) -> None:
         self.over = True

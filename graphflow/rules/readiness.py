@@ -175,6 +175,9 @@ def recount(plan: Plan, run: Run) -> None:
     for node, state in zip(plan.nodes, run.nodes, strict=True):
         if state.status.is_active:
             run.active |= node.bit
+        scope = plan.scopes[node.scope]
+        if scope.node is not None and not run.nodes[scope.node].has_entered:
+            continue  # nothing in it is looked at until it is entered
         if any(run.nodes[index].settled > state.considered for index in node.awaited):
             run.fresh |= node.bit
         for follower in bits(node.streams_to if state.status.is_active else 0):

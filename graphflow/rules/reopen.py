@@ -10,10 +10,11 @@ from __future__ import annotations
 from graphflow.errors import EvaluationError
 from graphflow.graph.tasks import RunStatus
 from graphflow.ids import ItemNumber, NodeNumber
-from graphflow.planning.plan import Plan, PlanNode, bits
+from graphflow.planning.plan import Plan, PlanNode, PlanScope, bits
 from graphflow.rules.draft import Draft
 from graphflow.rules.readiness import recount
 from graphflow.run import (
+    GraphState,
     ModuleState,
     NodeState,
     NodeStatus,
@@ -31,15 +32,24 @@ def reopen(plan: Plan, run: Run, unrecorded: dict[NodeNumber, set[ItemNumber]], 
     visits that are under way begin anew; `now` is in ms since 1970.
     """
     _ask_again(run)
-    for node in plan.nodes:  # in topological order
-        _reopen_node(plan, run, node, unrecorded.get(node.index, set()))
-    if run.limit is not None:
-        _ask_for_lost_jumps(plan, run)
-    if run.status is RunStatus.FAILED and not _goes_on(run):
-        _ask_for_held(plan, run)
+    failed, limited = run.status is RunStatus.FAILED, run.limit is not None
+    for scope in plan.scopes:  # those around before those inside
+        if scope.node is not None:
+            outer = run.nodes[scope.node]
+            if not outer.has_entered or outer.graph is None:
+                continue
+            failed, limited = True, outer.graph.limit is not None
+            outer.graph = GraphState(outer.graph.inputs, now)
+        for node in plan.own_nodes(scope):  # in topological order
+            _reopen_node(plan, run, node, unrecorded.get(node.index, set()))
+        if limited:
+            _ask_for_lost_jumps(plan, scope, run)
+        if failed and not _goes_on(plan, scope, run):
+            _ask_for_held(plan, scope, run)
     for index in bits(run.active):
         state = run.nodes[index]
-        state.started = 0 if run.opened_map(index, state.visits) is None else now
+        goes_on = state.has_entered or run.opened_map(index, state.visits) is not None
+        state.started = now if goes_on else 0
         state.finished = 0
     run.status = RunStatus.WAITING
     run.iterations = run.deaths = run.deaths_counted = 0
@@ -78,7 +88,12 @@ def _reopen_node(plan: Plan, run: Run, node: PlanNode, unrecorded: set[ItemNumbe
         if has_failed:
             _forget(state)
     elif (has_failed and (node.on_error is None or not run.active >> node.on_error & 1)) or (
-        not has_failed and (_was_cut_off(state) or (_lacks_items(run, node) and unrecorded))
+        not has_failed
+        and (
+            _was_cut_off(state)
+            or (_lacks_items(run, node) and unrecorded)
+            or _has_failed_inside(plan, run, node)
+        )
     ):
         _run_again(run, node, state, unrecorded)
 
@@ -92,6 +107,16 @@ def _lacks_items(run: Run, node: PlanNode) -> bool:
     """Whether it is a map that succeeded although items failed."""
     succeeded = run.nodes[node.index].status is NodeStatus.SUCCEEDED
     return succeeded and node.index in run.maps and run.maps[node.index].failed > 0
+
+
+def _has_failed_inside(plan: Plan, run: Run, node: PlanNode) -> bool:
+    """Whether it is a sub-graph that succeeded although something inside failed, at any depth."""
+    if node.inner is None or run.nodes[node.index].status is not NodeStatus.SUCCEEDED:
+        return False
+    return any(
+        run.nodes[inner.index].status is NodeStatus.FAILED or _has_failed_inside(plan, run, inner)
+        for inner in plan.own_nodes(plan.scopes[node.inner])
+    )
 
 
 def _forget(state: NodeState) -> None:
@@ -119,7 +144,9 @@ def _run_again(run: Run, node: PlanNode, state: NodeState, unrecorded: set[ItemN
         # If it is stopped before it settles anew, it falls back to neither the failure nor the incomplete result.
         state.settled = 0
         state.settled_as = NodeStatus.PENDING
-    if run.opened_map(node.index, state.visits) is not None:
+    # A sub-graph that was not entered in its last visit still has the graph of an earlier one.
+    is_opened = state.graph is not None and state.started > 0
+    if is_opened or run.opened_map(node.index, state.visits) is not None:
         state.modules = [ModuleState(NodeStatus.RUNNING)]
         state.status = NodeStatus.RUNNING
         _reopen_items(run, node, unrecorded)
@@ -143,13 +170,14 @@ def _reopen_items(run: Run, node: PlanNode, unrecorded: set[ItemNumber]) -> None
         run.map_results.pop(node.index, None)
 
 
-def _goes_on(run: Run) -> bool:
-    return bool(run.active) or any(state.again for state in run.nodes)
+def _goes_on(plan: Plan, scope: PlanScope, run: Run) -> bool:
+    own_nodes = plan.own_nodes(scope)
+    return bool(run.active & scope.members) or any(run.nodes[node.index].again for node in own_nodes)
 
 
-def _ask_for_lost_jumps(plan: Plan, run: Run) -> None:
-    """The limit that ended the run kept decisions from starting nodes that do not depend on who decided."""
-    for node in plan.nodes:
+def _ask_for_lost_jumps(plan: Plan, scope: PlanScope, run: Run) -> None:
+    """The limit that ended the graph kept decisions from starting nodes that do not depend on who decided."""
+    for node in plan.own_nodes(scope):
         state = run.nodes[node.index]
         edges = sum(1 << dependent for dependent in node.dependents)
         for target in bits((state.chosen or 0) & ~edges & ~run.active):
@@ -157,13 +185,13 @@ def _ask_for_lost_jumps(plan: Plan, run: Run) -> None:
                 run.nodes[target].again = True
 
 
-def _ask_for_held(plan: Plan, run: Run) -> None:
-    """The run stalled: what the supervisors would start, had it not changed nothing when it last ran, may try again."""
+def _ask_for_held(plan: Plan, scope: PlanScope, run: Run) -> None:
+    """The graph stalled: what the supervisors would start, had it not changed nothing when it last ran, may try again."""
     draft = Draft(plan, run, run.revision, 0)
-    for index in plan.supervisors:
+    for index in scope.supervisors:
         flow = plan.nodes[index].flow
         try:
-            decisions = draft.true_decisions(flow) if flow is not None else []
+            decisions = draft.true_decisions(flow, scope.prefix) if flow is not None else []
         except EvaluationError:
             continue
         for target in (target for decision in decisions for target in decision.targets):

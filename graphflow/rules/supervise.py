@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from graphflow.errors import EvaluationError
+from graphflow.errors import EvaluationError, UnstorableValue
 from graphflow.ids import NodeNumber
-from graphflow.planning.plan import PlanDecision, PlanFlow, PlanNode
+from graphflow.planning.plan import PlanDecision, PlanFlow, PlanNode, PlanScope
 from graphflow.rules.draft import Draft
 from graphflow.run import Failure, NodeStatus
 
@@ -33,38 +33,43 @@ class Supervision:
         return tuple(dict.fromkeys(target for targets in self.fired.values() for target in targets))
 
 
-def supervise(draft: Draft) -> Supervision:
-    """The decisions that are true and may fire. END counts only if nothing else does."""
+def supervise(draft: Draft, scope: PlanScope) -> Supervision:
+    """The decisions of the graph's supervisors that are true and may fire. END counts only if nothing else does."""
     found = Supervision()
     ending: dict[NodeNumber, list[PlanDecision]] = {}
-    for index, flow in _deciding(draft):
+    for index, flow in _deciding(draft, scope):
         try:
-            decisions = draft.true_decisions(flow)
+            decisions = draft.true_decisions(flow, scope.prefix)
         except EvaluationError as error:
             found.failures[index] = failure_of(error)
             continue
         for decision in decisions:
             found.dropped += [target for target in decision.targets if draft.node(target).is_closed]
-            targets = [target for target in decision.targets if _may_fire(draft, flow, decision, target)]
+            targets = [
+                target for target in decision.targets if _may_fire(draft, scope, flow, decision, target)
+            ]
             if targets:
                 found.fired.setdefault(index, []).extend(targets)
-                found.clears += decision.clears
+                found.clears += (scope.prefix + key for key in decision.clears)
             elif decision.ends:
                 ending.setdefault(index, []).append(decision)
     if ending and not found.fired and not found.failures:
         found.fired = {index: [] for index in ending}
         found.clears = [
-            key for decisions in ending.values() for decision in decisions for key in decision.clears
+            scope.prefix + key
+            for decisions in ending.values()
+            for decision in decisions
+            for key in decision.clears
         ]
     return found
 
 
-def held_decisions(draft: Draft) -> tuple[str, ...]:
-    """The supervisors' decisions that are true now, for people. At the end of a run none of them could fire."""
+def held_decisions(draft: Draft, scope: PlanScope) -> tuple[str, ...]:
+    """The supervisors' decisions that are true now, for people. At the end of their graph none of them could fire."""
     found: list[str] = []
-    for index, flow in _deciding(draft):
+    for index, flow in _deciding(draft, scope):
         try:
-            decisions = draft.true_decisions(flow)
+            decisions = draft.true_decisions(flow, scope.prefix)
         except EvaluationError:
             continue
         for decision in decisions:
@@ -73,13 +78,13 @@ def held_decisions(draft: Draft) -> tuple[str, ...]:
     return tuple(found)
 
 
-def failure_of(error: EvaluationError) -> Failure:
+def failure_of(error: EvaluationError | UnstorableValue) -> Failure:
     return Failure(type(error).__name__, str(error), retryable=False)
 
 
-def _deciding(draft: Draft) -> list[tuple[NodeNumber, PlanFlow]]:
+def _deciding(draft: Draft, scope: PlanScope) -> list[tuple[NodeNumber, PlanFlow]]:
     """The supervisors in the order of addition, without those that have failed."""
-    nodes: list[PlanNode] = [draft.plan.nodes[index] for index in draft.plan.supervisors]
+    nodes: list[PlanNode] = [draft.plan.nodes[index] for index in scope.supervisors]
     return [
         (node.index, node.flow)
         for node in nodes
@@ -87,7 +92,9 @@ def _deciding(draft: Draft) -> list[tuple[NodeNumber, PlanFlow]]:
     ]
 
 
-def _may_fire(draft: Draft, flow: PlanFlow, decision: PlanDecision, target: NodeNumber) -> bool:
+def _may_fire(
+    draft: Draft, scope: PlanScope, flow: PlanFlow, decision: PlanDecision, target: NodeNumber
+) -> bool:
     """Refraction: only for a target never considered, or if what the condition reads changed since it was."""
     state = draft.node(target)
     if state.is_closed or state.considered == draft.revision:
@@ -95,4 +102,4 @@ def _may_fire(draft: Draft, flow: PlanFlow, decision: PlanDecision, target: Node
     if not state.considered or (decision.repeat and state.status is not NodeStatus.SKIPPED):
         return True
     reads = decision.condition or flow
-    return draft.changed_since(reads.names, reads.node_names, state.considered)
+    return draft.changed_since(reads.names, reads.node_names, state.considered, scope.prefix)

@@ -13,8 +13,8 @@ from graphflow.inputs import Outcome, RetryDue, Started
 from graphflow.planning.plan import Plan, PlanDecision, PlanNode
 from graphflow.rules.effects import forgive, send, take_messages
 from graphflow.rules.fold import Fold
+from graphflow.rules.retries import waits_for_retry
 from graphflow.run import Failure, Message, NodeStatus, Place, message_text
-from graphflow.settings import BACKOFF_BASE_SECONDS, BACKOFF_FACTOR, BACKOFF_MAX_SECONDS
 
 
 def admit(fold: Fold, started: Started) -> None:
@@ -27,9 +27,10 @@ def admit(fold: Fold, started: Started) -> None:
 
 
 def admit_ready(fold: Fold, room: int) -> None:
-    """Start what has just become ready, up to the first that may have to wait for others of its node."""
+    """Start what has just become ready, up to the first that may have to wait for others of its node or sub-graph."""
     for index, place in fold.transition.ready[:room]:
-        if fold.plan.nodes[index].config.max_concurrency is not None:
+        node = fold.plan.nodes[index]
+        if node.config.max_concurrency is not None or node.scope:
             return
         admit(fold, Started(index, place))
 
@@ -40,7 +41,10 @@ def retry(fold: Fold, due: RetryDue) -> None:
     module.status = NodeStatus.READY
     module.retry_at = 0
     state.status = state.busiest
-    fold.transition.ready.append((due.node, due.module))
+    if fold.plan.subgraphs >> due.node & 1:
+        fold.transition.entering.append(due.node)
+    else:
+        fold.transition.ready.append((due.node, due.module))
 
 
 def take_outcome(fold: Fold, outcome: Outcome, draw: float) -> None:
@@ -70,33 +74,15 @@ def publish_result(fold: Fold, place: Place, text: str | None) -> None:
     node = fold.plan.nodes[place.node]
     mailbox = node.modules[place.module].module.output_mailbox
     assert mailbox is not None
-    message = message_text(f"{place.text(node.name)}:result", node.name, text or "null")
-    send(fold.draft, [Message(mailbox, message)])
+    message = message_text(f"{place.text(node.name)}:result", node.own_name, text or "null")
+    send(fold.draft, [Message(node.prefix + mailbox, message)])
 
 
 def fail_module(fold: Fold, node: PlanNode, place: ModuleNumber, failure: Failure, draw: float) -> None:
     """One attempt failed: wait for the next one, or give up (rule 8)."""
-    state = fold.draft.edit(node.index)
-    module = state.modules[place]
-    module.failure = failure
-    if not failure.retryable or module.attempts >= node.config.attempts:
-        module.status = NodeStatus.FAILED
-        forgive(fold.draft, Place(node.index, state.visits, place), failure)
+    if not waits_for_retry(fold.draft, node, place, failure, draw):
+        forgive(fold.draft, Place(node.index, fold.draft.node(node.index).visits, place), failure)
         _next_module(fold, node)
-        return
-    delay = backoff_seconds(module.attempts, draw)
-    module.status = NodeStatus.WAITING
-    module.retry_at = fold.draft.now + delay * 1000
-    state.status = state.busiest
-    fold.transition.delayed.append((node.index, place, module.retry_at))
-    fold.draft.emit_node(
-        events.RetryScheduled,
-        node.index,
-        module=node.modules[place].name,
-        attempt=module.attempts + 1,
-        error=failure.summary,
-        delay=round(delay, 3),
-    )
 
 
 def _next_module(fold: Fold, node: PlanNode, decision: tuple[str, ...] | None = None) -> None:
@@ -126,19 +112,13 @@ def _end_visit(fold: Fold, node: PlanNode, decision: tuple[str, ...] | None) -> 
     if node.flow is not None:
         fold.decide_by_flow(node)
     elif node.returns is not None:
-        fold.decide(node, _returned(fold.plan, decision))
+        fold.decide(node, _returned(fold.plan, node, decision))
     else:
         fold.settle(node.index, NodeStatus.SUCCEEDED)
 
 
-def _returned(plan: Plan, decision: tuple[str, ...] | None) -> list[PlanDecision]:
+def _returned(plan: Plan, node: PlanNode, decision: tuple[str, ...] | None) -> list[PlanDecision]:
     if decision is None:
         return []
-    targets = tuple(plan.by_name[name] for name in decision if name != END)
+    targets = tuple(plan.by_name[node.prefix + name] for name in decision if name != END)
     return [PlanDecision(targets, END in decision, None, (), False, "returned")]
-
-
-def backoff_seconds(attempts: int, draw: float) -> float:
-    """Full jitter over an exponential back-off after `attempts` failures."""
-    ceiling = min(BACKOFF_MAX_SECONDS, BACKOFF_BASE_SECONDS * BACKOFF_FACTOR ** min(attempts - 1, 60))
-    return draw * ceiling

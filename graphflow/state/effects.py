@@ -160,7 +160,7 @@ class Effects:
         if self._remembers_earlier():
             field = self._sent_earlier(number, data) or field
         message_id = f"{self._owner.place_text}:{number}:{digest.rpartition(':')[2][:8]}"
-        message = message_text(message_id, self._owner.name, text)
+        message = message_text(message_id, self._owner.sender, text)
         self.outgoing.append(Message(mailbox, message, place, field))
 
     def _sent_earlier(self, number: int, data: Any) -> str | None:

@@ -107,15 +107,13 @@ class Transaction:
         """The sorted names of all keys, inside a prefix block those with the prefix, without it."""
         self._check_open()
         prefix, suffix = self._affixes()
-        return [
-            name[len(prefix) : len(name) - len(suffix)] for name in self._my_state().names(prefix, suffix)
-        ]
+        return [name[len(prefix) : len(name) - len(suffix)] for name in self._names(prefix, suffix)]
 
     async def get_all(self) -> dict[str, Any]:
         self._check_open()
         prefix, suffix = self._affixes()
         state = self._my_state()
-        names = state.names(prefix, suffix)
+        names = self._names(prefix, suffix)
         if not prefix and not suffix:
             state.read_whole_state()
         values = {}
@@ -139,6 +137,7 @@ class Transaction:
     async def results(self, node: str) -> AsyncIterator[tuple[int, Any]]:
         """The results of a map node as (index, result), in input order; failed and filtered items are left out."""
         self._check_open()
+        node = self._view.prefix + node
         if not self._view.has_records(node):
             raise StateError(
                 f"cache.results({node!r}) is for nodes with map_over; read cache.get({node!r}) instead"
@@ -191,7 +190,7 @@ class Transaction:
         """Delete all keys, inside a prefix block those with the prefix. Reads the set of keys."""
         self._check_open()
         state = self._my_state()
-        for name in state.names(*self._affixes()):
+        for name in self._names(*self._affixes()):
             if not self._view.is_map(name):
                 state.check_not_immediate(name)
                 state.replace(name, None)
@@ -251,8 +250,9 @@ class Transaction:
     async def publish_to_mailbox(self, mailbox: str, message: Any) -> None:
         """Send a message with the commit, or as soon as this module run waits for one itself."""
         self._check_open()
-        text = self._encoded(f"message to {checked_name('mailbox', mailbox)}", message)
-        self._my_effects().publish(mailbox, text)
+        name = self._inside(checked_name("mailbox", mailbox))
+        text = self._encoded(f"message to {mailbox}", message)
+        self._my_effects().publish(name, text)
 
     async def get_message(self, mailbox: str | None = None, timeout: float | None = None) -> Any:
         """The oldest message that no other module run has taken; it leaves the mailbox with the commit.
@@ -293,7 +293,7 @@ class Transaction:
                 )
             self._encoded(f"question of signal {name}", question)
         timeout = checked(CALL_BOUNDS, "timeout", timeout)
-        asked = Asked(checked_name("signal", name), schema, timeout, question or "")
+        asked = Asked(self._inside(checked_name("signal", name)), schema, timeout, question or "")
         try:
             return await self._my_effects().answer(asked)
         except Suspended:
@@ -311,11 +311,11 @@ class Transaction:
 
     def _mailboxes(self, mailbox: str | None) -> Sequence[str]:
         if mailbox is not None:
-            return (checked_name("mailbox", mailbox),)
+            return (self._inside(checked_name("mailbox", mailbox)),)
         declared = self._owner.input_mailboxes if self._owner is not None else ()
         if not declared:
             raise StateError("get_message() needs the name of a mailbox, or a module with input_mailboxes")
-        return declared
+        return [self._view.prefix + name for name in declared] if self._view.prefix else declared
 
     # What a map item is told
 
@@ -344,6 +344,7 @@ class Transaction:
     async def node_result(self, name: str, default: Any) -> Any:
         """A node's result, as a checked read; of a map node the list of its results in input order."""
         self._check_open()
+        name = self._view.prefix + name
         if self._view.is_map(name):
             return await self._map_value(name, default)
         self._my_state().read_node(name)
@@ -476,7 +477,13 @@ class Transaction:
     # Names and what may be done with them
 
     def _affixes(self) -> tuple[str, str]:
-        return affixes_of(self) if self._has_scopes else ("", "")
+        prefix, suffix = affixes_of(self) if self._has_scopes else ("", "")
+        return self._view.prefix + prefix, suffix
+
+    def _names(self, prefix: str, suffix: str) -> list[str]:
+        """The state keys with these affixes, without those inside of sub-graphs; reads the set of keys."""
+        names, borders = self._my_state().names(prefix, suffix), tuple(self._view.borders)
+        return [name for name in names if not name.startswith(borders)] if borders else names
 
     def _name(self, key: str) -> str:
         """The state key meant by `key` here. TransactionClosed, or InvalidName for what cannot be a key."""
@@ -484,7 +491,18 @@ class Transaction:
         if self._has_scopes and isinstance(key, str):
             prefix, suffix = affixes_of(self)
             key = f"{prefix}{key}{suffix}"
-        return checked_name("state key", key)
+        return self._inside(checked_name("state key", key))
+
+    def _inside(self, name: str) -> str:
+        """The name as the run knows it. StateError for one that belongs to a sub-graph of this graph."""
+        name = self._view.prefix + name
+        for border in self._view.borders:
+            if name.startswith(border):
+                raise StateError(
+                    f"{name!r} is inside of the sub-graph {border[:-1]!r}; take it out by outputs= of the sub-graph's node, "
+                    "or give it something by inputs="
+                )
+        return name
 
     def _writable(self, key: str) -> str:
         name = self._name(key)
@@ -493,7 +511,7 @@ class Transaction:
         return name
 
     def _check_writable(self, key: str, name: str) -> None:
-        if TASK_KEY in (key, name):
+        if key == TASK_KEY or name == self._view.prefix + TASK_KEY:
             raise StateError("the key 'task' is the run's task and cannot be written; choose another key")
         if self._view.is_map(name):
             raise StateError(

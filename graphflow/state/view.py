@@ -24,8 +24,8 @@ class Owner(Protocol):
         """As stored: `NODE:VISIT:MODULE:ITEM`."""
 
     @property
-    def name(self) -> str:
-        """Its node's."""
+    def sender(self) -> str:
+        """How its messages call it: its node's name in its own graph."""
 
     @property
     def input_mailboxes(self) -> Sequence[str]:
@@ -33,7 +33,18 @@ class Owner(Protocol):
 
 
 class StateView(Protocol):
-    """A run's state as a transaction reads it. Revisions only grow; 0 is that of what was never there."""
+    """A run's state as a transaction reads it. Revisions only grow; 0 is that of what was never there.
+
+    Names are those of the whole run: in a sub-graph all that a module names has the `prefix` before it.
+    """
+
+    @property
+    def prefix(self) -> str:
+        """What names begin with in the graph of the module run: "" or `research/`."""
+
+    @property
+    def borders(self) -> Sequence[str]:
+        """What the names inside of its sub-graphs begin with, which are not for it."""
 
     @property
     def revision(self) -> int:

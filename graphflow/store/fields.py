@@ -23,7 +23,7 @@ from graphflow.events import index_ranges, indexes_of
 from graphflow.graph.tasks import Task
 from graphflow.ids import ItemNumber, ModuleNumber, enumerate_modules, item_number
 from graphflow.planning.plan import Plan, PlanNode
-from graphflow.run import Cause, Failure, ModuleState, NodeState, NodeStatus, SourcePage
+from graphflow.run import Cause, Failure, GraphState, ModuleState, NodeState, NodeStatus, SourcePage
 
 #: Field -> its new text, or None to delete it.
 Changes = dict[str, str | None]
@@ -199,6 +199,8 @@ def node_changes(old: NodeState, new: NodeState, plan: Plan) -> Changes:
         changes["chosen"] = None if new.chosen is None else " ".join(plan.names(new.chosen)) or _NONE_CHOSEN
     if (last := _last(new)) != _last(old):
         changes["last"] = last
+    if old.graph != new.graph:
+        _add_graph_changes(changes, old.graph or _NO_GRAPH, new.graph or _NO_GRAPH)
     _add_module_changes(changes, old, new)
     return changes
 
@@ -225,6 +227,8 @@ def node_from_fields(fields: Mapping[str, str], status: NodeStatus, plan: Plan, 
         crashes=number("crashes"),
         started=time_from_text(fields.get("started")),
         finished=time_from_text(fields.get("finished")),
+        earlier=number("earlier"),
+        graph=_graph_from(fields, number) if "entered" in fields else None,
     )
     # Every visit of a node with modules begins with a fresh state for each of them.
     if state.visits:
@@ -279,6 +283,7 @@ _NODE: tuple[tuple[str, str, Callable[[Any], str | None]], ...] = (
     ("crashes", "crashes", _number),
     ("started", "started", _time),
     ("finished", "finished", _time),
+    ("earlier", "earlier", _number),
 )
 _node_values: Callable[[NodeState], tuple[Any, ...]] = attrgetter(*(attribute for attribute, _, _ in _NODE))
 _NODE_WRITERS = tuple((field, write) for _, field, write in _NODE)
@@ -298,6 +303,31 @@ def _last(state: NodeState) -> str | None:
 
 def _mask(plan: Plan, names: str) -> int:
     return 0 if names == _NONE_CHOSEN else sum(1 << plan.by_name[name] for name in names.split())
+
+
+# The graph of a sub-graph
+
+_NO_GRAPH = GraphState("", 0)
+
+
+def _add_graph_changes(changes: Changes, old: GraphState, new: GraphState) -> None:
+    if old.inputs != new.inputs:
+        changes["inputs"] = new.inputs or None
+    if old.entered != new.entered:
+        changes["entered"] = _time(new.entered)
+    if old.iterations != new.iterations:
+        changes["iterations"] = _number(new.iterations)
+    if old.limit != new.limit:
+        changes["limit"] = new.limit
+
+
+def _graph_from(fields: Mapping[str, str], number: Callable[[str], int]) -> GraphState:
+    return GraphState(
+        fields.get("inputs", "{}"),
+        time_from_text(fields["entered"]),
+        number("iterations"),
+        fields.get("limit"),
+    )
 
 
 # Crashes of a map's items

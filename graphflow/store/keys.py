@@ -18,7 +18,8 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:run:{ID}:expiring         HASH    state key that was set with a ttl -> its end (ms since 1970, the driver's clock)
     gf:run:{ID}:nodes            HASH    node -> pending ready running waiting succeeded failed skipped
     gf:run:{ID}:node:NODE        HASH    visits considered settled changed opened started finished last chosen again handled
-                                         reopened dropped crashes error result; per module number
+                                         reopened dropped crashes error result earlier; of a sub-graph
+                                         entered inputs iterations limit; per module number
                                          status:0 attempts:0 result:0 error:0 retry_at:0
     gf:run:{ID}:events           STREAM  every fact in order: event revision at, and fields of its own
     gf:run:{ID}:inbox            LIST    requests from outside
@@ -52,7 +53,8 @@ was forked from. Of a run that is over, `expires` is when its keys end (ms since
 present visit, `chosen` the names that its last decision chose (`(none)` if there were none); `result` is that of its last
 module; `status:0` is left out where it is the node's own. In a map, `source` is `open` while a generator or another map may
 yield more, `total` are the items so far then; `span` is the last index plus one, of a generator the elements taken from it;
-`borrowed` is the visit of the map whose results are the items. Node names hold no colon, so no two keys meet.
+`borrowed` is the visit of the map whose results are the items. A node inside of a sub-graph has its path for a name, as in
+`research/plan`; so have state keys, mailboxes and signals there. Node names hold no colon, so no two keys meet.
 """
 
 from __future__ import annotations

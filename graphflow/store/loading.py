@@ -169,7 +169,7 @@ def _node_from(node: PlanNode, keys: RunKeys, stored: StoredRun, plan: Plan) -> 
     status = understood(keys.nodes, lambda: NodeStatus(stored.statuses.get(node.name, NodeStatus.PENDING)))
     fields = stored.nodes[node.index]
     # An empty text stands for no result.
-    results = {name: text for name, text in fields.items() if name.startswith("result") and text}
+    results = {name: text for name, text in fields.items() if name.startswith(("result", "inputs")) and text}
     _check_json(keys.node(node.name), results)
     return understood(keys.node(node.name), lambda: node_from_fields(fields, status, plan, node))
 

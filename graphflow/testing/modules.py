@@ -130,7 +130,7 @@ async def module_cache(
 class _Owner:
     """The module run that the cache belongs to."""
 
-    name = _NODE
+    sender = _NODE
     place = _PLACE
     place_text = _PLACE.text(_NODE)
 
@@ -142,6 +142,8 @@ class _View:
     """The state that the module reads, its steps and its messages: nobody else changes any of them."""
 
     keys_revision = 1
+    prefix = ""
+    borders: Sequence[str] = ()
 
     def __init__(self, texts: dict[str, str], task: Task) -> None:
         self.texts = texts

@@ -24,6 +24,7 @@ from tests.faults.graphs import AGGREGATES, COUNTED, MAPS, NODES, Form, answer_o
 
 FINAL = {"complete", "partial", "failed", "cancelled"}
 _RUN_KEYS = ("", ":task", ":plan", ":initial", ":state", ":revisions", ":nodes", ":events")
+_MAP_KEYS = ("", ":in", ":out", ":failed", ":pages")
 
 
 def check_run(client: redis.Redis, run_id: str, form: Form, *, fails_once: bool = False) -> None:
@@ -68,7 +69,7 @@ def check_over(
 def _check_keys(client: redis.Redis, run: str, nodes: Iterable[str], maps: Iterable[str]) -> None:
     allowed = {run + suffix for suffix in _RUN_KEYS}
     allowed |= {f"{run}:node:{name}" for name in nodes}
-    allowed |= {f"{run}:map:{name}{suffix}" for name in maps for suffix in ("", ":in", ":out", ":failed")}
+    allowed |= {f"{run}:map:{name}{suffix}" for name in maps for suffix in _MAP_KEYS}
     # The pattern's braces are plain characters to Redis.
     found = set(client.scan_iter(match=f"{run}*", count=1000))
     assert found <= allowed, f"left behind: {sorted(found - allowed)}"

@@ -96,7 +96,7 @@ def test_retry_that_was_set_by_another_clock_does_not_wait_an_hour(
         with monkeypatch.context() as other:
             for module in (admission, committer, scheduler):
                 other.setattr(module, "now", lambda: round(time.time() * 1000 + hours * HOUR_MS, 3))
-            other.setattr("graphflow.rules.visits.backoff_seconds", lambda attempts, draw: 600.0)
+            other.setattr("graphflow.rules.retries.backoff_seconds", lambda attempts, draw: 600.0)
             driving = asyncio.create_task(agent.run_task(task(), run_id=tmp_path.name))
             with looking_at(redis_server.url) as client:
                 key = f"gf:run:{{{tmp_path.name}}}:nodes"

@@ -12,7 +12,7 @@ import pytest
 from graphflow.agent import Agent
 from graphflow.errors import PlanMismatch, TaskMismatch
 from graphflow.graph.tasks import RunStatus, Task
-from graphflow.rules import visits
+from graphflow.rules import retries
 from graphflow.store.cache import RedisCache
 from tests.faults.graphs import agent_of, answer_of, executions, task_of
 from tests.faults.harness import Job, looking_at, run_field, wait_bodies_begun
@@ -111,7 +111,7 @@ def test_run_whose_deadline_passed_while_nobody_drove_it_ends_at_once(
 def test_waiting_retry_keeps_its_time_and_its_count_over_an_interruption(
     redis_server: RealServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visits, "backoff_seconds", lambda attempts, draw: 0.7)
+    monkeypatch.setattr(retries, "backoff_seconds", lambda attempts, draw: 0.7)
     began: list[float] = []
 
     def agent() -> Agent:

@@ -23,7 +23,7 @@ import redis
 from graphflow import failpoints
 from graphflow.engine.maps import driver as map_driver
 from graphflow.errors import RunInterrupted
-from graphflow.rules import visits
+from graphflow.rules import retries
 from tests.replay import kept_graphs
 from tests.replay.kept_graphs import DEADLINE_SECONDS, Outside
 from tests.replay.kept_runs import KEPT
@@ -121,7 +121,7 @@ def recording() -> Iterator[None]:
     """A host of no name in particular, and waits between attempts that are no matter of chance."""
     with (
         mock.patch.object(socket, "gethostname", return_value=HOST),
-        mock.patch.object(visits, "backoff_seconds", return_value=BACKOFF_SECONDS),
+        mock.patch.object(retries, "backoff_seconds", return_value=BACKOFF_SECONDS),
         mock.patch.object(map_driver, "backoff_seconds", return_value=BACKOFF_SECONDS),
     ):
         yield

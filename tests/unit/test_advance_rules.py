@@ -9,7 +9,7 @@ from graphflow.graph.flow import FlowDecision
 from graphflow.graph.tasks import RunStatus
 from graphflow.inputs import Begin, ItemOutcomes, ItemsStored, Outcome, RetryDue, Started, StateSet, Stop
 from graphflow.rules.advance import advance, apply
-from graphflow.rules.visits import backoff_seconds
+from graphflow.rules.retries import backoff_seconds
 from graphflow.run import Failure, NodeStatus
 from tests.simulation import (
     Fail,

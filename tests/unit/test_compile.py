@@ -234,7 +234,9 @@ def test_naive_parallel_agent_is_started_by_its_supervisor():
     plan = plan_of(work("splitter"), *processors, work("aggregator", "p0", "p1", "p2"), hub)
 
     assert starting(plan) == set()
-    assert plan.names(sum(plan.nodes[number].bit for number in plan.supervisors)) == ("flow_control",)
+    assert plan.names(sum(plan.nodes[number].bit for number in plan.scopes[0].supervisors)) == (
+        "flow_control",
+    )
     assert plan.node("splitter").named_by_supervisor
     assert not plan.node("aggregator").named_by_supervisor
     assert ending(plan) == {"aggregator"}
@@ -253,13 +255,13 @@ def test_naive_parallel_agent_is_started_by_its_supervisor():
 def test_supervisors_decide_in_order_of_addition():
     plan = plan_of(work("a", "z"), flow("second", a="x"), work("z"), flow("first", a="y"))
 
-    assert [plan.nodes[number].name for number in plan.supervisors] == ["second", "first"]
+    assert [plan.nodes[number].name for number in plan.scopes[0].supervisors] == ["second", "first"]
 
 
 def test_flow_control_with_dependents_or_start_true_is_in_the_graph():
     plan = plan_of(flow("gate", default="a"), work("a", "gate"), flow("begin", start=True, b="x"), work("b"))
 
-    assert plan.supervisors == ()
+    assert plan.scopes[0].supervisors == ()
     assert starting(plan) == {"gate", "begin"}
 
 
@@ -768,7 +770,7 @@ def test_what_is_not_in_this_version_is_refused_by_name():
         "node 'middle': module 'Work': middlewares",
         "node 'yields': module 'Yielding': a process that yields",
         "node 'stream': function",
-        "node 'sub': a sub-graph (ModuleType.SUBGRAPH)",
+        "node 'sub': ModuleType.SUBGRAPH is for a node whose module is an agent",
     ):
         assert any(problem.startswith(said) for problem in problems), said
 

@@ -139,6 +139,31 @@ def test_run_that_waits_for_a_message_of_nobody_fails_at_once_although_a_key_is_
     assert clock.seconds < 50
 
 
+def test_keys_of_a_sub_graph_end_like_others_and_only_those() -> None:
+    inner, agent = Agent(name="inner"), Agent(cache=MemoryCache())
+
+    @inner.node
+    async def sets(cache):
+        await cache.set("key", "inner", ttl=5)
+
+    @inner.node
+    async def looks(sets, cache):
+        before = await cache.peek("key", MISSING)
+        await asyncio.sleep(6)
+        return [before, await cache.peek("key", MISSING)]
+
+    @agent.node
+    async def outer(cache):
+        await cache.set("key", "outer", ttl=50)
+
+    agent.node(name="nested", dependencies=["outer"], outputs={"seen": "looks"})(inner)
+    outcome = ran(agent)
+
+    assert outcome["seen"] == ["inner", MISSING]
+    assert outcome["key"] == "outer"
+    assert [event.key for event in told(agent) if isinstance(event, KeyExpired)] == ["nested/key"]
+
+
 def resumed_after_a_crash(seconds: float, ttl: float) -> tuple[list[Any], list[Event]]:
     """What a node sees of a key before its process dies, and when the run is resumed so many seconds later, with the facts
     that were told since."""

@@ -55,7 +55,9 @@ def test_who_waits_has_no_slot_and_its_time_stands_still() -> None:
 
             assert s.ended == []
             assert (s.slots.free, attempt.is_aside) == (1, True)
-            assert "waits for a message in 'box', which nothing will send" in (s.messages.stall_reason or "")
+            assert (
+                "waits for a message in 'box', which nothing will send" in (s.messages.stalled or ("", ""))[1]
+            )
 
     turned(main)
 
@@ -86,7 +88,7 @@ def test_who_waits_too_long_goes_on_without_a_message() -> None:
             await clock.turn(6.9)
             assert not s.slots.returning
             await clock.turn(0.2)
-            assert s.messages.stall_reason is None
+            assert s.messages.stalled is None
             s.admission.admit()
             await clock.settle()
 
@@ -121,7 +123,7 @@ def test_what_a_module_run_left_behind_waits_in_vain_when_it_is_over() -> None:
             s.messages.drop(attempt)
             await clock.settle()
 
-            assert s.messages.stall_reason is None
+            assert s.messages.stalled is None
             send(s, '"one"')
             assert s.messages.mailboxes.reserve(["box"]) is not None
 

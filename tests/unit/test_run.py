@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from graphflow.run import Failure, ModuleState, NodeState, NodeStatus
+from graphflow.run import Failure, GraphState, ModuleState, NodeState, NodeStatus
 
 #: A value for each field that is none of the defaults, nor equal to that of another field of its type.
 FULL = NodeState(
@@ -28,6 +28,8 @@ FULL = NodeState(
     started=11.5,
     finished=12.5,
     modules=[ModuleState(NodeStatus.WAITING, 13, "14", Failure("KeyError", "k"), 15.5)],
+    earlier=16,
+    graph=GraphState("{}", 17.5),
 )
 
 

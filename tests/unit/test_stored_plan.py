@@ -19,7 +19,7 @@ from graphflow.planning.stored_plan import plan_from_json
 from graphflow.store.replan import plan_from
 from tests.properties.test_advance_properties import graphs
 from tests.replay.graphs import GOLDEN
-from tests.simulation import plan_of
+from tests.simulation import Inner, choose, plan_of, sub, work
 
 #: What has no description: code, and what depends on the agent alone.
 _UNDESCRIBED = {"snapshot", "modules", "config", "map", "flow", "condition"}
@@ -121,3 +121,17 @@ def test_functions_in_settings_are_stood_for_by_others_of_their_names() -> None:
 def test_graph_that_cannot_be_read_is_a_corrupt_state_that_names_its_key(text: str | None) -> None:
     with pytest.raises(CorruptState, match="gf:run:"):
         plan_from("gf:run:{x}:plan", text)
+
+
+def test_plan_of_sub_graphs_comes_back_with_its_scopes() -> None:
+    deep = Inner(work("x"), work("y", "x", max_visits=2), max_total_iterations=7, deadline=5.0)
+    middle = Inner(sub("deep", deep, max_retries=3), work("z", "deep"), choose("hub", "z if n > 1"))
+    plan = plan_of(work("a"), sub("s", middle, "a", inputs={"n": "1"}, outputs={"m": "n"}))
+
+    stored = plan_from_json(plan.json)
+
+    assert stored.hash == plan.hash
+    assert stored.scopes == plan.scopes
+    assert [(node.name, node.config, node.inner) for node in stored.nodes] == [
+        (node.name, node.config, node.inner) for node in plan.nodes
+    ]

@@ -24,7 +24,7 @@ from graphflow.errors import StoreError
 from graphflow.failpoints import failpoint
 from graphflow.ids import ItemNumber, NodeNumber
 from graphflow.inputs import Input, ItemOutcomes
-from graphflow.rules.visits import backoff_seconds
+from graphflow.rules.retries import backoff_seconds
 from graphflow.run import Failure
 from graphflow.transition import MapChange, Transition
 

@@ -195,14 +195,15 @@ def _filter(node: PlanNode, transaction: Transaction, view: RunView) -> Filter:
         return lambda item, index: True
     if not isinstance(where, Expression):
         return lambda item, index: truth(where(item), "where")
-    for name in where.names:
+    prefix = node.prefix
+    for name in (prefix + name for name in where.names):
         transaction.note_read(name)
         if view.is_node(name):
             transaction.note_node_read(name)
     for name in where.node_names:
-        transaction.note_node_read(name)
+        transaction.note_node_read(prefix + name)
     draft = view.draft()
-    return lambda item, index: draft.holds_for(where, item, index)
+    return lambda item, index: draft.holds_for(where, item, index, prefix)
 
 
 # Generators
