@@ -25,14 +25,13 @@ from graphflow.engine.backpressure import Backpressure
 from graphflow.engine.bodies import Bodies
 from graphflow.engine.committer import Committer
 from graphflow.engine.drive import Arrival, Drive
-from graphflow.engine.expiry import Expiry
 from graphflow.engine.heartbeat import Heartbeat
 from graphflow.engine.line import Line
 from graphflow.engine.maps.driver import MapDriver
 from graphflow.engine.messages import Messages
+from graphflow.engine.overdue import Expiry, Patience
 from graphflow.engine.returned import Returned
 from graphflow.engine.run_view import RunView
-from graphflow.engine.signals import Patience
 from graphflow.engine.slots import Slots
 from graphflow.engine.steps import Steps
 from graphflow.engine.subgraphs import Subgraphs
