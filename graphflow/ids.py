@@ -73,7 +73,9 @@ def check_run_id(text: str) -> RunId:
 
 
 def _checked(what: str, text: str) -> str:
-    if not isinstance(text, str) or not NAME_PATTERN.fullmatch(text):
+    if not isinstance(text, str):
+        raise InvalidName(what, str(text), f"it is of type {type(text).__name__}; give it as text")
+    if not NAME_PATTERN.fullmatch(text):
         raise InvalidName(what, str(text), "use 1 to 100 letters, digits, '_', '.' or '-'")
     return text
 

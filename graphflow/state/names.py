@@ -29,6 +29,8 @@ def checked_name(what: str, name: str) -> str:
 
 def initial_texts(values: Mapping[str, Any]) -> dict[str, str]:
     """A run's initial state as texts. InvalidName, StateError, UnstorableValue or ValueTooLarge for what cannot be."""
+    if not isinstance(values, Mapping):
+        raise StateError(f"state= is a dict of values by key, not {type(values).__name__}")
     texts = {}
     for key, value in values.items():
         if checked_name("state key", key) == TASK_KEY:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from graphflow import Agent, AgentModule, NodeStatus, RunStatus, Task
-from graphflow.errors import InvalidName, PlanMismatch, RunNotFound, TaskMismatch
+from graphflow.errors import InvalidName, PlanMismatch, RunNotFound, StateError, TaskMismatch
 from graphflow.events import Event, NodeSucceeded, RunFinished, RunStarted
 from tests.acceptance.support import agent_on, cancel, client, keys_of_run, module_node, task, until
 from tests.helpers import run, wait_until
@@ -110,6 +110,11 @@ def test_initial_state_in_another_order_is_the_same(redis_url: str) -> None:
     again = agent.run_task_sync(task(), state={"ranks": {"b": 2, "a": 1e16}}, run_id="ranks")
 
     assert again.result == ["a", "b"]
+
+
+def test_initial_state_that_is_no_dict_is_refused_in_a_sentence(redis_url: str) -> None:
+    with pytest.raises(StateError, match=r"state= is a dict of values by key, not list"):
+        counting_agent(redis_url, []).run_task_sync(task(x=1), state=["a"])  # type: ignore[arg-type]
 
 
 def test_state_for_a_run_that_began_with_none_is_refused(redis_url: str) -> None:

@@ -1,5 +1,6 @@
 import random
 import re
+from typing import Any
 
 import pytest
 
@@ -70,9 +71,15 @@ def test_names_of_the_pattern_are_accepted(name: str) -> None:
     assert check_run_id(name) == name
 
 
-@pytest.mark.parametrize("name", ["", "x" * 101, "a b", "{a}", "a/b", "a:b", "é", "a\n", "\u0661", None, 5])
+@pytest.mark.parametrize("name", ["", "x" * 101, "a b", "{a}", "a/b", "a:b", "é", "a\n", "\u0661"])
 def test_other_names_are_refused_with_the_rule(name: str) -> None:
     with pytest.raises(InvalidName, match="cannot be a run id: use 1 to 100 letters, digits"):
+        check_run_id(name)
+
+
+@pytest.mark.parametrize("name", [None, 5])
+def test_what_is_no_text_is_refused_by_its_type(name: Any) -> None:
+    with pytest.raises(InvalidName, match=f"it is of type {type(name).__name__}; give it as text"):
         check_run_id(name)
 
 

@@ -67,4 +67,4 @@ class Retrace:
 def _named(page: SourcePage) -> str:
     if page.end == page.start + 1:
         return f"element {page.start} is another"
-    return f"elements {page.start} to {page.end - 1} are others"
+    return f"the first other one is among elements {page.start} to {page.end - 1}"
