@@ -375,7 +375,12 @@ class SourcePage:
 
 @dataclass(slots=True)
 class Run:
-    """The mirror of a stored run. Only `apply` changes it, and the scheduler that holds the lease calls it."""
+    """The mirror of a stored run, in the process that holds its lease.
+
+    What is to be stored of it is changed by `apply` alone. Two things are put right besides: a module that was in flight when
+    the run was loaded is ready again (`engine/admission.py`), and a step is put down here when it is stored, by a script of
+    its own (`engine/steps.py`).
+    """
 
     id: RunId
     task: Task

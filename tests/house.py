@@ -3,7 +3,8 @@
     python -m tests.house [FOLDER]
 
 FOLDER is that of the package (default: the one that is imported). A circle is a set of files that import each other,
-imports for types alone included; `FLOORS` says which folders may import which. The way of an item is measured by
+imports for types alone included; `FLOORS` says which folders may import which. However an import is written, it is one of
+the file that it reaches: a package by name, or a name that its `__init__` hands on, is an import of that `__init__`. The way of an item is measured by
 running a map of one item: files in which something is called for it, and calls that go up, into a file that imports the
 caller's, directly or through others.
 """
@@ -22,7 +23,10 @@ from typing import Any
 
 import graphflow
 
-#: From the ground up. A file may import from its own floor and those below; a longer name goes before a shorter one.
+#: The name under which the package's files import each other.
+PACKAGE = "graphflow"
+#: From the ground up. A file may import from its own floor and those below; a longer name goes before a shorter one. The
+#: two front doors hand on names of the floors below the porch, each imported when it is asked for, and stand there.
 FLOORS: list[list[str]] = [
     [
         "errors",
@@ -45,40 +49,100 @@ FLOORS: list[list[str]] = [
     ["server"],
     ["state"],
     ["store"],
-    ["engine"],
+    ["engine", "engine.maps"],
     ["entrance"],
-    ["builder", "result", "map_results", "origin", "agent", "caches"],
+    ["builder", "result", "map_results", "origin", "agent", "caches", "__init__", "graph.__init__"],
     ["cli", "testing", "__main__"],
 ]
+
+#: A folder inside a floor, and the files beside it that may import from it; it may import from all of them. Of
+#: `engine/maps/` the scheduler has its driver, the bodies have those of items and of sources, which the driver then asks
+#: for, and an attempt that has read a source hands its feed on: it can stand neither above the engine nor below.
+WINGS: dict[str, set[str]] = {"engine.maps": {"engine.attempt", "engine.bodies", "engine.scheduler"}}
+
+#: Floors that are pure, and what nothing on them imports: clocks, dice, I/O, waiting.
+PURE = {"rules", "planning"}
+IMPURE = {
+    *("clock", "failpoints", "beside_loop", "own_loop", "interruptions"),
+    *("redis", "time", "datetime", "random", "secrets", "uuid", "asyncio", "threading"),
+    *("os", "io", "pathlib", "socket", "subprocess", "tempfile", "shutil", "urllib"),
+}
+
+#: The files that import what is named by a string, and why.
+LOADERS = {
+    "__init__": "front door: a name is imported when it is asked for",
+    "graph.__init__": "front door: a name is imported when it is asked for",
+    "executors.table": "an executor is imported when a run needs it",
+    "cli.loading": "loads the user's file",
+    "cli.origins": "loads the user's module",
+    "server.server_binary": "looks whether the wheel of a server is installed",
+}
 
 Imports = dict[str, set[str]]
 
 
 def modules_of(package: Path) -> dict[str, Path]:
-    """The files of the package by their dotted names in it, but for those that only hand names on."""
+    """The files of the package by their dotted names in it; that of a folder itself ends in `__init__`."""
     found = {path.relative_to(package).with_suffix(""): path for path in sorted(package.rglob("*.py"))}
-    return {".".join(name.parts): path for name, path in found.items() if name.name != "__init__"}
+    return {".".join(name.parts): path for name, path in found.items()}
 
 
 def imports_of(package: Path, *, types: bool) -> Imports:
     """Which files of the package each file imports, at its top or inside functions; those for `types` alone if asked."""
     modules = modules_of(package)
-    return {name: _imported(path, modules, types=types) for name, path in modules.items()}
+    return {
+        name: {
+            found
+            for each in _named(name, path, types=types)
+            if each.partition(".")[0] == PACKAGE and (found := _file_of(each, modules)) is not None
+        }
+        for name, path in modules.items()
+    }
 
 
-def _imported(path: Path, modules: dict[str, Path], *, types: bool) -> set[str]:
+def outside_imports_of(package: Path) -> Imports:
+    """Which other packages each file imports, by their first names, or those of this one that stand on no floor."""
+    return {
+        name: {
+            first for each in _named(name, path, types=False) if (first := each.partition(".")[0]) != PACKAGE
+        }
+        for name, path in modules_of(package).items()
+    }
+
+
+def _named(name: str, path: Path, *, types: bool) -> set[str]:
+    """The dotted names that a file imports: modules, and names in them."""
     tree = ast.parse(path.read_text())
     left_out = set() if types else {id(node) for node in _for_types(tree)}
     found = set()
     for node in ast.walk(tree):
-        if not isinstance(node, ast.ImportFrom) or id(node) in left_out or not node.module:
+        if id(node) in left_out:
             continue
-        if node.module.partition(".")[0] != "graphflow":
-            continue
-        base = node.module.removeprefix("graphflow").lstrip(".")
-        names = [f"{base}.{alias.name}".lstrip(".") for alias in node.names]
-        found |= {base, *names} & modules.keys()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = _base(name, node)
+            found |= {f"{base}.{alias.name}" for alias in node.names}
     return found
+
+
+def _base(name: str, node: ast.ImportFrom) -> str:
+    """What names are imported from, with the dots before it resolved as seen from the file."""
+    if not node.level:
+        return node.module or ""
+    around = [PACKAGE, *name.split(".")][: -node.level]
+    return ".".join([*around, *filter(None, [node.module])])
+
+
+def _file_of(dotted: str, modules: dict[str, Path]) -> str | None:
+    """The file that a dotted name of the package is or stands in."""
+    parts = dotted.split(".")[1:]
+    for count in range(len(parts), -1, -1):
+        name = ".".join(parts[:count])
+        for file in (name, f"{name}.__init__".lstrip(".")):
+            if file in modules:
+                return file
+    return None
 
 
 def _for_types(tree: ast.Module) -> Iterator[ast.AST]:
@@ -119,14 +183,65 @@ def floor_of(module: str) -> int | None:
     return max(fitting)[1] if fitting else None
 
 
+def folders_without_floor(package: Path) -> list[str]:
+    """Folders that `FLOORS` does not name: also one inside another has to say where it stands."""
+    named = {name for names in FLOORS for name in names}
+    folders = {name.rpartition(".")[0] for name in modules_of(package)}
+    return sorted(folders - named - {""})
+
+
 def arrows_up(imports: Imports) -> list[str]:
-    """Imports of a file that stands on a higher floor."""
+    """Imports of a file that stands on a higher floor, or in a wing that the importing file has no business in."""
     return [
         f"{name} imports {other}"
         for name, others in imports.items()
         for other in sorted(others)
-        if (floor_of(other) or 0) > (floor_of(name) or 0)
+        if (floor_of(other) or 0) > (floor_of(name) or 0) or _breaks_into_wing(name, other)
     ]
+
+
+def _breaks_into_wing(name: str, other: str) -> bool:
+    """Whether a file of the floor around a wing imports from it without being named for that."""
+    return any(
+        other.startswith(f"{wing}.")
+        and not name.startswith(f"{wing}.")
+        and name.startswith(f"{wing.rpartition('.')[0]}.")
+        and name not in doors
+        for wing, doors in WINGS.items()
+    )
+
+
+def impure(package: Path) -> list[str]:
+    """Imports of a file on a pure floor by which it could read a clock, draw a number, wait, or do I/O."""
+    inside, outside = imports_of(package, types=False), outside_imports_of(package)
+    return [
+        f"{name} imports {other}"
+        for name in inside
+        if name.partition(".")[0] in PURE
+        for other in sorted((inside[name] | outside[name]) & IMPURE)
+    ]
+
+
+def loaders(package: Path) -> set[str]:
+    """The files that import, or can, what is named by a string."""
+    return {
+        name
+        for name, path in modules_of(package).items()
+        if _LOADING & _named(name, path, types=False) or _LOADING & _words(path)
+    }
+
+
+#: What imports by a string; `importlib.metadata` and the like only read.
+_LOADING = {"importlib", "importlib.import_module", "importlib.util", "__import__", "import_module"}
+
+
+def _words(path: Path) -> set[str]:
+    tree = ast.walk(ast.parse(path.read_text()))
+    return {
+        node.id if isinstance(node, ast.Name) else node.attr
+        for node in tree
+        if isinstance(node, ast.Name | ast.Attribute)
+    }
 
 
 def classes(package: Path) -> dict[str, int]:
@@ -152,10 +267,11 @@ def functions(package: Path) -> dict[str, int]:
 
 
 def flat_folders(package: Path) -> dict[str, int]:
-    """Files by folder, without those in folders inside it."""
+    """Files by folder, without those in folders inside it, and without an `__init__` that is empty."""
     found: dict[str, int] = defaultdict(int)
-    for name in modules_of(package):
-        found[name.rpartition(".")[0] or "."] += 1
+    for name, path in modules_of(package).items():
+        if path.stat().st_size:
+            found[name.rpartition(".")[0] or "."] += 1
     return dict(found)
 
 
@@ -241,7 +357,7 @@ def main() -> None:
     lines, methods, folders = functions(package), classes(package), flat_folders(package)
     longest, largest = max(lines, key=lines.__getitem__), max(methods, key=methods.__getitem__)
     fullest = max(folders, key=folders.__getitem__)
-    print(f"files                       {len(with_types)}")
+    print(f"files                       {sum(folders.values())}")
     print(f"functions                   {len(lines)}")
     print(f"longest function            {lines[longest]} lines, {longest}")
     print(f"largest class               {methods[largest]} methods, {largest}")

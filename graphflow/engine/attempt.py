@@ -75,7 +75,7 @@ class Attempt:
     comeback: asyncio.Event | None = None
     #: The seconds of its timeout that were left when it began to wait for a message.
     seconds_left: float | None = None
-    #: How long its body took, waits for messages left out.
+    #: How long its body took, at most until its time was up; waits for messages left out.
     seconds: float = 0.0
     #: Of one that has read a map's source: the generator at work.
     feed: Feed | None = None

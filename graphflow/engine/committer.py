@@ -1,6 +1,6 @@
 """Stores what outcomes come to: folds them into the run one by one, and sends their writes as one commit.
 
-A commit holds whole transitions, as many as are at hand, up to a number of writes and bytes. The run in memory is ahead of
+A commit holds whole transitions, as many as are at hand, up to a number of writes and characters. The run in memory is ahead of
 the store by the one commit that is under way; if that is refused, it is worthless and whoever drives the run drops it
 together with every transaction over it.
 """
@@ -22,9 +22,9 @@ from graphflow.state.footprint import node_key
 from graphflow.store.contract import Batch, CommitReply
 from graphflow.transition import Transition
 
-#: Writes and bytes after which a commit takes no further outcome.
+#: Writes, and characters of their texts, after which a commit takes no further outcome.
 COMMIT_OPERATIONS = 1_000
-COMMIT_BYTES = 1_000_000
+COMMIT_SIZE = 1_000_000
 
 
 class Committer:
@@ -41,7 +41,7 @@ class Committer:
 
     @property
     def is_full(self) -> bool:
-        return self._batch.operations >= COMMIT_OPERATIONS or self._batch.size >= COMMIT_BYTES
+        return self._batch.operations >= COMMIT_OPERATIONS or self._batch.size >= COMMIT_SIZE
 
     def resolved(self, attempt: Attempt) -> dict[str, str | None] | Failure:
         """What the module run buffered, as final texts on the state as it is now; what does not apply fails it."""

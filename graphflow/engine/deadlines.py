@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from itertools import takewhile
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,9 +18,10 @@ if TYPE_CHECKING:
 
 
 class Deadlines:
-    """The time that attempts have left. `overdue` is called, in `context`, with each whose time is up."""
+    """The time that attempts have left. `overdue` is called, in `context`, with each whose time is up, and the seconds
+    that it had left: none, or less where the loop was late."""
 
-    def __init__(self, context: contextvars.Context, overdue: Callable[[Attempt], None]) -> None:
+    def __init__(self, context: contextvars.Context, overdue: Callable[[Attempt, float], None]) -> None:
         self._context = context
         self._overdue = overdue
         self._loop = asyncio.get_running_loop()
@@ -68,23 +71,22 @@ class Deadlines:
     def _look(self) -> None:
         self._timer = None
         now = self._now()
-        for attempt in [attempt for ends in self._parts() for attempt in _up_to(ends, now)]:
-            self.stop(attempt, attempt.timeout)
-            self._overdue(attempt)
+        for attempt, end in self._take_ended(now):
+            self._overdue(attempt, end - now)
         self._ends = {seconds: ends for seconds, ends in self._ends.items() if ends}
         if ends := [*self._resumed.values(), *(next(iter(ends.values())) for ends in self._ends.values())]:
             self._set_timer(min(ends))
 
-    def _parts(self) -> Iterable[dict[Attempt, float]]:
-        yield from self._ends.values()
-        yield dict(sorted(self._resumed.items(), key=lambda pair: pair[1]))
+    def _take_ended(self, now: float) -> list[tuple[Attempt, float]]:
+        """Attempts whose time is up, with the end of their time: they have none any more."""
+        found: list[tuple[Attempt, float]] = []
+        for ends in self._ends.values():
+            found += _take(ends, [*takewhile(lambda pair: pair[1] <= now, ends.items())])
+        resumed = [pair for pair in self._resumed.items() if pair[1] <= now]
+        return found + _take(self._resumed, sorted(resumed, key=itemgetter(1)))
 
 
-def _up_to(ends: dict[Attempt, float], now: float) -> list[Attempt]:
-    """Those whose time is up, of attempts in the order of their ends."""
-    found: list[Attempt] = []
-    for attempt, end in ends.items():
-        if end > now:
-            break
-        found.append(attempt)
-    return found
+def _take(ends: dict[Attempt, float], pairs: list[tuple[Attempt, float]]) -> list[tuple[Attempt, float]]:
+    for attempt, _ in pairs:
+        del ends[attempt]
+    return pairs

@@ -74,7 +74,7 @@ class Drive:
         self._news = asyncio.Event()
 
     @property
-    def is_held(self) -> bool:
+    def is_paused(self) -> bool:
         """Nothing new is to be started now."""
         return self.is_draining or self.is_full
 

@@ -14,7 +14,6 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-import graphflow
 from graphflow import errors
 from graphflow.engine.interrupts import is_of_signal
 from graphflow.errors import (
@@ -44,7 +43,7 @@ _FINAL = (NonRetryableException, StateError, InvalidName, InvalidSetting)
 #: What is said besides of an AnswerRefused that is a failure.
 _NOTHING_TO_REFUSE = "it refused no answer: raise it in the module run that wait_for_signal has given one"
 
-_PACKAGE = f"{Path(graphflow.__file__).parent}{os.sep}"
+_PACKAGE = f"{Path(errors.__file__).parent}{os.sep}"
 
 
 def failure_from(error: BaseException) -> Failure:

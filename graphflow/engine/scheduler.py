@@ -173,7 +173,7 @@ class Scheduler:
         await self._wait()
         await self._read_inbox()
         await self._fold_arrived()
-        launches = [] if self._run.status.is_final or self._drive.is_held else self._admit()
+        launches = [] if self._run.status.is_final or self._drive.is_paused else self._admit()
         futures, self._committing = self._committing, []
         if (reply := await self._committer.commit()) is not None:
             failpoint("commit.acknowledged")
@@ -222,7 +222,7 @@ class Scheduler:
     @property
     def _awaits_left_behind(self) -> bool:
         """Something starts when an attempt that was left behind has ended, or is not waited for any longer."""
-        nodes = self._slots.held_up
+        nodes = self._slots.blocked_nodes
         if not nodes:
             return False
         waits = any(attempt.node.index in nodes for attempt in self._admission.waiting)
@@ -355,7 +355,7 @@ class Scheduler:
     @property
     def _room(self) -> int:
         """Attempts that will be admitted in this turn if they become ready now; where others may come between, none."""
-        if self._line.has_suspects or not self._line.is_empty or self._maps.has_open or self._drive.is_held:
+        if self._line.has_suspects or not self._line.is_empty or self._maps.has_open or self._drive.is_paused:
             return 0
         return max(0, self._slots.free - len(self._admission.waiting))
 

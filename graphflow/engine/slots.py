@@ -1,7 +1,7 @@
 """The places in which attempts run: so many at a time, so many of each node, and all of them gone at the end.
 
-Each attempt is a task of its own, or work for an executor that nobody awaits; both end in one place. What an attempt
-does is its body's affair.
+Each attempt is a task of its own, or work for an executor that nobody awaits; whatever ends it, it ends in `_end`. What
+an attempt does is its body's affair.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Slots:
         self._ended = ended
         self._names = [f"{drive.run.id}/{node.name}" for node in drive.plan.nodes]
         #: Attempts by node that hold a slot.
-        self._held = [0] * len(drive.plan.nodes)
+        self._taken = [0] * len(drive.plan.nodes)
         #: Of each node the sub-graphs around it, as (number, module runs at a time); attempts by sub-graph with a slot.
         self._around = [
             tuple((scope.number, scope.max_concurrent_tasks) for scope in drive.plan.around(node))
             for node in drive.plan.nodes
         ]
-        self._held_inside = [0] * len(drive.plan.scopes)
+        self._taken_inside = [0] * len(drive.plan.scopes)
         #: Attempts that have none any more, and count in their node's max_concurrency.
         self._left_behind = LeftBehind(drive)
         self._deadlines = Deadlines(drive.context, self._time_out)
@@ -81,15 +81,15 @@ class Slots:
         """How many slots the run and the sub-graphs around the node leave to it."""
         free = self.free
         for number, limit in self._around[index]:
-            free = min(free, limit - self._held_inside[number])
+            free = min(free, limit - self._taken_inside[number])
         return free
 
     def _places_left(self, index: int, limit: int) -> int:
         """How many of the node's max_concurrency are neither under way nor left behind and at work."""
-        return limit - self._held[index] - self._left_behind.count(index)
+        return limit - self._taken[index] - self._left_behind.count(index)
 
     @property
-    def held_up(self) -> list[int]:
+    def blocked_nodes(self) -> list[int]:
         """The numbers of the nodes that start nothing before one that was left behind has ended."""
         nodes = self._drive.plan.nodes
         return [
@@ -100,7 +100,7 @@ class Slots:
 
     def running(self, index: NodeNumber) -> int:
         """How many attempts of the node hold a slot."""
-        return self._held[index]
+        return self._taken[index]
 
     def take(self, attempt: Attempt) -> None:
         """The attempt has a slot from here on. The caller sees to it that there is a free one, unless the attempt cannot
@@ -108,18 +108,18 @@ class Slots:
         if not attempt.holds_slot:
             attempt.holds_slot = True
             self.free -= 1
-            self._held[attempt.node.index] += 1
+            self._taken[attempt.node.index] += 1
             for number, _ in self._around[attempt.node.index]:
-                self._held_inside[number] += 1
+                self._taken_inside[number] += 1
 
     def give_back(self, attempt: Attempt) -> None:
         """Its slot is free for others; it has none any more."""
         if attempt.holds_slot:
             attempt.holds_slot = False
             self.free += 1
-            self._held[attempt.node.index] -= 1
+            self._taken[attempt.node.index] -= 1
             for number, _ in self._around[attempt.node.index]:
-                self._held_inside[number] -= 1
+                self._taken_inside[number] -= 1
 
     # Waiting without a slot
 
@@ -210,20 +210,25 @@ class Slots:
             came_to = body.came_to(attempt, await start(attempt))
         except BaseException as error:
             if not (attempt.stopping and isinstance(error, asyncio.CancelledError)):
-                came_to = body.raised(attempt, error)
-        finally:
+                came_to = self._raised(attempt, error)
+        if not attempt.is_abandoned:
+            self._end(attempt, came_to)
+
+    def _raised(self, attempt: Attempt, error: BaseException) -> CameTo:
+        """What it came to. Raises what ends the process: then it has come to nothing, and only its slot is given back."""
+        try:
+            return attempt.body.raised(attempt, error)
+        except BaseException:
             if not attempt.is_abandoned:
                 self._leave(attempt)
-        if not attempt.is_abandoned:
-            failpoint("attempt.returned")
-            self._ended(attempt, came_to)
+            raise
 
     def _executor_ended(self, attempt: Attempt, came_to: CameTo | Unfinished) -> None:
         """The executor is done with it."""
         if isinstance(came_to, Unfinished):
             self._executor_left(attempt, came_to.rest)
         elif attempt in self._running:
-            self._end_delegated(attempt, came_to)
+            self._end(attempt, came_to)
         else:
             # The clock came first: what the executor has comes too late.
             attempt.work_ended()
@@ -236,8 +241,8 @@ class Slots:
             drop(rest)
             attempt.work_ended()
 
-    def _end_delegated(self, attempt: Attempt, came_to: CameTo) -> None:
-        """The executor, or the clock, has ended it."""
+    def _end(self, attempt: Attempt, came_to: CameTo) -> None:
+        """It is over: its body, its executor or the clock has ended it, or it was abandoned."""
         self._leave(attempt)
         failpoint("attempt.returned")
         self._ended(attempt, came_to)
@@ -246,8 +251,11 @@ class Slots:
         self.give_back(attempt)
         self._running.discard(attempt)
         seconds = attempt.body.seconds
-        if seconds is not None and (left := self._deadlines.stop(attempt, seconds)) is not None:
-            attempt.seconds = seconds - left
+        if seconds is not None:
+            left = attempt.seconds_left if attempt.is_aside else self._deadlines.stop(attempt, seconds)
+            # None: its time was up before.
+            if left is not None:
+                attempt.seconds = seconds - left
         if attempt.transaction is not None:
             attempt.transaction.end()
         if attempt.at_work:
@@ -271,8 +279,11 @@ class Slots:
         attempt.stopping = True
         self._cancel(attempt)
 
-    def _time_out(self, attempt: Attempt) -> None:
+    def _time_out(self, attempt: Attempt, seconds_left: float) -> None:
+        seconds = attempt.body.seconds
+        assert seconds is not None
         attempt.is_overdue = True
+        attempt.seconds = seconds - seconds_left
         self._cancel(attempt)
 
     def _cancel(self, attempt: Attempt) -> None:
@@ -281,7 +292,7 @@ class Slots:
         else:
             # Nothing interrupts a thread: the run goes on without it, and another takes its slot.
             attempt.work_begins()
-            self._end_delegated(attempt, None if attempt.stopping else timed_out(attempt.timeout))
+            self._end(attempt, None if attempt.stopping else timed_out(attempt.timeout))
 
     def _look_for_late_soon(self) -> None:
         self._next_look = self._drive.loop.call_later(
@@ -311,8 +322,7 @@ class Slots:
             attempt.task.add_done_callback(self._abandoned.discard)
             ended = attempt.work_begins()
             attempt.task.add_done_callback(lambda _: ended())
-        self._leave(attempt)
-        self._ended(attempt, None if attempt.stopping else timed_out(attempt.timeout))
+        self._end(attempt, None if attempt.stopping else timed_out(attempt.timeout))
 
     async def stop_all(self) -> None:
         """Cancel everything and wait for its end, though not for ever."""

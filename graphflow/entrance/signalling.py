@@ -78,6 +78,9 @@ def _check_fits(run_id: RunId, name: str, text: str, waits: list[SignalWait]) ->
 
 
 def _nearest(name: str, names: Iterable[str]) -> tuple[str, ...]:
+    """The most similar ones first. Unlike `ids.nearest` this leaves out none that is not similar at all: the run waits for
+    nothing else, and one of them is what was meant, or nobody has asked yet."""
+
     def similarity(other: str) -> float:
         return SequenceMatcher(None, name.casefold(), other.casefold()).ratio()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
-from graphflow import Agent, MapProgress, RedisCache, RunNotFound
+from graphflow import Agent, MapProgress, RedisCache, RunNotFound, Task
 from tests.acceptance.support import agent_on, task
 
 
@@ -54,6 +55,38 @@ def test_progress_is_seen_by_an_agent_that_knows_nothing_of_the_graph(redis_url:
         assert half["later"] == MapProgress()
         assert (over["work"].done, over["work"].fraction, over["work"].eta_seconds) == (7, 1.0, 0.0)
         assert (over["later"].total, over["later"].fraction) == (7, 1.0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["async", "sync", "with state"])
+def test_item_beyond_its_timeout_is_a_straggler(redis_url: str, kind: str) -> None:
+    agent = agent_on(redis_url)
+    let_go = threading.Event()
+    run_id = f"progress-{kind.replace(' ', '-')}"
+
+    async def waits(item: int) -> None:
+        await asyncio.sleep(item)
+
+    def blocks(item: int) -> None:
+        if item:
+            let_go.wait(60)
+
+    async def waits_with_state(item: int, task: Task) -> None:
+        await asyncio.sleep(item)
+
+    work = {"async": waits, "sync": blocks, "with state": waits_with_state}[kind]
+    agent.node(map_over="items", name="work", timeout=1, max_retries=1)(work)
+
+    async def main() -> None:
+        try:
+            await agent.run_task(task(), state={"items": [60, *[0] * 7]}, run_id=run_id)
+        finally:
+            let_go.set()
+
+        progress = (await agent.progress(run_id))["work"]
+        assert (progress.done, progress.failed) == (7, 1)
+        assert dict(progress.stragglers)[0] >= 1
 
     asyncio.run(main())
 

@@ -77,7 +77,7 @@ def test_several_outcomes_go_with_one_commit_and_it_is_full_after_so_many(
 def test_commit_is_full_when_its_values_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(clock: TurnedClock) -> None:
         async with scene(nodes()) as s:
-            monkeypatch.setattr(committer_module, "COMMIT_BYTES", 100)
+            monkeypatch.setattr(committer_module, "COMMIT_SIZE", 100)
             s.fold(StateSet({"a": f'"{"x" * 200}"'}))
 
             assert s.committer.is_full

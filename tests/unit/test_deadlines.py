@@ -19,23 +19,20 @@ from tests.unit.scene import turned
 class Timed:
     """As much of an attempt as deadlines look at."""
 
-    def __init__(self, timeout: float) -> None:
-        self.timeout = timeout
 
-
-def timed(timeout: float) -> Attempt:
-    return cast("Attempt", Timed(timeout))
+def timed() -> Attempt:
+    return cast("Attempt", Timed())
 
 
 def watched() -> tuple[Deadlines, list[Attempt]]:
     overdue: list[Attempt] = []
-    return Deadlines(contextvars.copy_context(), overdue.append), overdue
+    return Deadlines(contextvars.copy_context(), lambda attempt, left: overdue.append(attempt)), overdue
 
 
 def test_each_is_overdue_when_its_own_time_is_up_whatever_the_order_of_starts() -> None:
     async def main(clock: TurnedClock) -> None:
         deadlines, overdue = watched()
-        long, short, last = timed(10), timed(3), timed(10)
+        long, short, last = timed(), timed(), timed()
         deadlines.start(long, 10)
         deadlines.start(short, 3)
         await clock.turn(2)
@@ -56,7 +53,7 @@ def test_each_is_overdue_when_its_own_time_is_up_whatever_the_order_of_starts() 
 def test_who_ended_before_is_not_overdue_and_knows_what_was_left() -> None:
     async def main(clock: TurnedClock) -> None:
         deadlines, overdue = watched()
-        attempt = timed(10)
+        attempt = timed()
         deadlines.start(attempt, 10)
         await clock.turn(4)
 
@@ -71,7 +68,7 @@ def test_who_ended_before_is_not_overdue_and_knows_what_was_left() -> None:
 def test_time_that_goes_on_after_a_wait_ends_before_that_of_who_started_earlier() -> None:
     async def main(clock: TurnedClock) -> None:
         deadlines, overdue = watched()
-        other, waited = timed(10), timed(10)
+        other, waited = timed(), timed()
         deadlines.start(other, 10)
         deadlines.start(waited, 10)
         await clock.turn(1)
@@ -87,10 +84,29 @@ def test_time_that_goes_on_after_a_wait_ends_before_that_of_who_started_earlier(
     turned(main)
 
 
+def test_who_is_overdue_has_no_time_left_and_less_where_the_loop_was_late() -> None:
+    async def main(clock: TurnedClock) -> None:
+        lefts: dict[Attempt, float] = {}
+        deadlines = Deadlines(contextvars.copy_context(), lefts.__setitem__)
+        in_time, late, resumed = timed(), timed(), timed()
+        deadlines.start(in_time, 5)
+        await clock.turn(6)
+
+        deadlines.start(late, 5)
+        deadlines.resume(resumed, 4)
+        clock.move_to(26)
+        await clock.turn(0)
+
+        assert lefts == {in_time: 0, late: -15, resumed: -16}
+        assert [deadlines.stop(attempt, 5) for attempt in lefts] == [None, None, None]
+
+    turned(main)
+
+
 def test_nobody_is_overdue_once_all_is_closed() -> None:
     async def main(clock: TurnedClock) -> None:
         deadlines, overdue = watched()
-        deadlines.start(timed(1), 1)
+        deadlines.start(timed(), 1)
 
         deadlines.close()
 
@@ -114,8 +130,8 @@ class LoopFromZero(asyncio.SelectorEventLoop):
 def test_time_is_up_by_the_clock_of_the_loop() -> None:
     async def main() -> bool:
         up = asyncio.Event()
-        deadlines = Deadlines(contextvars.copy_context(), lambda attempt: up.set())
-        deadlines.start(timed(0.1), 0.1)
+        deadlines = Deadlines(contextvars.copy_context(), lambda attempt, left: up.set())
+        deadlines.start(timed(), 0.1)
         async with asyncio.timeout(SOON_SECONDS):
             return await up.wait()
 

@@ -31,6 +31,18 @@ def test_every_file_stands_on_a_floor() -> None:
     assert [name for name in house.modules_of(PACKAGE) if house.floor_of(name) is None] == []
 
 
+def test_every_folder_says_where_it_stands() -> None:
+    assert house.folders_without_floor(PACKAGE) == []
+
+
+def test_pure_floors_read_no_clock_draw_no_number_and_do_no_io() -> None:
+    assert house.impure(PACKAGE) == []
+
+
+def test_what_is_named_by_a_string_is_imported_where_there_is_a_reason() -> None:
+    assert house.loaders(PACKAGE) == house.LOADERS.keys()
+
+
 def test_imports_go_down_the_floors_only_also_those_for_types() -> None:
     assert house.arrows_up(house.imports_of(PACKAGE, types=True)) == []
 

@@ -12,6 +12,7 @@ import pytest
 from graphflow.engine.attempt import Attempt
 from graphflow.engine.maps.plain import PlainBody
 from graphflow.engine.returned import Returned
+from graphflow.failpoints import watched
 from graphflow.testing import TurnedClock
 from tests.unit.scene import Scene, agent, scene, turned, turns
 
@@ -309,6 +310,61 @@ KINDS = ["sync_node", "step_node", "item", "batch", "item_with_state", "coroutin
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_attempt_whose_time_is_up_has_taken_its_time_whatever_its_body_still_does(kind: str) -> None:
+    held = Held()
+
+    async def main(clock: TurnedClock) -> None:
+        async with scene(holding(kind, held), xs=[1, 2]) as s:
+            attempt = start_work(s)
+            await until_begun(held, kind)
+            await clock.turn(5)
+            held.let_go.set()
+            await clock.turn(5)
+            await clock.settle()
+
+            assert s.came_to(attempt).failure.type == "ModuleTimeout"
+            assert attempt.seconds == pytest.approx(2)
+
+    turned(main)
+
+
+def test_attempt_that_ends_while_it_waits_for_a_message_has_taken_the_time_before() -> None:
+    async def main(clock: TurnedClock) -> None:
+        async with scene(sleeper(seconds=10)) as s:
+            attempt = s.start("one")
+            await clock.turn(2)
+            s.slots.step_aside(attempt)
+            await clock.turn(3)
+
+            s.slots.stop_node(attempt.node.index)
+            await turns()
+
+            assert s.came_to(attempt) is None
+            assert attempt.seconds == pytest.approx(2)
+
+    turned(main)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attempt_passes_the_failpoint_of_its_end_once_whatever_ends_it(kind: str) -> None:
+    held = Held()
+    passed: list[str] = []
+
+    async def main(clock: TurnedClock) -> None:
+        async with scene(holding(kind, held), xs=[1, 2]) as s:
+            with watched(passed.append):
+                start_work(s)
+                await until_begun(held, kind)
+                await clock.turn(5)
+                held.let_go.set()
+                await clock.turn(5)
+                await clock.settle()
+
+    turned(main)
+    assert passed.count("attempt.returned") == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_body_that_works_beyond_its_time_keeps_its_place_among_its_node_until_it_ends(
     kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -324,7 +380,7 @@ def test_body_that_works_beyond_its_time_keeps_its_place_among_its_node_until_it
             assert (s.slots.free, s.slots.is_idle) == (100, True), "the run has its slot"
             assert not s.slots.has_room(Attempt(attempt.body, 1, 0))
             assert s.slots.room_for_items(attempt.node.index, 1) == 0
-            assert s.slots.held_up == [attempt.node.index]
+            assert s.slots.blocked_nodes == [attempt.node.index]
 
             s.drive.begin_turn()
             held.let_go.set()
@@ -332,7 +388,7 @@ def test_body_that_works_beyond_its_time_keeps_its_place_among_its_node_until_it
             await clock.settle()
 
             assert s.slots.has_room(Attempt(attempt.body, 1, 0))
-            assert s.slots.held_up == []
+            assert s.slots.blocked_nodes == []
             assert s.drive.is_due, "who waits for the place is asked again"
             assert "at once" not in caplog.text
 
@@ -352,7 +408,7 @@ def test_body_that_never_ends_loses_its_place_after_another_timeout_with_one_war
             await until_begun(held, kind)
             # A coroutine is left behind after a grace of 1 to 2 s.
             await clock.turn(timeout + kept - 0.5)
-            assert s.slots.held_up == [attempt.node.index]
+            assert s.slots.blocked_nodes == [attempt.node.index]
             s.drive.begin_turn()
 
             await clock.turn(3)
@@ -403,7 +459,7 @@ def test_body_that_is_left_behind_at_the_end_of_a_run_is_not_waited_for() -> Non
 
             assert clock.seconds - began < 1
             assert held.at_work == 1
-            assert s.slots.held_up == []
+            assert s.slots.blocked_nodes == []
         held.let_go.set()
 
     turned(main)
@@ -419,7 +475,7 @@ def test_node_without_max_concurrency_keeps_no_place(kind: str, caplog: pytest.L
             await until_begun(held, kind)
             await clock.turn(30)
 
-            assert s.slots.held_up == []
+            assert s.slots.blocked_nodes == []
             assert "at once" not in caplog.text
             held.let_go.set()
             await clock.turn(5)

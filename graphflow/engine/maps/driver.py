@@ -226,8 +226,7 @@ class MapDriver:
     def ended(self, attempt: Attempt) -> None:
         """Another item is over: others may run in its place."""
         self.refill_soon()
-        items = self._items_of(attempt)
-        if items is not None and not attempt.is_aside:
+        if (items := self._items_of(attempt)) is not None:
             items.note_time(attempt)
 
     def conclude(self, attempt: Attempt, returned: Returned) -> None:

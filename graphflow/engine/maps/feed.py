@@ -26,9 +26,9 @@ from graphflow.values import texts_digest, value_text
 
 logger = logging.getLogger(__name__)
 
-#: Elements and bytes that wait to be taken by the map before the generator is held.
+#: Elements, and characters of their texts, that wait to be taken by the map before the generator is held.
 AHEAD_ITEMS = 1_000
-AHEAD_BYTES = 1_000_000
+AHEAD_SIZE = 1_000_000
 #: Elements after which a generator that never waits gives the loop a turn.
 TURN_ITEMS = 64
 
@@ -220,7 +220,7 @@ class Feed:
 
     @property
     def _is_full(self) -> bool:
-        return len(self._items) >= AHEAD_ITEMS or self._size >= AHEAD_BYTES
+        return len(self._items) >= AHEAD_ITEMS or self._size >= AHEAD_SIZE
 
     def _overdue_failure(self, error: BaseException | None = None) -> Failure:
         source = self.node.map.source if self.node.map is not None else ""

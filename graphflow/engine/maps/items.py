@@ -2,7 +2,7 @@
 
 The run's mirror knows only counters and unfinished indexes. Item texts are handed over when they have just been stored,
 as far as there is room, and else come from the store page by page, so that a map of any size is driven with a bounded
-number of items, and of bytes, in memory.
+number of items, and of characters, in memory.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class MapItems:
         self._waiting: dict[Attempt, None] = {}
         #: The one of them that came from the queue. Those behind it would get younger tickets for the same keys, so that
         #: none of them may start before it.
-        self._held_back: Attempt | None = None
+        self._head: Attempt | None = None
         #: Indexes of items whose texts are in the store alone.
         self._pending: deque[ItemNumber] = deque()
         self._page_items = FIRST_PAGE_ITEMS
@@ -144,12 +144,12 @@ class MapItems:
                 yield fresh
             else:
                 self._waiting[fresh] = None
-                self._held_back = fresh
+                self._head = fresh
 
     @property
     def startable_count(self) -> int:
-        """How many attempts `startable` has if all that it asks may start; none while one is held back."""
-        if self._holds_enough or self._held_back in self._waiting:
+        """How many attempts `startable` has if all that it asks may start; none while the head of the queue waits for its ticket."""
+        if self._holds_enough or self._head in self._waiting:
             return 0
         return len(self._waiting) + self._batches
 
@@ -176,7 +176,7 @@ class MapItems:
         """The next attempt from the queue, if one may be asked."""
         if wanted is not None:
             return self._next_among(wanted)
-        if self._held_back in self._waiting or not self._batches:
+        if self._head in self._waiting or not self._batches:
             return None
         if self._batch_size is None:
             return self._single(*self._pop())

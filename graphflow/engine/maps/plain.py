@@ -24,7 +24,7 @@ from graphflow.planning.plan import PlanNode, Source
 from graphflow.values import value_text
 
 #: The index of an item, or those of a batch. (None is never one: an attempt that is no item has no such body.)
-Place = ItemNumber | tuple[ItemNumber, ...] | None
+Indexes = ItemNumber | tuple[ItemNumber, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +38,17 @@ class PlainCall:
     index: str | None
     reading: Reading
 
-    def __call__(self, text: str, place: Place) -> Any:
+    def __call__(self, text: str, indexes: Indexes) -> Any:
         """What the function returns for an item, or for the list of a batch: of an async one a coroutine."""
         if self.index is None:
             return self.function(**{self.item: decode(text, "item")})
-        index = list(place) if isinstance(place, tuple) else place
+        index = list(indexes) if isinstance(indexes, tuple) else indexes
         return self.function(**{self.item: decode(text, "item"), self.index: index})
 
-    def read(self, value: Any, place: Place) -> str | Returned:
+    def read(self, value: Any, indexes: Indexes) -> str | Returned:
         """What the item came to, since this was returned."""
-        if isinstance(place, tuple):
-            return self.reading.batch(value, len(place))
+        if isinstance(indexes, tuple):
+            return self.reading.batch(value, len(indexes))
         if self.reading.to:
             return self.reading.one(value)
         try:
@@ -56,11 +56,11 @@ class PlainCall:
         except (UnstorableValue, ValueTooLarge) as error:
             return unstorable(error)
 
-    def run(self, text: str, place: Place) -> str | Returned | Unfinished:
+    def run(self, text: str, indexes: Indexes) -> str | Returned | Unfinished:
         """All of an item whose function is sync; raises nothing."""
         try:
-            value = self(text, place)
-            came_to = self.read(value, place)
+            value = self(text, indexes)
+            came_to = self.read(value, indexes)
         except BaseException as error:
             return Returned(failure=failure_from(error))
         # Only what cannot be stored is looked at: items that succeed pay nothing for it.

@@ -58,7 +58,7 @@ class Refill:
         """How many attempts are under way, with those that start next: for them there is a slot, and no commit may come
         that could tell of them."""
         node, running = items.node, self._slots.running(items.node.index)
-        if self._drive.is_held or self._line.items_to_run(node) is not None:
+        if self._drive.is_paused or self._line.items_to_run(node) is not None:
             return running
         room = self._slots.room_for_items(node.index, node.config.max_concurrency)
         return running + max(0, min(room, items.startable_count))
@@ -71,7 +71,7 @@ class Refill:
         """Start items in free slots, a burst at a time; the rest when the loop has had a turn, and all of these theirs."""
         self._due = None
         self._measure()
-        if self._drive.is_held:
+        if self._drive.is_paused:
             return
         for items in open_items(self._maps):
             if items.needs_page:
@@ -95,8 +95,8 @@ class Refill:
             if (body := items.delegated) is None:
                 slots.launch(attempt)
             else:
-                place = attempt.batch or attempt.index
-                slots.delegate(attempt, body.executor, body.call.run, attempt.text, place)
+                indexes = attempt.batch or attempt.index
+                slots.delegate(attempt, body.executor, body.call.run, attempt.text, indexes)
 
     def _measure(self) -> None:
         """Fit the burst to what an item takes of the processor before it first waits."""
