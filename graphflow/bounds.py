@@ -129,7 +129,7 @@ NODE_BOUNDS: Mapping[str, Bounds] = {
 #: Fields of ModuleConfig.
 MODULE_BOUNDS: Mapping[str, Bounds] = {"timeout": _duration()}
 
-#: Arguments of an agent's methods and of commands, and of the cache's `get_message`.
+#: Arguments of an agent's methods and of commands, and of the cache's `get_message` and `set`.
 CALL_BOUNDS: Mapping[str, Bounds] = {
     "grace_seconds": _duration(),
     "--grace": _duration(),
@@ -139,6 +139,7 @@ CALL_BOUNDS: Mapping[str, Bounds] = {
     "--at": _count(or_none=True),
     "--count": _count(),
     "timeout": _duration(or_none=True),
+    "ttl": _duration(or_none=True),
 }
 
 

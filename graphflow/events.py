@@ -165,6 +165,13 @@ class ItemFailed(NodeEvent):
 
 
 @dataclass(slots=True, kw_only=True)
+class KeyExpired(Event):
+    """A state key that was set with `ttl` was deleted, since its time was over."""
+
+    key: str
+
+
+@dataclass(slots=True, kw_only=True)
 class ProcessDied(Event):
     """The process that drove the run died without giving it back; another one goes on."""
 
@@ -215,6 +222,7 @@ KINDS: dict[str, type[Event]] = {
         SourceExhausted,
         ItemsFinished,
         ItemFailed,
+        KeyExpired,
         ProcessDied,
         LimitReached,
         GraphChanged,

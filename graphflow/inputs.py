@@ -65,6 +65,9 @@ class Outcome:
     decision: tuple[str, ...] | None = None
     #: State key -> text, or None to delete; operations on values are resolved already.
     writes: dict[str, str | None] = field(default_factory=dict)
+    #: Of keys in `writes`: seconds from now to the key's end, None to leave the end that it has. A key that is not here is
+    #: kept for good.
+    ttls: dict[str, float | None] = field(default_factory=dict)
     sent: Sequence[Message] = ()
     #: (mailbox, text) of the messages that it has taken.
     taken: Sequence[tuple[str, str]] = ()
@@ -114,7 +117,9 @@ class ItemOutcomes:
     #: (index, failure, attempts)
     failed: list[tuple[ItemNumber, Failure, int]] = field(default_factory=list)
     retried: int = 0
+    #: As in `Outcome`.
     writes: dict[str, str | None] = field(default_factory=dict)
+    ttls: dict[str, float | None] = field(default_factory=dict)
     sent: Sequence[Message] = ()
     taken: Sequence[tuple[str, str]] = ()
     #: The whole result as JSON text, handed in with the last item if an expression reads it or it was reduced.
@@ -128,7 +133,18 @@ class ItemOutcomes:
 class StateSet:
     """State set outside a module run's transaction (`immediate=True`)."""
 
+    #: As in `Outcome`.
     writes: dict[str, str | None]
+    ttls: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDue:
+    """The end of a state key has come."""
+
+    key: str
+    #: Which end, in ms since 1970: the key may have another one by now.
+    end: float
 
 
 @dataclass(slots=True)
@@ -203,6 +219,7 @@ Input = (
     | ItemsStored
     | ItemOutcomes
     | StateSet
+    | KeyDue
     | MessagesSent
     | SignalAwaited
     | SignalArrived

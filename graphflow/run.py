@@ -394,6 +394,8 @@ class Run:
     revisions: dict[str, int] = field(default_factory=dict)
     #: Revision of the last change of the set of keys.
     keys_revision: int = 0
+    #: State keys that have an end -> when they are to be deleted, in ms since 1970.
+    expiring: dict[str, float] = field(default_factory=dict)
     maps: dict[NodeNumber, MapState] = field(default_factory=dict)
     #: Texts of the results of maps that an expression reads.
     map_results: dict[NodeNumber, str] = field(default_factory=dict)

@@ -53,6 +53,8 @@ class Transition:
     iterations: int
     nodes: dict[NodeNumber, NodeState] = field(default_factory=dict)
     state: dict[str, str | None] = field(default_factory=dict)
+    #: State key -> its end in ms since 1970; None for one that has none any more.
+    expiring: dict[str, float | None] = field(default_factory=dict)
     maps: dict[NodeNumber, MapChange] = field(default_factory=dict)
     #: What is remembered besides; None forgets all of a place, or one field of it.
     steps: dict[Place, dict[str, str | None] | None] = field(default_factory=dict)

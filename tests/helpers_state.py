@@ -46,6 +46,8 @@ class MemoryState:
 
     def __init__(self, **values: Any) -> None:
         self.texts = {key: encode(value) for key, value in values.items()}
+        #: Keys with an end; when that comes is up to a test.
+        self.expiring: set[str] = set()
         self.revisions = dict.fromkeys(self.texts, 1)
         self.revision = 1
         self.keys_revision = 1
@@ -86,7 +88,7 @@ class MemoryState:
     def task(self) -> Task:
         return self.task_value.model_copy(deep=True)
 
-    async def set_now(self, key: str, text: str, asker: object) -> None:
+    async def set_now(self, key: str, text: str, ttl: float | None, asker: object) -> None:
         if self.on_set_now is None:
             self.change({key: text})
         else:

@@ -146,9 +146,9 @@ class Drive:
         """Before what has arrived from within."""
         self._arrived.appendleft(Arrival(request))
 
-    async def set_now(self, key: str, text: str, asker: Attempt | None) -> None:
+    async def set_now(self, key: str, text: str, ttl: float | None, asker: Attempt | None) -> None:
         """Set a state key in a transaction of its own, in an attempt's name; returns when it is committed."""
-        await self.fold_now(StateSet({key: text}), asker)
+        await self.fold_now(StateSet({key: text}, {} if ttl is None else {key: ttl}), asker)
 
     async def fold_now(self, outcome: Input, asker: Attempt | None) -> None:
         """Fold something in an attempt's name before its outcome; returns when it is committed."""

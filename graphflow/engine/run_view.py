@@ -45,6 +45,10 @@ class RunView:
     def keys_revision(self) -> int:
         return self._run.keys_revision
 
+    @property
+    def expiring(self) -> Collection[str]:
+        return self._run.expiring
+
     def text(self, key: str) -> str | None:
         return self._run.state.get(key)
 
@@ -141,9 +145,9 @@ class RunView:
             task.params = {} if graph is None else decode(graph.inputs, "inputs")
         return task
 
-    async def set_now(self, key: str, text: str, asker: Owner | None) -> None:
+    async def set_now(self, key: str, text: str, ttl: float | None, asker: Owner | None) -> None:
         assert asker is None or isinstance(asker, Attempt)
-        await self._drive.set_now(key, text, asker)
+        await self._drive.set_now(key, text, ttl, asker)
 
     def draft(self) -> Draft:
         """The run as expressions see it."""

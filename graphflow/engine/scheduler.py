@@ -29,9 +29,9 @@ from graphflow.engine.heartbeat import Heartbeat
 from graphflow.engine.line import Line
 from graphflow.engine.maps.driver import MapDriver
 from graphflow.engine.messages import Messages
+from graphflow.engine.overdue import Expiry, Patience
 from graphflow.engine.returned import Returned
 from graphflow.engine.run_view import RunView
-from graphflow.engine.signals import Patience
 from graphflow.engine.slots import Slots
 from graphflow.engine.steps import Steps
 from graphflow.engine.subgraphs import Subgraphs
@@ -79,6 +79,7 @@ class Scheduler:
         self._messages = Messages(drive, self._slots, self._line)
         self._committer = Committer(drive, self._view, self._line)
         self._patience = Patience(drive)
+        self._expiry = Expiry(drive)
         bodies = make_bodies(drive, self._view, self._steps, self._messages, executors)
         self._maps = MapDriver(drive, self._line, self._slots, self._committer, bodies)
         self._admission = Admission(drive, self._line, self._slots, bodies)
@@ -148,6 +149,9 @@ class Scheduler:
     def _enter(self) -> None:
         """Put what the loaded run has in flight at the entrance that first-time work uses."""
         run = self._run
+        for due in self._expiry.overdue():
+            self._fold(due)
+        self._expiry.enter()
         if run.deaths > run.deaths_counted and run.status is not RunStatus.WAITING:
             self._fold(Crashed())
         self._line.enter_suspects()
@@ -210,7 +214,8 @@ class Scheduler:
     def _stands_still(self) -> bool:
         """Nothing will come but from outside."""
         timers = self._drive.timers
-        has_timers = len(timers) > (self._deadline in timers) + self._subgraphs.timers
+        others = len(self._expiry) + (self._deadline in timers) + self._subgraphs.timers
+        has_timers = len(timers) > others
         is_idle = self._slots.is_idle and self._maps.is_idle and not self._messages.is_delivering
         return is_idle and not self._drive.is_busy and not has_timers and not self._awaits_left_behind
 
@@ -318,10 +323,13 @@ class Scheduler:
         writes = {} if came_to.failure is not None else self._committer.resolved(attempt)
         if isinstance(writes, Failure):
             came_to, writes = Returned(failure=writes), {}
+        ttls: dict[str, float | None] = {}
+        if writes and attempt.transaction is not None:
+            ttls = attempt.transaction.resolve_ttls(self._view)
         if attempt.index is None:
-            return _outcome(attempt, came_to, writes)
+            return _outcome(attempt, came_to, writes, ttls)
         if came_to.failure is None:
-            outcome = await self._maps.outcome_of(attempt, came_to, writes)
+            outcome = await self._maps.outcome_of(attempt, came_to, writes, ttls)
             if outcome is not None:
                 return outcome
         self._maps.conclude(attempt, came_to)
@@ -363,6 +371,8 @@ class Scheduler:
             self._messages.react(transition)
         if transition.waits:
             self._patience.react(transition)
+        if transition.expiring:
+            self._expiry.react(transition)
         for index, module in transition.ready:
             self._admission.add(index, module)
         for index, module, retry_at in transition.delayed:
@@ -412,19 +422,26 @@ class Scheduler:
                 await arrival.attempt.feed.wait_closed()
 
 
-def _outcome(attempt: Attempt, returned: Returned, writes: dict[str, str | None]) -> Outcome:
+def _outcome(
+    attempt: Attempt,
+    returned: Returned,
+    writes: dict[str, str | None],
+    ttls: dict[str, float | None],
+) -> Outcome:
     """What a module run comes to. A function's result is also the state key with its node's name."""
     place = attempt.node.index, attempt.module, attempt.visit
     if returned.failure is not None:
         return Outcome(*place, failure=returned.failure)
     if attempt.is_function:
         writes[attempt.node.name] = returned.result
+        ttls.pop(attempt.node.name, None)
     assert attempt.transaction is not None
     return Outcome(
         *place,
         returned.result,
         decision=returned.decision,
         writes=writes,
+        ttls=ttls,
         sent=attempt.transaction.outgoing,
         taken=attempt.transaction.taken,
     )

@@ -37,10 +37,13 @@ class Cache(Protocol):
     async def get(self, key: str, default: Any = ...) -> Any:
         """A fresh copy of the value. MissingKey, a KeyError, if the key is missing and no default is given."""
 
-    async def set(self, key: str, value: Any, *, immediate: bool = False) -> None:
+    async def set(self, key: str, value: Any, *, ttl: float | None = None, immediate: bool = False) -> None:
         """Store `value` at the commit; with `immediate` now, in a transaction of its own, whatever happens later.
 
-        Raises UnstorableValue or ValueTooLarge at once; StateError if an immediate key is used otherwise in this run.
+        `ttl` seconds after it was stored the key is deleted, not before, by a transaction of its own; without it the key
+        is kept, whatever was set before. `append`, `increment`, `update` and `claim` leave a key the end that it has.
+        Raises UnstorableValue, ValueTooLarge, or InvalidSetting of a ttl that is not a finite number above 0, at once;
+        StateError if an immediate key is used otherwise in this run.
         """
 
     async def delete(self, key: str) -> None:

@@ -22,6 +22,7 @@ from graphflow.inputs import (
     Input,
     ItemOutcomes,
     ItemsStored,
+    KeyDue,
     MessagesSent,
     Outcome,
     RetryDue,
@@ -77,7 +78,10 @@ def advance(plan: Plan, run: Run, outcome: Input, now: float, draw: float, *, ro
         case ItemsStored():
             take_source(fold, outcome, draw)
         case StateSet():
-            fold.draft.write(outcome.writes)
+            fold.draft.write(outcome.writes, outcome.ttls)
+        case KeyDue(key=key):
+            fold.draft.write({key: None})
+            fold.draft.emit(events.KeyExpired, key=key)
         case MessagesSent():
             send_early(fold.draft, outcome.messages)
         case SignalAwaited():
@@ -107,6 +111,8 @@ def is_late(run: Run, outcome: Input) -> bool:
     match outcome:
         case StateSet() | MessagesSent() | SignalArrived() | Crashed() | Stop():
             return False
+        case KeyDue(key=key, end=end):
+            return run.expiring.get(key) != end
         case SignalAwaited(place=place):
             return _is_late_wait(run, place)
         case SignalOverdue(place=place, field=field):
@@ -237,6 +243,11 @@ def apply(run: Run, transition: Transition, plan: Plan) -> None:
         else:
             run.state[key] = text
         run.revisions[key] = transition.revision
+    for key, end in transition.expiring.items():
+        if end is None:
+            run.expiring.pop(key, None)
+        else:
+            run.expiring[key] = end
     for index, change in transition.maps.items():
         apply_map(run, plan.nodes[index], change)
     apply_effects(run, transition)

@@ -6,6 +6,7 @@ per text and per change of what they read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
@@ -22,6 +23,10 @@ from graphflow.transition import Transition
 
 #: Where the memo of decoded values keeps the task; no state key or node is called so.
 _TASK = "\0task"
+#: No end is later, in ms since 1970: up to here a float tells each from the next.
+_LAST_END = 2.0**53
+#: What is kept for good.
+_NO_TTLS: Mapping[str, float | None] = {}
 
 
 class Draft:
@@ -137,14 +142,30 @@ class Draft:
 
     # State
 
-    def write(self, writes: Mapping[str, str | None]) -> None:
-        """Set keys to texts; None deletes. A set to the value that the run holds is no change."""
+    def write(self, writes: Mapping[str, str | None], ttls: Mapping[str, float | None] = _NO_TTLS) -> None:
+        """Set keys to texts; None deletes. A set to the value that the run holds is no change. `ttls` is as in `Outcome`."""
         changed = self.transition.state
         for key, text in writes.items():
             if is_same_text(self.run.state.get(key), text):
                 changed.pop(key, None)
             else:
                 changed[key] = text
+        if ttls or self.run.expiring or self.transition.expiring:
+            self._set_ends(writes, ttls)
+
+    def _set_ends(self, writes: Mapping[str, str | None], ttls: Mapping[str, float | None]) -> None:
+        changed = self.transition.expiring
+        for key, text in writes.items():
+            end = None
+            if text is not None and key in ttls:
+                ttl = ttls[key]
+                if ttl is None:
+                    continue
+                end = float(math.ceil(min(self.now + ttl * 1000, _LAST_END)))
+            if end == self.run.expiring.get(key):
+                changed.pop(key, None)
+            else:
+                changed[key] = end
 
     def text(self, key: str) -> str | None:
         changed = self.transition.state

@@ -129,7 +129,7 @@ def _add_page(fold: Fold, node: PlanNode, opened: MapState, outcome: ItemsStored
 def take_items(fold: Fold, outcome: ItemOutcomes) -> None:
     node, state = fold.plan.nodes[outcome.node], fold.draft.run.maps[outcome.node]
     assert node.map is not None
-    fold.draft.write(outcome.writes)
+    fold.draft.write(outcome.writes, outcome.ttls)
     fold.transition.maps[node.index] = MapChange(
         outcome.visit,
         done=outcome.done,

@@ -54,7 +54,7 @@ def take_outcome(fold: Fold, outcome: Outcome, draw: float) -> None:
     if outcome.failure is not None:
         fail_module(fold, node, outcome.module, outcome.failure, draw)
     else:
-        fold.draft.write(outcome.writes)
+        fold.draft.write(outcome.writes, outcome.ttls)
         send(fold.draft, outcome.sent)
         take_messages(fold.draft, outcome.taken)
         if node.modules[outcome.module].module.output_mailbox is not None:

@@ -106,13 +106,13 @@ class IsolatedState:
 
     # Writes, which are buffered, and claims
 
-    def replace(self, name: str, text: str | None) -> None:
-        """Set, or with None delete."""
+    def replace(self, name: str, text: str | None, ttl: float | None = None) -> None:
+        """Set, for `ttl` seconds from the commit or for good, or with None delete."""
         if self._has_claimed(name):
             raise StateError(
                 f"cannot set or delete {name!r}: this module run has claimed an item of it; use its .set()"
             )
-        self._buffered().replace(name, text)
+        self._buffered().replace(name, text, ttl)
 
     def operate(self, name: str, operation: str, argument: Any) -> None:
         self._buffered().operate(name, operation, argument)
@@ -196,6 +196,10 @@ class IsolatedState:
         return (
             {} if self._writes is None else self._writes.resolve(view, max_value_bytes, max_transaction_bytes)
         )
+
+    def ttls(self, view: StateView) -> dict[str, float | None]:
+        """As `Writes.ttls`."""
+        return {} if self._writes is None else self._writes.ttls(view)
 
     def footprint(self) -> Footprint:
         reads = {} if self._reads is None else self._reads.by_name(self._view)

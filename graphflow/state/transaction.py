@@ -169,17 +169,18 @@ class Transaction:
 
     # What modules call: writing
 
-    async def set(self, key: str, value: Any, *, immediate: bool = False) -> None:
+    async def set(self, key: str, value: Any, *, ttl: float | None = None, immediate: bool = False) -> None:
         """Buffer a value for the commit. With `immediate` set it now, whatever becomes of this module run: only for
-        keys that the run neither reads nor writes otherwise."""
+        keys that the run neither reads nor writes otherwise. `ttl` seconds after it was stored the key is deleted."""
         name = self._name(key) if immediate else self._writable(key)
+        ttl = checked(CALL_BOUNDS, "ttl", ttl)
         text = self._encoded(name, value)
         if immediate:
             self._check_writable(name, name)
             self._my_state().note_immediate(name)
-            await self._view.set_now(name, text, self._owner)
+            await self._view.set_now(name, text, ttl, self._owner)
         else:
-            self._my_state().replace(name, text)
+            self._my_state().replace(name, text, ttl)
 
     async def delete(self, key: str) -> None:
         """Remove a key; one that is missing stays missing."""
@@ -400,6 +401,11 @@ class Transaction:
         if self._state is None:
             return {}
         return self._state.resolve(view, self._max_value_bytes, self._max_transaction_bytes)
+
+    def resolve_ttls(self, view: StateView) -> dict[str, float | None]:
+        """Key -> seconds from the commit to the end of a key that `resolve` gives; None leaves it the end that it has, and
+        one that is not here is kept for good."""
+        return {} if self._state is None else self._state.ttls(view)
 
     def footprint(self) -> Footprint:
         """What was read and written, for tickets. Answers after `close` as well."""

@@ -57,6 +57,10 @@ class StateView(Protocol):
     @property
     def claims(self) -> Claims: ...
 
+    @property
+    def expiring(self) -> Collection[str]:
+        """The keys that have an end."""
+
     def text(self, key: str) -> str | None: ...
 
     def key_revision(self, key: str) -> int:
@@ -84,9 +88,9 @@ class StateView(Protocol):
     def task(self) -> Task:
         """A fresh copy."""
 
-    async def set_now(self, key: str, text: str, asker: Owner | None) -> None:
-        """Set a key in a transaction of its own; returns when it is committed. The place in the line of `asker`, who
-        asks for it, counts."""
+    async def set_now(self, key: str, text: str, ttl: float | None, asker: Owner | None) -> None:
+        """Set a key in a transaction of its own, for `ttl` seconds from then or for good; returns when it is committed.
+        The place in the line of `asker`, who asks for it, counts."""
 
 
 class Steps(Protocol):

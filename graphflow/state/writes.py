@@ -16,12 +16,14 @@ from graphflow.values import described, size_of
 class _Write:
     """What is buffered for one key: a text that replaces the stored one or not, then operations."""
 
-    __slots__ = ("operations", "replaces", "text")
+    __slots__ = ("operations", "replaces", "text", "ttl")
 
-    def __init__(self, replaces: bool, text: str | None) -> None:
+    def __init__(self, replaces: bool, text: str | None, ttl: float | None = None) -> None:
         self.replaces = replaces
         #: The new text, None to delete; of no meaning unless `replaces`.
         self.text = text
+        #: Seconds from the commit to the key's end; None if it is kept for good. Of no meaning unless `replaces`.
+        self.ttl = ttl
         #: (operation, argument): ("append", texts), ("increment", number), ("update", dict)
         self.operations: list[tuple[str, Any]] = []
 
@@ -29,16 +31,18 @@ class _Write:
 class Writes:
     """The buffered writes of one module run, by key."""
 
-    __slots__ = ("_by_key", "_items")
+    __slots__ = ("_by_key", "_has_ttls", "_items")
 
     def __init__(self) -> None:
         self._by_key: dict[str, _Write] = {}
         #: Key -> index -> text of a claimed item of the stored list.
         self._items: dict[str, dict[int, str]] = {}
+        self._has_ttls = False
 
-    def replace(self, key: str, text: str | None) -> None:
+    def replace(self, key: str, text: str | None, ttl: float | None = None) -> None:
         """Set, or with None delete; what was buffered for this key before is dropped."""
-        self._by_key[key] = _Write(True, text)
+        self._by_key[key] = _Write(True, text, ttl)
+        self._has_ttls = self._has_ttls or ttl is not None
 
     def operate(self, key: str, operation: str, argument: Any) -> None:
         write = self._by_key.get(key)
@@ -82,13 +86,13 @@ class Writes:
     def resolve(
         self, view: StateView, max_value_bytes: int, max_transaction_bytes: int
     ) -> dict[str, str | None]:
-        """Key -> final text for the keys that change; None deletes."""
+        """Key -> final text for the keys that change, or whose end may; None deletes."""
         texts: dict[str, str | None] = {}
         total = 0
         for key in self._keys():
             stored = view.text(key)
             text = self.applied_to(view, key, stored)
-            if is_same_text(text, stored):
+            if is_same_text(text, stored) and not self._may_change_end(view, key):
                 continue
             texts[key] = text
             if text is not None:
@@ -96,6 +100,24 @@ class Writes:
         if total > max_transaction_bytes:
             raise TransactionTooLarge(total, max_transaction_bytes)
         return texts
+
+    def ttls(self, view: StateView) -> dict[str, float | None]:
+        """Key -> seconds from the commit to its end; None for a key that keeps the end which it has, since it was changed
+        and not set. A key that is not here is kept for good."""
+        if not self._has_ttls and not view.expiring:
+            return {}
+        ttls: dict[str, float | None] = {}
+        for key in self._keys():
+            write = self._by_key.get(key)
+            if write is None or not write.replaces:
+                ttls[key] = None
+            elif write.ttl is not None:
+                ttls[key] = write.ttl
+        return ttls
+
+    def _may_change_end(self, view: StateView, key: str) -> bool:
+        write = self._by_key.get(key)
+        return write is not None and write.replaces and (write.ttl is not None or key in view.expiring)
 
     def footprint(self, view: StateView) -> frozenset[str]:
         keys = frozenset(self._keys())

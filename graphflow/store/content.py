@@ -16,7 +16,7 @@ from graphflow.planning.plan import Plan, bits, lender_of
 from graphflow.run import MapState, Message, NodeState, NodeStatus, Run
 from graphflow.store.contract import MapRecords, RunContent
 from graphflow.store.effects import EffectWrites, load_effects, mailboxes_text
-from graphflow.store.fields import Changes, node_changes, task_fields
+from graphflow.store.fields import Changes, end_text, node_changes, task_fields
 from graphflow.store.keys import RunKeys
 from graphflow.store.loading import Fields, StoredRun, marked, run_from, understood
 from graphflow.store.records import read_result_pages, read_unfinished
@@ -34,21 +34,24 @@ if TYPE_CHECKING:
 async def read_stored(
     redis: PatientClient, keys: RunKeys, plan: Plan, *, has_begun: bool = True
 ) -> StoredRun:
-    """The hashes of a run, or of a snapshot under its keys. Before a run's first outcome its nodes and maps have none."""
+    """The hashes of a run, or of a snapshot under its keys. Before a run's first outcome its nodes and maps have none, and
+    no state key has an end."""
     maps = [node.index for node in plan.nodes if node.map is not None]
     wanted = [keys.run, keys.task, keys.state, keys.revisions, keys.nodes]
     if has_begun:
+        wanted.append(keys.expiring)
         wanted += (keys.node(node.name) for node in plan.nodes)
         wanted += (keys.map(plan.nodes[index].name) for index in maps)
     run, task, state, revisions, statuses, *rest = await redis.hashes(wanted)
     if not has_begun:
-        rest = [{}] * (len(plan.nodes) + len(maps))
-    nodes, map_hashes = rest[: len(plan.nodes)], rest[len(plan.nodes) :]
+        rest = [{}] * (1 + len(plan.nodes) + len(maps))
+    expiring, nodes, map_hashes = rest[0], rest[1 : 1 + len(plan.nodes)], rest[1 + len(plan.nodes) :]
     return StoredRun(
         run,
         task,
         state,
         revisions,
+        expiring,
         statuses,
         dict(enumerate_nodes(nodes)),
         dict(zip(maps, map_hashes, strict=True)),
@@ -221,7 +224,7 @@ def creation(content: RunContent, plan: Plan, keys: RunKeys, origin: Changes) ->
     writes.set_fields(keys.run, fields)
     for key in (keys.plan, keys.state, keys.revisions, keys.nodes, keys.events, keys.inbox, keys.lease):
         writes.put("UNLINK", key)
-    for key in (keys.task, keys.initial, keys.steps, keys.waits, keys.signals):
+    for key in (keys.task, keys.initial, keys.expiring, keys.steps, keys.waits, keys.signals):
         writes.put("UNLINK", key)
     writes.set_fields(keys.task, task_fields(run.task))
     writes.put("SET", keys.plan, [plan.json])
@@ -229,6 +232,7 @@ def creation(content: RunContent, plan: Plan, keys: RunKeys, origin: Changes) ->
         writes.set_fields(keys.initial, {key: value_digest(text) for key, text in run.state.items()})
     writes.set_fields(keys.state, dict(run.state))
     writes.set_fields(keys.revisions, {key: str(number) for key, number in run.revisions.items() if number})
+    writes.set_fields(keys.expiring, {key: end_text(end) for key, end in run.expiring.items()})
     writes.set_fields(keys.nodes, {node.name: run.nodes[node.index].status.value for node in plan.nodes})
     if run.revision:
         untouched = NodeState()

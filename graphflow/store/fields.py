@@ -157,6 +157,18 @@ def _value(text: str, key: str, *, rebuild: bool) -> Any:
         return decode_plain(text, key)
 
 
+# Ends of state keys
+
+
+def end_text(end: float | None) -> str | None:
+    """In whole milliseconds since 1970."""
+    return None if end is None else f"{end:.0f}"
+
+
+def end_from_text(text: str) -> float:
+    return float(int(text))
+
+
 # Pages of sources
 
 

@@ -15,6 +15,7 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:run:{ID}:initial          HASH    state key -> digest of the value that the run was started with
     gf:run:{ID}:state            HASH    state key -> JSON value
     gf:run:{ID}:revisions        HASH    state key -> revision of its last change; initial state that never changed has none
+    gf:run:{ID}:expiring         HASH    state key that was set with a ttl -> its end (ms since 1970, the driver's clock)
     gf:run:{ID}:nodes            HASH    node -> pending ready running waiting succeeded failed skipped
     gf:run:{ID}:node:NODE        HASH    visits considered settled changed opened started finished last chosen again handled
                                          reopened dropped crashes error result earlier; of a sub-graph
@@ -41,7 +42,7 @@ is UTF-8 text: words, numbers, ISO-8601 times in UTC, or compact JSON. A field t
     gf:run:{ID}:map:NODE:VISIT:in :out :failed :pages   the same of an earlier visit, as long as a snapshot names it
     gf:run:{ID}:snapshot:NUMBER  HASH    revision at nodes plan_hash iterations keys_revision mailboxes
                                          visit:MAP unfinished:MAP
-    gf:run:{ID}:snapshot:NUMBER:state :revisions :nodes :node:NODE :map:MAP :steps :waits :signals :mailbox:NAME
+    gf:run:{ID}:snapshot:NUMBER:state :revisions :expiring :nodes :node:NODE :map:MAP :steps :waits :signals :mailbox:NAME
                                          as the run's own were
 
 What needs a word: `task` is the type of the task; runs of earlier versions hold all of the task there, as JSON. `initial`
@@ -95,6 +96,7 @@ class RunKeys:
 
     __slots__ = (
         "events",
+        "expiring",
         "inbox",
         "initial",
         "lease",
@@ -116,6 +118,7 @@ class RunKeys:
         self.initial = f"{run}:initial"
         self.state = f"{run}:state"
         self.revisions = f"{run}:revisions"
+        self.expiring = f"{run}:expiring"
         self.nodes = f"{run}:nodes"
         self.events = f"{run}:events"
         self.inbox = f"{run}:inbox"
@@ -132,6 +135,7 @@ class RunKeys:
             self.initial,
             self.state,
             self.revisions,
+            self.expiring,
             self.nodes,
             self.events,
             self.inbox,

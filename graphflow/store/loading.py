@@ -23,6 +23,7 @@ from graphflow.run import MapState, NodeState, NodeStatus, Run
 from graphflow.store.contract import RunHead
 from graphflow.store.fields import (
     crashes_from_text,
+    end_from_text,
     node_from_fields,
     read_json,
     task_from_fields,
@@ -43,6 +44,7 @@ class StoredRun:
     task: Fields
     state: Fields
     revisions: Fields
+    expiring: Fields
     statuses: Fields
     nodes: dict[NodeNumber, Fields]
     maps: dict[NodeNumber, Fields]
@@ -106,6 +108,10 @@ def run_from(run_id: RunId, keys: RunKeys, stored: StoredRun, plan: Plan) -> Run
     run = understood(keys.run, read)
     run.revisions = dict.fromkeys(run.state, 0) | understood(
         keys.revisions, lambda: {key: int(revision) for key, revision in stored.revisions.items()}
+    )
+    run.expiring = understood(
+        keys.expiring,
+        lambda: {key: end_from_text(end) for key, end in stored.expiring.items() if key in run.state},
     )
     _check_json(keys.state, stored.state)
     run.nodes = [_node_from(node, keys, stored, plan) for node in plan.nodes]

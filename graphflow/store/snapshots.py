@@ -98,14 +98,15 @@ def _parts(keys: RunKeys, plan: Plan, run: Run, mailboxes: Iterable[str]) -> lis
     untouched = NodeState()
     nodes = [keys.node(node.name) for node in plan.nodes if run.nodes[node.index] != untouched]
     maps = [keys.map(plan.nodes[index].name) for index in run.maps]
-    return [*_common_parts(keys, mailboxes), *nodes, *maps]
+    expiring = [keys.expiring] if run.expiring else []
+    return [*_common_parts(keys, mailboxes), *expiring, *nodes, *maps]
 
 
 def all_parts(keys: RunKeys, plan: Plan, mailboxes: Iterable[str]) -> list[str]:
     """Every key that a snapshot may have."""
     nodes = [keys.node(node.name) for node in plan.nodes]
     maps = [keys.map(node.name) for node in plan.nodes if node.map is not None]
-    return [keys.run, *_common_parts(keys, mailboxes), *nodes, *maps]
+    return [keys.run, *_common_parts(keys, mailboxes), keys.expiring, *nodes, *maps]
 
 
 def _common_parts(keys: RunKeys, mailboxes: Iterable[str]) -> list[str]:
@@ -123,7 +124,7 @@ def drop_all(
     """Add to a commit what removes every snapshot of a run whose graph had these nodes."""
     for stored in snapshots:
         copy = keys.snapshot(stored.snapshot.number)
-        parts = [copy.run, *_common_parts(copy, mailboxes), *map(copy.node, nodes)]
+        parts = [copy.run, *_common_parts(copy, mailboxes), copy.expiring, *map(copy.node, nodes)]
         for name, visit in stored.visits.items():
             # What the run itself still has of this visit lies under other keys.
             parts += (copy.map(name), *keys.records(name, visit))

@@ -24,6 +24,7 @@ from graphflow.store.effects import EffectWrites, mailboxes_text
 from graphflow.store.fields import (
     Changes,
     crashes_text,
+    end_text,
     failure_text,
     median_text,
     node_changes,
@@ -96,6 +97,7 @@ class WriteBatch:
         self._stored: dict[NodeNumber, NodeState] = {}
         self._state: Changes = {}
         self._revisions: Changes = {}
+        self._expiring: Changes = {}
         self._maps: dict[NodeNumber, _MapWrites] = {}
         self._effects = EffectWrites(plan)
         self._events: list[Event] = []
@@ -126,6 +128,10 @@ class WriteBatch:
             self._add_node(index, run.nodes[index], state)
         if transition.state:
             self._add_state(run, transition)
+        if transition.expiring:
+            ends: Changes = {key: end_text(end) for key, end in transition.expiring.items()}
+            self._expiring |= ends
+            self._count(ends)
         for index, change in transition.maps.items():
             self._add_map(index, run.maps.get(index), change)
         if transition.steps or transition.waits or transition.signals or transition.sent or transition.taken:
@@ -149,6 +155,8 @@ class WriteBatch:
         if self._state:
             writes.set_fields(keys.state, self._state)
             writes.set_fields(keys.revisions, self._revisions)
+        if self._expiring:
+            writes.set_fields(keys.expiring, self._expiring)
         for index, records in self._maps.items():
             self._write_map(writes, plan.nodes[index].name, records)
         self._effects.put(writes, keys)

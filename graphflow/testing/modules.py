@@ -40,6 +40,15 @@ class ModuleCache(Transaction):
         return {key: decode(text, key) for key, text in {**texts, **writes}.items() if text is not None}
 
     @property
+    def ttls(self) -> dict[str, float]:
+        """The seconds that keys have from the commit on which were set with a `ttl`; no time passes in a test of a module
+        alone."""
+        view = self._module_view
+        if self.has_ended:
+            return dict(view.expiring)
+        return view.ttls_after(self.resolve(view), self.resolve_ttls(view))
+
+    @property
     def sent(self) -> list[tuple[str, Any]]:
         """(mailbox, message) of what was published, the first one first: after the block what has left with the commit."""
         messages = [*self._module_view.sent, *(() if self.has_ended else self.outgoing)]
@@ -112,10 +121,10 @@ async def module_cache(
     except BaseException:
         cache.end()
         raise
-    writes = cache.resolve(view)
+    writes, ttls = cache.resolve(view), cache.resolve_ttls(view)
     sent, taken = [*cache.outgoing], [*cache.taken]
     cache.end()
-    view.commit(writes, sent, taken)
+    view.commit(writes, ttls, sent, taken)
 
 
 class _Owner:
@@ -138,6 +147,8 @@ class _View:
 
     def __init__(self, texts: dict[str, str], task: Task) -> None:
         self.texts = texts
+        #: Keys that have an end -> seconds from the commit to it.
+        self.expiring: dict[str, float] = {}
         self.results: dict[str, str] = {}
         self.answers: dict[str, str] = {}
         self.remembered_steps: dict[str, str] = {}
@@ -161,8 +172,13 @@ class _View:
         ]
 
     def commit(
-        self, writes: Mapping[str, str | None], sent: Sequence[Message], taken: Sequence[tuple[str, str]]
+        self,
+        writes: Mapping[str, str | None],
+        ttls: Mapping[str, float | None],
+        sent: Sequence[Message],
+        taken: Sequence[tuple[str, str]],
     ) -> None:
+        self.expiring = self.ttls_after(writes, ttls)
         for key, text in writes.items():
             if text is None:
                 self.texts.pop(key, None)
@@ -171,6 +187,18 @@ class _View:
         self.sent += sent
         for mailbox, text in taken:
             self._stored[mailbox].remove(text)
+
+    def ttls_after(
+        self, writes: Mapping[str, str | None], ttls: Mapping[str, float | None]
+    ) -> dict[str, float]:
+        """What `expiring` is when these are committed."""
+        found = dict(self.expiring)
+        for key, text in writes.items():
+            if text is None or key not in ttls:
+                found.pop(key, None)
+            elif (ttl := ttls[key]) is not None:
+                found[key] = ttl
+        return found
 
     # State
 
@@ -207,8 +235,8 @@ class _View:
     def task(self) -> Task:
         return self._task.model_copy(deep=True)
 
-    async def set_now(self, key: str, text: str, asker: object) -> None:
-        self.commit({key: text}, (), ())
+    async def set_now(self, key: str, text: str, ttl: float | None, asker: object) -> None:
+        self.commit({key: text}, {} if ttl is None else {key: ttl}, (), ())
 
     # Steps and signals
 

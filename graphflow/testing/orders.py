@@ -70,8 +70,8 @@ def play_every_order(
     raised, by `check` too, has a note with the order and the seed. Each run begins with `state` in a store of its own;
     what bodies change outside their cache stays from one to the next. Their cache's writes are seen by the others when
     they have ended, so that one whose reads are overtaken loses its conflict and runs again. Sync functions run on the
-    loop, one at a time. Time moves on when nothing is held, or as one of the things that may come next while a retry or
-    a wait with a timeout is due.
+    loop, one at a time. Time moves on when nothing is held, or as one of the things that may come next while a retry, a
+    wait with a timeout or the end of a key is due.
 
     Call it where no event loop runs. A run that waits for signals ends as suspended. ValueError unless `orders` is at
     least 1; InvalidGraph, UnstorableValue as for `run_task`.

@@ -110,7 +110,13 @@ class MemoryBatch:
         self.size += sum(map(len, texts)) + sum(len(text or "") for text in transition.state.values())
         self.operations += len(texts) + sum(len(change.failed) for change in changes) + len(changes)
         fields: tuple[Sized, ...] = (transition.nodes, transition.state, transition.steps, transition.waits)
-        fields += transition.signals, transition.sent, transition.taken, transition.events
+        fields += (
+            transition.signals,
+            transition.sent,
+            transition.taken,
+            transition.events,
+            transition.expiring,
+        )
         self.operations += sum(map(len, fields))
         self.operations += any((transition.status, transition.limit, transition.deaths_counted))
 

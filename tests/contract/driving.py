@@ -17,7 +17,17 @@ from graphflow.graph import (
     Task,
 )
 from graphflow.ids import RunId
-from graphflow.inputs import Begin, Input, ItemOutcomes, ItemsStored, Outcome, RetryDue, Started, StateSet
+from graphflow.inputs import (
+    Begin,
+    Input,
+    ItemOutcomes,
+    ItemsStored,
+    KeyDue,
+    Outcome,
+    RetryDue,
+    Started,
+    StateSet,
+)
 from graphflow.planning.compile import compile_plan
 from graphflow.planning.plan import Plan
 from graphflow.rules.advance import advance, apply
@@ -151,6 +161,7 @@ def assert_same(loaded: Run, mirror: Run) -> None:
         "state",
         "revisions",
         "keys_revision",
+        "expiring",
         "maps",
         "active",
     ):
@@ -192,7 +203,10 @@ class Walk:
             if self.rng.random() < 0.2:
                 self.rounds += 1
                 key = self.rng.choice(["a", "b"])
-                yield StateSet({"rounds": str(self.rounds), key: self.rng.choice(["1", '"é"', None])})
+                ttls = self.rng.choice([{}, {key: 5.0}, {"rounds": None, key: 0.5}])
+                yield StateSet({"rounds": str(self.rounds), key: self.rng.choice(["1", '"é"', None])}, ttls)
+                if self.driver.run.expiring and self.rng.random() < 0.5:
+                    yield KeyDue(*self.rng.choice([*self.driver.run.expiring.items()]))
             yield self.rng.choice(list(self.possible()))
 
     def possible(self):

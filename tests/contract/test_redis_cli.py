@@ -12,7 +12,7 @@ import pytest
 
 from graphflow.inputs import Begin, ItemOutcomes, StateSet
 from graphflow.run import Failure
-from tests.contract.driving import Driver, map_plan, opened
+from tests.contract.driving import NOW, Driver, map_plan, opened
 from tests.helpers import run as run_async
 from tests.servers import RealServer, redis_cli_path
 
@@ -42,7 +42,7 @@ def redis_cli(any_server):
     async def main(looks) -> None:
         async with opened(any_server.url) as store:
             driver = await Driver.start(store, map_plan())
-            await driver.commit(StateSet({"numbers": "[1,2,3]"}), Begin())
+            await driver.commit(StateSet({"numbers": "[1,2,3]"}, {"numbers": 3600}), Begin())
             await driver.open_map("double", [(0, "1"), (1, "2"), (2, "3")])
             await driver.commit(
                 ItemOutcomes(0, 1, done=[(0, "2")], failed=[(2, Failure("ValueError", "odd"), 3)])
@@ -69,6 +69,7 @@ def test_what_people_type_shows_the_run_as_it_stands(redis_cli):
             "2": '{"type":"ValueError","message":"odd","attempts":3}'
         }
         assert cli.type("hget", "gf:run:{ID}:state", "numbers") == ["[1,2,3]"]
+        assert int(cli.fields("gf:run:{ID}:expiring")["numbers"]) >= NOW + 3_600_000
         assert "ItemFailed" in cli.type("xrevrange", "gf:run:{ID}:events", "+", "-", "count", "1")
         assert cli.run_id in cli.type("zrevrange", "gf:runs", "0", "4")
         assert any("name=graphflow:run:" in line for line in cli.type("client", "list"))
@@ -79,7 +80,8 @@ def test_what_people_type_shows_the_run_as_it_stands(redis_cli):
 def test_scan_shows_the_keys_of_the_table_and_no_other(redis_cli):
     def looks(cli: RedisCli) -> None:
         start = f"gf:run:{{{cli.run_id}}}"
-        parts = ["", "events", "lease", "map:double", "map:double:failed", "map:double:in", "map:double:out"]
+        parts = ["", "events", "expiring", "lease"]
+        parts += ["map:double", "map:double:failed", "map:double:in", "map:double:out"]
         parts += ["node:double", "nodes", "plan", "revisions", "state", "task"]
         assert sorted(cli.type("--scan", "--pattern", "gf:run:{ID}*")) == [
             f"{start}:{part}" if part else start for part in parts
@@ -99,5 +101,5 @@ def test_every_command_of_the_page_answers(redis_cli):
             ]
             assert cli.type(*("0" if word == "17" else word for word in words)), command
 
-    assert len(commands) == 13
+    assert len(commands) == 14
     redis_cli(looks)

@@ -75,7 +75,7 @@ async def go_round(driver: Driver, *, until: str = "join") -> None:
 def as_it_was(run: Run) -> Run:
     """A mirror to compare with later."""
     was = copy.copy(run)
-    for field in ("nodes", "state", "revisions", "maps", "map_results"):
+    for field in ("nodes", "state", "revisions", "expiring", "maps", "map_results"):
         setattr(was, field, copy.deepcopy(getattr(run, field)))
     return was
 

@@ -79,6 +79,7 @@ class Doubler(AgentModule):
         async with cache.with_prefix("log:") as log:
             assert_type(log, Cache)
             await log.set("last", 1, immediate=True)
+            await log.set("token", "secret", ttl=0.5)
         async for index, result in cache.results("triple"):
             assert_type(index, int)
             assert_type(result, Any)

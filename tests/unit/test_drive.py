@@ -110,7 +110,7 @@ def test_state_set_at_once_waits_for_its_commit() -> None:
     async def main(clock: TurnedClock) -> None:
         async with scene(nodes()) as s:
             asker = s.attempt("first")
-            setting = asyncio.create_task(s.drive.set_now("key", "1", asker))
+            setting = asyncio.create_task(s.drive.set_now("key", "1", None, asker))
             await turns()
             arrival = s.drive.next_arrival()
             assert (arrival.came_to, arrival.asker) == (StateSet({"key": "1"}), asker)

@@ -56,6 +56,9 @@ TORN: list[tuple[str, str, str, Look]] = [
     (f"{RUN}:state", "n", "1e400", load),
     (f"{RUN}:state", "n", '{"a": [true, 18E307, "e400"]}', load),
     (f"{RUN}:state", "n", "NaN", load),
+    (f"{RUN}:expiring", "n", "1e400", load),
+    (f"{RUN}:expiring", "n", "soon", load),
+    (f"{RUN}:expiring", "n", "1" * 400, load),
     (f"{RUN}:node:last", "result", "-1e400", load),
     (f"{RUN}:node:last", "error", "1e400", load),
     (f"{RUN}:node:last", "visits", "1e400", load),
@@ -82,6 +85,10 @@ def agent() -> Agent:
         if number == 2:
             raise ValueError("two")
         return 2 * number
+
+    @made.node
+    async def first(cache: Any) -> None:
+        await cache.set("n", 0, ttl=3600)
 
     @made.node
     async def last(double: list[int], cache: Any) -> int:

@@ -7,7 +7,7 @@ writes state arrives, is validated and folded like any module run, in its place 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from graphflow.engine.attempt import Attempt, CameTo
 from graphflow.engine.bodies import Bodies
@@ -257,7 +257,11 @@ class MapDriver:
             self._drive.timers.after(seconds, self.put_back, again)
 
     async def outcome_of(
-        self, attempt: Attempt, returned: Returned, writes: Mapping[str, str | None]
+        self,
+        attempt: Attempt,
+        returned: Returned,
+        writes: dict[str, str | None],
+        ttls: dict[str, float | None],
     ) -> ItemOutcomes | None:
         """What an item that read or wrote state comes to, to be folded; None if its visit is over."""
         one, transaction = self._map_of(attempt), attempt.transaction
@@ -267,7 +271,8 @@ class MapDriver:
             attempt.node.index,
             attempt.visit,
             _results(attempt, returned),
-            writes=dict(writes),
+            writes=writes,
+            ttls=ttls,
             sent=transaction.outgoing,
             taken=transaction.taken,
             retried=one.items.retried,
