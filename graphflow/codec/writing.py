@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_json
@@ -90,10 +90,17 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
 
 def _tagged(value: Any, depth: int) -> Any:
     """`value` as JSON data with tags. `depth` counts the lists, dicts and objects around it."""
-    write = writers.get(type(value))
+    write = writers.get(type(value)) or _writer_of_frozen(type(value))
     if write is None or depth > MAX_DEPTH:
         raise _refusal(value, depth)
     return write(value, depth)
+
+
+def _writer_of_frozen(cls: type) -> Callable[[Any, int], Any] | None:
+    """Of a date or datetime as freezegun makes them in the place of Python's, the writer of Python's; else None."""
+    if cls.__module__.partition(".")[0] != "freezegun":
+        return None
+    return next((writers[base] for base in cls.__mro__ if base in writers), None)
 
 
 def _refusal(value: Any, depth: int) -> Refused:
@@ -108,7 +115,7 @@ def tagged_members(members: Iterable[Any], depth: int, step: str = "[{!r}]") -> 
     depth += 1
     try:
         for member in members:
-            write = writers.get(type(member))
+            write = writers.get(type(member)) or _writer_of_frozen(type(member))
             if write is None or depth > MAX_DEPTH:
                 raise _refusal(member, depth)
             tagged.append(write(member, depth))
@@ -127,7 +134,7 @@ def tagged_fields(
     name = None
     try:
         for name, member in fields.items():
-            write = writers.get(type(member))
+            write = writers.get(type(member)) or _writer_of_frozen(type(member))
             if write is None or depth > MAX_DEPTH:
                 raise _refusal(member, depth)
             tagged[name] = write(member, depth)

@@ -9,7 +9,7 @@ from typing import Any
 
 from graphflow.engine.arguments import arguments_of
 from graphflow.engine.attempt import Attempt, CameTo
-from graphflow.engine.failures import failure_from, message_of, shortened
+from graphflow.engine.failures import failure_from, members_of, message_of, shortened
 from graphflow.engine.returned import Reading, Returned, timed_out
 from graphflow.errors import AnswerRefused
 from graphflow.executors.executor import Executor
@@ -146,9 +146,17 @@ def _has_refused(attempt: Attempt, error: BaseException) -> bool:
 
 def _refusal(error: BaseException) -> AnswerRefused | None:
     """Why the body does not accept its answer, if that is all that it has raised."""
-    while isinstance(error, BaseExceptionGroup) and error.split(AnswerRefused)[1] is None:
-        error = error.exceptions[0]
-    return error if isinstance(error, AnswerRefused) else None
+    found: AnswerRefused | None = None
+    waiting = [error]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, BaseExceptionGroup):
+            waiting += reversed(members_of(each))
+        elif isinstance(each, AnswerRefused):
+            found = found or each
+        else:
+            return None
+    return found
 
 
 def _awaited(attempt: Attempt) -> SignalAwaited | None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from graphflow import errors
 from graphflow.engine.interrupts import is_of_signal
@@ -99,9 +100,9 @@ def _is_final(error: BaseException) -> bool:
         harmless = MissingKey if each is error else (MissingKey, AnswerRefused)
         if isinstance(each, final) and not isinstance(each, harmless):
             return True
-        behind = [(member, final) for member in _members(each)]
-        if each.__cause__ is not None:
-            behind.append((each.__cause__, (NonRetryableException,)))
+        behind = [(member, final) for member in members_of(each)]
+        if (cause := _own(each, "__cause__")) is not None:
+            behind.append((cause, (NonRetryableException,)))
         waiting += [other for other in behind if id(other[0]) not in seen]
         seen.update(id(other) for other, _ in behind)
     return False
@@ -126,16 +127,25 @@ def _behind(error: BaseException) -> Iterator[tuple[str, BaseException]]:
     if type(error).__module__ == errors.__name__ and type(error) is not NonRetryableException:
         # What is said in its message was chosen to be said; what it was raised from may hold a password.
         return
-    for member in islice(_members(error), MEMBERS):
+    for member in islice(members_of(error), MEMBERS):
         yield "member", member
-    if error.__cause__ is not None:
-        yield "cause", error.__cause__
-    elif error.__context__ is not None and not error.__suppress_context__:
-        yield "context", error.__context__
+    if (cause := _own(error, "__cause__")) is not None:
+        yield "cause", cause
+    elif (context := _own(error, "__context__")) is not None and not _own(error, "__suppress_context__"):
+        yield "context", context
 
 
-def _members(error: BaseException) -> tuple[BaseException, ...]:
-    return error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+def members_of(error: BaseException) -> tuple[BaseException, ...]:
+    """Those of a group, whatever its class makes of its attributes; none of any other exception."""
+    if not isinstance(error, BaseExceptionGroup):
+        return ()
+    members: tuple[BaseException, ...] = vars(BaseExceptionGroup)["exceptions"].__get__(error)
+    return members
+
+
+def _own(error: BaseException, name: str) -> Any:
+    """What every exception has under this name, also where its class has put something else there."""
+    return vars(BaseException)[name].__get__(error)
 
 
 def _cause(relation: str, error: BaseException, depth: int) -> Cause:
@@ -166,7 +176,7 @@ def _traceback_text(error: BaseException, characters: int) -> str:
     """The frames below the engine's own, the last ones if there are too many."""
     frames = [
         frame
-        for frame in traceback.extract_tb(error.__traceback__)
+        for frame in traceback.extract_tb(_own(error, "__traceback__"))
         if not frame.filename.startswith(_PACKAGE)
     ]
     return "".join(traceback.format_list(frames))[-characters:]

@@ -169,6 +169,9 @@ async def _drive(
                 )
                 session.drains.add(scheduler.drain)
                 try:
+                    if session.draining is not None:
+                        # Since the lease was asked for.
+                        scheduler.drain(session.draining)
                     await scheduler.drive(session.heartbeat)
                 finally:
                     session.drains.discard(scheduler.drain)

@@ -366,6 +366,37 @@ def test_generator_that_raises_as_it_is_closed_does_not_end_the_run(agent: Agent
     assert agent.run_task_sync(task()).failures[0].node == "work"
 
 
+class Uncopyable(ExceptionGroup[Exception]):
+    """A group that cannot make another one like itself."""
+
+    def derive(self, excs: Any) -> Any:
+        raise TypeError("no other one")
+
+
+class Hidden(Exception):
+    @property
+    def __cause__(self) -> Any:
+        raise TypeError("nobody knows")
+
+
+@pytest.mark.parametrize("error", [Uncopyable("two", [ValueError(1), OSError(2)]), Hidden("one")], ids=repr)
+@pytest.mark.parametrize("is_async", [True, False])
+def test_exception_whose_class_raises_when_it_is_looked_at_fails_its_node(
+    agent: Agent, error: Exception, is_async: bool
+) -> None:
+    async def body() -> None:
+        raise error
+
+    def sync_body() -> None:
+        raise error
+
+    agent.node(name="work", max_retries=1)(body if is_async else sync_body)
+
+    (failure,) = agent.run_task_sync(task()).failures
+
+    assert failure.error.startswith(f"{type(error).__name__}: ")
+
+
 @pytest.mark.parametrize(
     ("place", "sent", "handler", "code"),
     [

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from graphflow import Agent, AgentModule, NodeStatus, RunStatus, Task
-from graphflow.errors import InvalidName, PlanMismatch, RunNotFound, StateError, TaskMismatch
+from graphflow.entrance import driving
+from graphflow.errors import InvalidName, PlanMismatch, RunInterrupted, RunNotFound, StateError, TaskMismatch
 from graphflow.events import Event, NodeSucceeded, RunFinished, RunStarted
 from tests.acceptance.support import agent_on, cancel, client, keys_of_run, module_node, task, until
 from tests.helpers import run, wait_until
@@ -97,6 +98,29 @@ def test_another_initial_state_under_the_same_id_is_refused(
 
     assert agent.run_task_sync(task(x=1), state={"b": [2], "a": 1}, run_id=run_id).is_complete
     assert calls == [1]
+
+
+def test_drain_while_a_run_is_being_entered_lets_nothing_begin(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, begun = agent_on(redis_url), []
+    take_lease = driving.take_lease
+
+    async def drained_meanwhile(*args: Any) -> Any:
+        held = await take_lease(*args)
+        agent.drain()
+        return held
+
+    monkeypatch.setattr(driving, "take_lease", drained_meanwhile)
+
+    @agent.node(map_over="items", max_concurrency=1)
+    async def work(item: int) -> int:
+        begun.append(item)
+        return item
+
+    with pytest.raises(RunInterrupted):
+        agent.run_task_sync(task(), state={"items": [1, 2, 3]})
+    assert begun == []
 
 
 def test_initial_state_in_another_order_is_the_same(redis_url: str) -> None:

@@ -56,6 +56,25 @@ def freezer(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+def test_frozen_dates_are_stored(tmp_path: Path, redis_server: RealServer, freezer: str) -> None:
+    graph = """
+import datetime
+
+@agent.node
+def when():
+    return [datetime.datetime.now(), datetime.date.today()]
+
+@agent.node
+async def look(when):
+    return [each.isoformat()[:10] for each in when]
+"""
+
+    assert (
+        printed(tmp_path, redis_server.url, graph, freezer=freezer)
+        == "complete ['2024-01-01', '2024-01-01'] []\n"
+    )
+
+
 def test_timeout_ends_a_body(tmp_path: Path, redis_server: RealServer, freezer: str) -> None:
     graph = """
 @agent.node(timeout=0.2, max_retries=1)
