@@ -581,10 +581,10 @@ def test_schema_that_names_another_place_is_looked_up_nowhere(redis_url: str) ->
         return (await cache.wait_for_signal("go", Elsewhere)).a
 
     async def main() -> RunResult:
-        await agent.run_task(task(), run_id="elsewhere")
-        first = await answered_elsewhere(agent, redis_url, "elsewhere", "go", '{"a": "x"}')
+        await agent.run_task(task(), run_id="answered-elsewhere")
+        first = await answered_elsewhere(agent, redis_url, "answered-elsewhere", "go", '{"a": "x"}')
         assert "a: Input should be a valid integer" in str(first.error), "whoever takes it decides"
-        return await answered(agent, "elsewhere", {"a": 1}, name="go")
+        return await answered(agent, "answered-elsewhere", {"a": 1}, name="go")
 
     assert asyncio.run(main())["asks"] == 1
 

@@ -51,7 +51,7 @@ def test_key_set_with_ttl_is_deleted_with_an_event_and_not_before_its_time(redis
     @agent.node
     async def sets(cache):
         await cache.set("token", "secret", ttl=SHORT_SECONDS)
-        await cache.set("kept", 1)
+        await cache.set("ends-kept", 1)
 
     @agent.node
     async def waits(sets, cache):
@@ -60,7 +60,7 @@ def test_key_set_with_ttl_is_deleted_with_an_event_and_not_before_its_time(redis
 
     outcome = run(agent.run_task(task(), run_id="expiring"))
 
-    assert outcome["waits"] == ["kept", "sets"]
+    assert outcome["waits"] == ["ends-kept", "sets"]
     events = stored_events(redis_url, "expiring")
     (told,) = [event for event in events if isinstance(event, KeyExpired)]
     set_at = next(event.at for event in events if isinstance(event, NodeSucceeded))
@@ -76,7 +76,7 @@ def test_run_without_ttl_has_no_key_for_ends(redis_url: str) -> None:
 
     @agent.node
     async def sets(cache):
-        await cache.set("kept", 1)
+        await cache.set("ends-kept", 1)
 
     run(agent.run_task(task(), run_id="plain"))
 
@@ -295,11 +295,11 @@ def test_key_whose_time_has_not_come_is_there_for_who_resumes_the_run(redis_url:
 
     async def main() -> None:
         agent = waiting_agent(redis_url, LONG_SECONDS, seen)
-        await agent.run_task(task(), run_id="early")
-        before = ends(redis_url, "early")
-        await agent.signal("early", "go", None)
-        await agent.resume("early")
-        assert ends(redis_url, "early") == before
+        await agent.run_task(task(), run_id="ends-early")
+        before = ends(redis_url, "ends-early")
+        await agent.signal("ends-early", "go", None)
+        await agent.resume("ends-early")
+        assert ends(redis_url, "ends-early") == before
 
     run(main())
 
@@ -348,14 +348,14 @@ def test_ends_of_keys_leave_with_the_run(redis_url: str) -> None:
     async def last(sets):
         return 1
 
-    run(agent.run_task(task(), run_id="kept"))
+    run(agent.run_task(task(), run_id="ends-kept"))
 
-    names = {"gf:run:{kept}:expiring", "gf:run:{kept}:snapshot:1:expiring"}
-    assert names <= {*keys_of_run(redis_url, "kept")}
+    names = {"gf:run:{ends-kept}:expiring", "gf:run:{ends-kept}:snapshot:1:expiring"}
+    assert names <= {*keys_of_run(redis_url, "ends-kept")}
     with client(redis_url) as connection:
-        assert all(connection.pttl(key) > 0 for key in keys_of_run(redis_url, "kept"))
-    run(agent.delete("kept"))
-    assert keys_of_run(redis_url, "kept") == []
+        assert all(connection.pttl(key) > 0 for key in keys_of_run(redis_url, "ends-kept"))
+    run(agent.delete("ends-kept"))
+    assert keys_of_run(redis_url, "ends-kept") == []
 
 
 def test_run_that_waits_for_what_nobody_sends_fails_although_a_key_is_to_end(redis_url: str) -> None:
